@@ -1,0 +1,1 @@
+//! Reserved for the preload engine: `mount()`, `umount()` … for `LD_PRELOAD`.

@@ -1,0 +1,51 @@
+//! The command line of `hostmount` itself.
+
+use super::{install, list, mount8, serve, umount8};
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// FUSE mounts for immutable Kubernetes nodes: the helper runs in a container, the mount appears on the node.
+#[derive(Debug, Parser)]
+#[command(name = "hostmount", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the mounter (in the container)
+    Serve(serve::Arguments),
+    /// Mount a volume on this node; the arguments are mount(8)'s
+    #[command(disable_help_flag = true)]
+    Mount {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Unmount a volume on this node; the arguments are umount(8)'s
+    #[command(disable_help_flag = true)]
+    Umount {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Show the volumes on this node
+    List {
+        /// How to show them
+        #[arg(long, value_enum, default_value = "table")]
+        output: list::Output,
+    },
+    /// Put the static binary and its names into a directory of the node's
+    Install(install::Arguments),
+}
+
+/// Runs `hostmount` with `arguments`, the program's name among them.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    match Arguments::parse_from(arguments).command {
+        Command::Serve(arguments) => serve::main(arguments),
+        Command::Mount { arguments } => mount8::main(&arguments),
+        Command::Umount { arguments } => umount8::main(&arguments),
+        Command::List { output } => list::main(output),
+        Command::Install(arguments) => install::main(&arguments),
+    }
+}

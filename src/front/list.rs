@@ -1,0 +1,82 @@
+//! `hostmount list`: the volumes on this node, as a table for people or as JSON for programs.
+
+use super::call::ask;
+use crate::exit::Exit;
+use crate::wire::{Call, Reply, VolumeState, VolumeView};
+use clap::ValueEnum;
+use std::process::ExitCode;
+
+/// How to show them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns, with a line of names.
+    Table,
+    /// An array of objects.
+    Json,
+}
+
+/// Runs `hostmount list`.
+pub fn main(output: Output) -> ExitCode {
+    match ask(&Call::List) {
+        Ok(Reply::Volumes(volumes)) => {
+            match output {
+                Output::Table => print!("{}", table(&volumes)),
+                Output::Json => println!("{}", serde_json::to_string_pretty(&volumes).unwrap_or_default()),
+            }
+            ExitCode::SUCCESS
+        }
+        Ok(Reply::Failed { exit, message, .. }) => fail(exit, &message),
+        Ok(Reply::Mounted { .. }) => fail(Exit::Internal, "the mounter answered another question"),
+        Err(error) => fail(error.exit(), &error.message()),
+    }
+}
+
+fn fail(exit: Exit, message: &str) -> ExitCode {
+    eprintln!("hostmount: {message}.");
+    exit.into()
+}
+
+fn table(volumes: &[VolumeView]) -> String {
+    let mut rows = vec![["TARGET", "TYPE", "SOURCE", "STATE", "HELPER", "DEVICE"].map(str::to_owned)];
+    rows.extend(volumes.iter().map(|volume| {
+        let state = match volume.state {
+            VolumeState::Mounted => "mounted",
+            VolumeState::Detached => "detached",
+            VolumeState::Dead => "dead",
+        };
+        [&volume.target, &volume.fstype, &volume.source, state, &volume.helper, &volume.device].map(str::to_owned)
+    }));
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; 6]| {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let volume = VolumeView {
+            target: "/mnt/long/target".into(),
+            fstype: "fuse.bindfs".into(),
+            source: "/s".into(),
+            state: VolumeState::Mounted,
+            helper: "bindfs".into(),
+            device: "0:61".into(),
+            since: 0,
+        };
+        let text = table(&[volume]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "TARGET            TYPE         SOURCE  STATE    HELPER  DEVICE");
+        assert_eq!(lines[1], "/mnt/long/target  fuse.bindfs  /s      mounted  bindfs  0:61");
+    }
+}

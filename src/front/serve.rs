@@ -1,0 +1,58 @@
+//! `hostmount serve`: starts the mounter in the container.
+
+use crate::config::Config;
+use crate::exit::{Exit, chain};
+use crate::mounter::server::{ServeError, Settings, serve};
+use crate::observe::log;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Its command line.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Configuration file [default: /etc/hostmount/config.toml, if it is there]
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Socket to listen on, in a directory that the node shares
+    #[arg(long, env = "HOSTMOUNT_SOCKET", default_value = crate::wire::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Directory for what the mounter keeps while it runs
+    #[arg(long, default_value = "/run/hostmount")]
+    state: PathBuf,
+    /// A proc filesystem of the node's [default: $HOSTPROCPATH/proc]
+    #[arg(long)]
+    host_proc: Option<PathBuf>,
+}
+
+/// Runs `hostmount serve`.
+pub fn main(arguments: Arguments) -> ExitCode {
+    log::start();
+    let config = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, Exit::Usage),
+    };
+    let settings = Settings {
+        config,
+        socket: arguments.socket,
+        state: arguments.state,
+        host_proc: arguments.host_proc.unwrap_or_else(host_proc),
+    };
+    match serve(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ ServeError::AlreadyRunning { .. }) => fail(&error, Exit::Usage),
+        Err(error) => fail(&error, Exit::System),
+    }
+}
+
+/// `$HOSTPROCPATH` is a prefix: in a container without hostPID the node's /proc is at `$HOSTPROCPATH/proc`.
+fn host_proc() -> PathBuf {
+    let mut path = std::env::var_os("HOSTPROCPATH").unwrap_or_default();
+    path.push("/proc");
+    path.into()
+}
+
+fn fail(error: &dyn Error, exit: Exit) -> ExitCode {
+    eprintln!("hostmount: {}.", chain(error));
+    exit.into()
+}

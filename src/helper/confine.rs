@@ -1,0 +1,58 @@
+//! What a helper may not do, put on the thread that is about to start it.
+//!
+//! Capabilities, `no_new_privs` and seccomp filters belong to a thread and are inherited by what it starts
+//! (capabilities(7), prctl(2), seccomp(2)). So a thread of the mounter's puts them on, starts the helper, and ends:
+//! nothing has to be done between fork and exec, and every step has an ordinary error.
+
+use crate::engine::seccomp::listener::Listener;
+use caps::{CapSet, CapsHashSet, errors::CapsError};
+use std::io;
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfineError {
+    /// A capability set could not be emptied.
+    #[error("cannot empty the {set} capability set")]
+    Capabilities {
+        /// Which of the five.
+        set: &'static str,
+        /// What the kernel said.
+        source: CapsError,
+    },
+    /// prctl(PR_SET_NO_NEW_PRIVS).
+    #[error("cannot set no_new_privs")]
+    NoNewPrivs(#[source] io::Error),
+    /// seccomp(2) with a listener.
+    #[error(
+        "cannot install the seccomp filter; the kernel needs seccomp user notification (5.0 and later), \
+             and the container's own seccomp profile must allow seccomp(2): run it privileged"
+    )]
+    Filter(#[source] io::Error),
+}
+
+/// Takes every privilege from the calling thread, for ever, and returns the listener for its mount calls.
+pub fn confine_this_thread() -> Result<Listener, ConfineError> {
+    // The bounding set first: emptying it takes a capability (CAP_SETPCAP).
+    for (set, name) in [
+        (CapSet::Ambient, "ambient"),
+        (CapSet::Bounding, "bounding"),
+        (CapSet::Inheritable, "inheritable"),
+        (CapSet::Effective, "effective"),
+        (CapSet::Permitted, "permitted"),
+    ] {
+        empty(set).map_err(|source| ConfineError::Capabilities { set: name, source })?;
+    }
+    rustix::thread::set_no_new_privs(true).map_err(|errno| ConfineError::NoNewPrivs(errno.into()))?;
+    Listener::install().map_err(ConfineError::Filter)
+}
+
+fn empty(set: CapSet) -> Result<(), CapsError> {
+    match set {
+        // Only what this kernel knows can be dropped.
+        CapSet::Bounding => {
+            caps::runtime::thread_all_supported().into_iter().try_for_each(|cap| caps::drop(None, set, cap))
+        }
+        CapSet::Ambient => caps::clear(None, set),
+        _ => caps::set(None, set, &CapsHashSet::new()),
+    }
+}

@@ -1,0 +1,9 @@
+//! A helper: the program in the container that speaks a filesystem, from finding it to its death.
+
+pub mod confine;
+pub mod family;
+pub mod find;
+pub mod launch;
+pub mod output;
+pub mod place;
+pub mod reaper;

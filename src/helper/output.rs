@@ -1,0 +1,120 @@
+//! A helper's own words: what it writes to its standard output and error.
+//!
+//! They go to the log line by line; the last lines are kept for the caller. Runs in the mounter. Reading never waits,
+//! and what is kept is bounded, so that a helper that writes without end fills nothing.
+
+use rustix::io::{Errno, ioctl_fionbio};
+use std::collections::VecDeque;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd};
+use tracing::info;
+
+/// How many lines are kept, and how many bytes of each.
+const LINES: usize = 64;
+const LINE: usize = 1024;
+/// How much is read at one go, so that one helper cannot keep the mounter from its other work.
+const PORTION: usize = 64 << 10;
+
+/// The reading end and the last lines.
+#[derive(Debug)]
+pub struct Output {
+    pipe: PipeReader,
+    ended: bool,
+    partial: Vec<u8>,
+    lines: VecDeque<String>,
+}
+
+impl Output {
+    /// The reading end for us, the writing end for a helper.
+    pub fn new() -> io::Result<(Self, PipeWriter)> {
+        let (pipe, writer) = io::pipe()?;
+        ioctl_fionbio(&pipe, true)?;
+        Ok((Self { pipe, ended: false, partial: Vec::new(), lines: VecDeque::new() }, writer))
+    }
+
+    /// Takes in what is there now.
+    pub fn drain(&mut self) {
+        let mut buffer = [0; 8192];
+        let mut taken = 0;
+        while taken < PORTION && !self.ended {
+            match rustix::io::read(&self.pipe, &mut buffer) {
+                Ok(0) => self.ended = true,
+                Ok(length) => {
+                    taken += length;
+                    self.take(&buffer[..length]);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.ended = true,
+            }
+        }
+        if self.ended && !self.partial.is_empty() {
+            self.end_line();
+        }
+    }
+
+    /// Whether everybody who could write has closed.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The last lines, and what was written of one more.
+    pub fn lines(&self) -> Vec<String> {
+        let partial = (!self.partial.is_empty()).then(|| String::from_utf8_lossy(&self.partial).into_owned());
+        self.lines.iter().cloned().chain(partial).collect()
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            match byte {
+                b'\n' => self.end_line(),
+                _ if self.partial.len() < LINE => self.partial.push(byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = String::from_utf8_lossy(&self.partial).trim_end().to_owned();
+        self.partial.clear();
+        if line.is_empty() {
+            return;
+        }
+        info!(helper = line, "helper says");
+        if self.lines.len() == LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_last_lines_are_kept_and_long_ones_cut() {
+        let (mut output, mut writer) = Output::new().unwrap();
+        for number in 0..100 {
+            writeln!(writer, "line {number}").unwrap();
+        }
+        write!(writer, "{}\r\n\nno end", "x".repeat(3000)).unwrap();
+        output.drain();
+        let lines = output.lines();
+        assert_eq!(lines.len(), LINES + 1);
+        assert_eq!(lines[0], "line 37");
+        assert_eq!(lines[LINES - 1].len(), LINE);
+        assert_eq!(lines[LINES], "no end");
+        assert!(!output.has_ended());
+        drop(writer);
+        output.drain();
+        assert!(output.has_ended());
+    }
+}

@@ -1,0 +1,83 @@
+//! The mount point a helper is given, in a mount namespace that only it and its volume's thread live in.
+//!
+//! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN.
+
+use crate::node::mounts::Device;
+use crate::node::target::identity;
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+/// Below the state directory; in the container itself it stays empty.
+const DIRECTORY: &str = "mnt";
+
+/// A helper's mount point: `<state>/mnt` followed by the target's path, so that a process list tells which volume a
+/// helper serves. It exists in the helper's mount namespace only and needs no tidying up.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    root: PathBuf,
+    identity: (Device, u64),
+}
+
+/// A step of the preparation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("preparing the helper's mount namespace: cannot {step} {path}", path = path.display())]
+pub struct PlaceError {
+    step: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Makes the directory that places are mounted on. Once, when the mounter starts.
+pub fn create_directory(state: &Path) -> io::Result<()> {
+    fs::create_dir_all(state.join(DIRECTORY))
+}
+
+impl Place {
+    /// Moves the **calling thread** into a mount namespace of its own and makes the mount point there.
+    ///
+    /// The namespace is a slave of the container's: what is unmounted there goes here as well, so that no volume is
+    /// kept alive by a copy in another volume's namespace; nothing goes the other way.
+    pub fn prepare(state: &Path, target: &Path) -> Result<Self, PlaceError> {
+        let root = state.join(DIRECTORY);
+        let path = root.join(target.strip_prefix("/").unwrap_or(target));
+        let failed = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| PlaceError { step, path, source }
+        };
+        unshare(CloneFlags::CLONE_NEWNS).map_err(|e| failed("unshare", Path::new("/"))(e.into()))?;
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change("/", slave).map_err(|e| failed("make a slave of", Path::new("/"))(e.into()))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let options: &CStr = c"size=64k,mode=0755";
+        mount(c"hostmount", &root, c"tmpfs", flags, options)
+            .map_err(|e| failed("mount a tmpfs on", &root)(e.into()))?;
+        mount_change(&root, MountPropagationFlags::PRIVATE).map_err(|e| failed("make private", &root)(e.into()))?;
+        fs::create_dir_all(&path).map_err(failed("create", &path))?;
+        let fd = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| failed("open", &path)(e.into()))?;
+        let identity = identity(fd.as_fd()).map_err(failed("stat", &path))?;
+        Ok(Self { path, root, identity })
+    }
+
+    /// The path that the helper is told.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a descriptor names this very directory.
+    pub fn is(&self, fd: BorrowedFd<'_>) -> bool {
+        identity(fd).is_ok_and(|identity| identity == self.identity)
+    }
+
+    /// A helper's words as they would read had it mounted at the target itself.
+    pub fn in_words_of_the_node(&self, words: &str) -> String {
+        words.replace(&*self.root.to_string_lossy(), "")
+    }
+}

@@ -1,0 +1,49 @@
+//! From what came of a request to what its caller is told: the one place that maps errors to exit codes.
+
+use super::mount::MountError;
+use super::ready::NotReady;
+use crate::exit::{Exit, chain};
+use crate::helper::launch::LaunchError;
+use crate::wire::{Reply, WireError};
+
+/// The reply for a mount request.
+pub fn to_mount(result: Result<Vec<String>, MountError>) -> Reply {
+    match result {
+        Ok(output) => Reply::Mounted { output },
+        Err(error) => {
+            let exit = exit_of(&error);
+            let mut message = chain(&error);
+            let mut output = Vec::new();
+            if let MountError::Helper { objections, output: words, .. } = error {
+                for objection in objections {
+                    message.push_str("; hostmount refused a call of it: ");
+                    message.push_str(&objection);
+                }
+                output = words;
+            }
+            Reply::Failed { exit, message, output }
+        }
+    }
+}
+
+/// The reply to something that is not a request.
+pub fn to_nonsense(error: &WireError) -> Reply {
+    Reply::Failed { exit: Exit::Usage, message: chain(error), output: Vec::new() }
+}
+
+fn exit_of(error: &MountError) -> Exit {
+    match error {
+        MountError::Refused(_) => Exit::Usage,
+        MountError::Node(_) | MountError::Place(_) => Exit::System,
+        MountError::Launch(LaunchError::Confine(_) | LaunchError::Prepare(_)) => Exit::System,
+        MountError::Helper { reason: NotReady::CallerGone | NotReady::Stopping, .. } => Exit::Interrupted,
+        MountError::Helper { reason: NotReady::Wait(_), .. } => Exit::System,
+        MountError::NoHelper(_)
+        | MountError::Target(_)
+        | MountError::AlreadyMounted { .. }
+        | MountError::Busy(_)
+        | MountError::Launch(LaunchError::Spawn { .. })
+        | MountError::Helper { .. }
+        | MountError::Graft(_) => Exit::MountFailure,
+    }
+}

@@ -1,0 +1,57 @@
+//! Who is at the other end of a connection.
+
+use rustix::net::sockopt::socket_peercred;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long a connection may take to send its request: a caller sends all of it at once.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+
+/// A connection to somebody who may ask for anything: root.
+#[derive(Debug)]
+pub struct Caller {
+    stream: UnixStream,
+}
+
+/// Somebody who may not.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    /// Mounting is root's business, as with mount(8).
+    #[error("only root may ask the mounter; you are uid {uid}")]
+    NotRoot {
+        /// Who it is.
+        uid: u32,
+    },
+    /// The kernel does not tell.
+    #[error("cannot see who is calling")]
+    Unknown(#[source] io::Error),
+}
+
+impl Caller {
+    /// Checks the peer's credentials, which the kernel took when it connected (unix(7), SO_PEERCRED).
+    pub fn check(stream: &UnixStream) -> Result<(), CallerError> {
+        stream.set_read_timeout(Some(REQUEST_TIME)).map_err(CallerError::Unknown)?;
+        stream.set_write_timeout(Some(REQUEST_TIME)).map_err(CallerError::Unknown)?;
+        let peer = socket_peercred(stream).map_err(|errno| CallerError::Unknown(errno.into()))?;
+        if peer.uid.is_root() { Ok(()) } else { Err(CallerError::NotRoot { uid: peer.uid.as_raw() }) }
+    }
+
+    /// The peer of a checked connection.
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream }
+    }
+
+    /// The connection, to answer on.
+    pub fn stream(&mut self) -> &mut UnixStream {
+        &mut self.stream
+    }
+}
+
+/// Readable (or hung up) means: the caller has gone away, as it has nothing more to say.
+impl AsFd for Caller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

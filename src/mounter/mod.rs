@@ -1,0 +1,37 @@
+//! The mounter: the daemon in the container, and the life of volumes.
+//!
+//! One process, privileged. Its main thread ([`server`]) waits for events; each request has a thread of its own for as
+//! long as it lasts ([`mount`]); a volume that stands has none.
+
+pub mod answer;
+pub mod caller;
+pub mod mount;
+pub mod ready;
+pub mod registry;
+pub mod server;
+
+use crate::config::Config;
+use crate::helper::reaper::Reaper;
+use crate::node::namespace::MountNamespace;
+use registry::Registry;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// What every request's thread needs.
+#[derive(Debug)]
+pub struct Mounter {
+    /// The administrator's settings.
+    pub config: Config,
+    /// Where volumes appear.
+    pub node: MountNamespace,
+    /// A proc filesystem that shows the node's processes.
+    pub host_proc: PathBuf,
+    /// The state directory.
+    pub state: PathBuf,
+    /// The volumes.
+    pub registry: Registry,
+    /// Who collects processes.
+    pub reaper: Reaper,
+    /// Readable once the mounter shall stop: requests under way give up then.
+    pub stopping: OwnedFd,
+}

@@ -1,0 +1,367 @@
+//! The mounter's main thread: set up, then wait for events and nothing else.
+//!
+//! It accepts connections (a thread each), collects processes, and hears of helpers' calls, words and ends. Nothing
+//! here waits for a helper, a filesystem or a path on the node.
+
+use super::caller::{Caller, CallerError};
+use super::registry::{self, Registry};
+use super::{Mounter, answer, mount};
+use crate::config::Config;
+use crate::exit::{Exit, chain};
+use crate::helper::place;
+use crate::helper::reaper::Reaper;
+use crate::node::mounts;
+use crate::node::namespace::{MountNamespace, NamespaceError};
+use crate::wire::{self, Call, Reply, WireError};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::fs::{Mode, flock};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimit, umask};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use tracing::{debug, error, info, info_span, warn};
+
+/// How the mounter is started.
+#[derive(Debug)]
+pub struct Settings {
+    /// The administrator's settings.
+    pub config: Config,
+    /// The socket to listen on.
+    pub socket: PathBuf,
+    /// A directory for what the mounter keeps while it runs.
+    pub state: PathBuf,
+    /// A proc filesystem that shows the node's processes.
+    pub host_proc: PathBuf,
+}
+
+/// Why the mounter does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The node cannot be reached.
+    #[error(transparent)]
+    Node(#[from] NamespaceError),
+    /// There is one already.
+    #[error("another mounter is running: it holds {path}", path = path.display())]
+    AlreadyRunning {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A step of the start, or a system call of the main loop.
+    #[error("cannot {step}")]
+    Step {
+        /// What was tried.
+        step: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Marks events that are not a volume's; volumes' tokens begin at 2.
+const CONNECTION: u64 = 0;
+const SIGNAL: u64 = 1;
+/// No volume has the highest id.
+const NODE_MOUNTS: u64 = u64::MAX;
+const REQUEST_DONE: u64 = u64::MAX - 1;
+
+fn step<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> ServeError {
+    move |source| ServeError::Step { step: step.into(), source: source.into() }
+}
+
+/// Runs the mounter until SIGTERM or SIGINT. Volumes go on being served by their helpers after that.
+pub fn serve(settings: Settings) -> Result<(), ServeError> {
+    become_a_daemon()?;
+    let node = MountNamespace::of_node(&settings.host_proc)?;
+    enter_own_namespace()?;
+    fs::create_dir_all(&settings.state).map_err(step(format!("create {}", settings.state.display())))?;
+    let _lock = take_lock(&settings.state)?;
+    place::create_directory(&settings.state).map_err(step("prepare the state directory"))?;
+    let listener = listen(&settings.socket)?;
+    let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
+    let stopping = event_descriptor()?;
+    let mounter = Arc::new(Mounter {
+        config: settings.config,
+        node,
+        host_proc: settings.host_proc,
+        state: settings.state,
+        registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?),
+        reaper: Reaper::default(),
+        stopping,
+    });
+    info!(socket = %settings.socket.display(), version = env!("CARGO_PKG_VERSION"), "the mounter is ready");
+    let result = Loop::new(mounter, events, listener)?.run();
+    if let Err(error) = fs::remove_file(&settings.socket) {
+        warn!("cannot remove {}: {error}", settings.socket.display());
+    }
+    result
+}
+
+/// What the process must be before it has threads: no helper may inherit a descriptor, a directory or a signal mask.
+fn become_a_daemon() -> Result<(), ServeError> {
+    std::env::set_current_dir("/").map_err(step("go to /"))?;
+    umask(Mode::from_raw_mode(0o022));
+    for entry in fs::read_dir("/proc/self/fd").map_err(step("list our descriptors"))?.flatten() {
+        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()).filter(|fd| *fd > 2) {
+            crate::sys::descriptor::close_on_exec(number);
+        }
+    }
+    let files = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }) {
+        warn!("cannot raise the limit of open files: {error}");
+    }
+    set_child_subreaper(Some(rustix::process::getpid())).map_err(step("become a child subreaper"))?;
+    Ok(())
+}
+
+/// Leaves the container's mount namespace for a slave copy of it, and detaches every FUSE filesystem in the copy:
+/// volumes that happen to be visible in the container must not be kept alive by it.
+fn enter_own_namespace() -> Result<(), ServeError> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(step("make a mount namespace; the mounter must be privileged"))?;
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", slave).map_err(step("make our mount namespace a slave"))?;
+    let table = fs::read("/proc/self/mountinfo").map_err(step("read our mount table"))?;
+    for mount in mounts::parse(&table).iter().rev() {
+        let fuse = mount.fstype == "fuse" || mount.fstype.as_encoded_bytes().starts_with(b"fuse.");
+        // The root cannot be detached, and is no volume.
+        if fuse && mount.target != Path::new("/") {
+            match unmount(&mount.target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+                Ok(()) => debug!(target = %mount.target.display(), "detached our copy of a FUSE filesystem"),
+                Err(error) => warn!("cannot detach our copy of {}: {error}", mount.target.display()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn take_lock(state: &Path) -> Result<File, ServeError> {
+    let path = state.join("lock");
+    let file = File::create(&path).map_err(step(format!("create {}", path.display())))?;
+    match flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(ServeError::AlreadyRunning { path }),
+        Err(errno) => Err(step(format!("lock {}", path.display()))(errno)),
+    }
+}
+
+/// A socket that only root can connect to. One left behind by a mounter that was killed is replaced: we hold the lock.
+fn listen(socket: &Path) -> Result<UnixListener, ServeError> {
+    let named = |what: &str| format!("{what} {}", socket.display());
+    if let Some(directory) = socket.parent() {
+        fs::create_dir_all(directory).map_err(step(named("create the directory of")))?;
+    }
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(step(named("replace"))(error)),
+        _ => {}
+    }
+    let before = umask(Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(socket).map_err(step(named("listen on")));
+    umask(before);
+    let listener = listener?;
+    listener.set_nonblocking(true).map_err(step(named("prepare")))?;
+    Ok(listener)
+}
+
+fn event_descriptor() -> Result<OwnedFd, ServeError> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(step("create an event descriptor"))
+}
+
+/// What the main thread waits on.
+struct Loop {
+    mounter: Arc<Mounter>,
+    events: OwnedFd,
+    listener: UnixListener,
+    signals: SignalFd,
+    node_mounts: File,
+    under_way: Arc<UnderWay>,
+}
+
+/// Requests that are not through yet.
+struct UnderWay {
+    count: AtomicUsize,
+    done: OwnedFd,
+}
+
+/// One of them.
+struct OneMore(Arc<UnderWay>);
+
+impl Drop for OneMore {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        let _ = rustix::io::write(&self.0.done, &1u64.to_ne_bytes());
+    }
+}
+
+impl Loop {
+    fn new(mounter: Arc<Mounter>, events: OwnedFd, listener: UnixListener) -> Result<Self, ServeError> {
+        let mut mask = SigSet::empty();
+        mask.extend([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]);
+        mask.thread_block().map_err(step("block signals"))?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(step("create a signal descriptor"))?;
+        let table = mounter.host_proc.join("1/mountinfo");
+        let node_mounts = File::open(&table).map_err(step(format!("open {}", table.display())))?;
+        let under_way = Arc::new(UnderWay { count: AtomicUsize::new(0), done: event_descriptor()? });
+        let this = Self { mounter, events, listener, signals, node_mounts, under_way };
+        this.add(&this.listener, CONNECTION, epoll::EventFlags::IN)?;
+        this.add(&this.signals, SIGNAL, epoll::EventFlags::IN)?;
+        // Any change of the table shows as an error condition (proc_pid_mounts(5)).
+        this.add(&this.node_mounts, NODE_MOUNTS, epoll::EventFlags::PRI)?;
+        this.add(&this.under_way.done, REQUEST_DONE, epoll::EventFlags::IN)?;
+        Ok(this)
+    }
+
+    fn add(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> Result<(), ServeError> {
+        epoll::add(&self.events, fd, epoll::EventData::new_u64(token), flags).map_err(step("watch a descriptor"))
+    }
+
+    fn run(self) -> Result<(), ServeError> {
+        let mut stop = false;
+        let mut buffer = Vec::with_capacity(64);
+        while !stop || self.under_way.count.load(Ordering::Acquire) > 0 {
+            buffer.clear();
+            match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(step("wait for events")(errno)),
+            }
+            for event in &buffer {
+                match event.data.u64() {
+                    CONNECTION if !stop => self.accept(),
+                    CONNECTION => {}
+                    SIGNAL => {
+                        if self.heed_signals() && !stop {
+                            stop = true;
+                            self.begin_to_stop();
+                        }
+                    }
+                    NODE_MOUNTS => self.settle_in_background(self.mounter.registry.without_helper()),
+                    REQUEST_DONE => {
+                        let _ = rustix::io::read(&self.under_way.done, &mut [0; 8]);
+                    }
+                    token => {
+                        let (id, channel) = registry::from_token(token);
+                        let hung_up = { event.flags }.contains(epoll::EventFlags::HUP);
+                        if self.mounter.registry.heed(id, channel, hung_up) {
+                            self.settle_in_background(vec![id]);
+                        }
+                    }
+                }
+            }
+        }
+        info!("the mounter stops; volumes go on being served by their helpers");
+        Ok(())
+    }
+
+    /// Whether one of them asks us to stop.
+    fn heed_signals(&self) -> bool {
+        let mut stop = false;
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            stop |= signal.ssi_signo != Signal::SIGCHLD as u32;
+        }
+        self.mounter.reaper.reap();
+        stop
+    }
+
+    fn begin_to_stop(&self) {
+        info!("stopping: requests under way give up");
+        let _ = epoll::delete(&self.events, &self.listener);
+        let _ = rustix::io::write(&self.mounter.stopping, &1u64.to_ne_bytes());
+    }
+
+    fn settle_in_background(&self, ids: Vec<u64>) {
+        if ids.is_empty() {
+            return;
+        }
+        let mounter = Arc::clone(&self.mounter);
+        let work = move || ids.into_iter().for_each(|id| registry::settle(&mounter, id));
+        if let Err(error) = thread::Builder::new().name("settle".into()).spawn(work) {
+            error!("cannot start a thread: {error}");
+        }
+    }
+
+    fn accept(&self) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Out of descriptors, most likely: the caller waits in the queue until a request is through.
+                    warn!("cannot accept a connection: {error}");
+                    return;
+                }
+            };
+            self.under_way.count.fetch_add(1, Ordering::AcqRel);
+            let one_more = OneMore(Arc::clone(&self.under_way));
+            let mounter = Arc::clone(&self.mounter);
+            let work = move || {
+                let _one_more = one_more;
+                converse(&mounter, stream);
+            };
+            if let Err(error) = thread::Builder::new().name("request".into()).spawn(work) {
+                error!("cannot start a thread: {error}");
+            }
+        }
+    }
+}
+
+/// One request and its reply, on a thread of its own.
+fn converse(mounter: &Mounter, mut stream: UnixStream) {
+    let reply = match Caller::check(&stream) {
+        Ok(()) => match wire::receive::<Call>(&mut stream) {
+            Ok(call) => {
+                let mut caller = Caller::new(stream);
+                let reply = perform(mounter, call, &caller);
+                return send(caller.stream(), &reply);
+            }
+            Err(WireError::Closed) => return,
+            Err(error) => {
+                warn!("{}", chain(&error));
+                answer::to_nonsense(&error)
+            }
+        },
+        Err(error @ CallerError::NotRoot { .. }) => {
+            warn!("refused a caller: {error}");
+            Reply::Failed { exit: Exit::Usage, message: error.to_string(), output: Vec::new() }
+        }
+        Err(error) => return warn!("{}", chain(&error)),
+    };
+    send(&mut stream, &reply);
+}
+
+fn send(stream: &mut UnixStream, reply: &Reply) {
+    match wire::send(stream, reply) {
+        Ok(()) => {}
+        // The caller has gone; what it asked for has been undone or is done, and there is nobody to tell.
+        Err(WireError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => warn!("cannot reply: {}", chain(&error)),
+    }
+}
+
+fn perform(mounter: &Mounter, call: Call, caller: &Caller) -> Reply {
+    match call {
+        Call::Mount(request) => {
+            let _span = info_span!("volume", target = request.target, fstype = request.fstype).entered();
+            let reply = answer::to_mount(mount::mount(mounter, request, caller));
+            if let Reply::Failed { message, .. } = &reply {
+                warn!("not mounted: {message}");
+            }
+            reply
+        }
+        Call::List => match registry::views(mounter) {
+            Ok(volumes) => Reply::Volumes(volumes),
+            Err(error) => Reply::Failed {
+                exit: Exit::System,
+                message: format!("cannot read the node's mount table: {error}"),
+                output: Vec::new(),
+            },
+        },
+    }
+}

@@ -1,0 +1,6 @@
+//! What is outside the container: the node's mount namespace, its mount table, the places where volumes appear.
+
+pub mod mounts;
+pub mod namespace;
+pub mod target;
+pub mod tree;

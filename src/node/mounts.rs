@@ -1,0 +1,126 @@
+//! The mount table, as /proc/PID/mountinfo shows it (proc_pid_mountinfo(5)).
+//!
+//! Parsing is pure and works on bytes: a path on Linux need not be UTF-8.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// A device number, as the mount table prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Device {
+    /// 0 for filesystems without a block device.
+    pub major: u32,
+    /// For FUSE: the number of the connection.
+    pub minor: u32,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The mount's own id.
+    pub id: u64,
+    /// The id of the mount it is mounted on.
+    pub parent: u64,
+    /// The filesystem's device number.
+    pub device: Device,
+    /// The directory of the filesystem that is shown here.
+    pub root: PathBuf,
+    /// Where it is shown.
+    pub target: PathBuf,
+    /// `fuse.glusterfs`, `tmpfs`.
+    pub fstype: OsString,
+    /// What is mounted, in the filesystem's own words.
+    pub source: OsString,
+}
+
+/// Reads a whole table, in its order: later mounts cover earlier ones. Lines that are none are left out.
+pub fn parse(table: &[u8]) -> Vec<Mount> {
+    table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = number(fields.next()?)?;
+    let parent = number(fields.next()?)?;
+    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+    let device = Device { major: major.parse().ok()?, minor: minor.parse().ok()? };
+    let root = unescape(fields.next()?).into();
+    let target = unescape(fields.next()?).into();
+    let _flags = fields.next()?;
+    // Any number of optional fields (`shared:2 master:1`) up to a lone hyphen.
+    fields.by_ref().find(|field| *field == b"-")?;
+    let fstype = unescape(fields.next()?);
+    let source = unescape(fields.next()?);
+    Some(Mount { id, parent, device, root, target, fstype, source })
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        match (byte, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) => {
+                bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                rest = tail;
+            }
+            _ => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_line_with_everything() {
+        let table =
+            b"36 35 0:98 /sub /mnt/a\\040b rw,noatime shared:7 master:1 - fuse.sshfs me@host:/x\\134y rw,user_id=0\n";
+        let [mount] = parse(table).try_into().unwrap();
+        assert_eq!((mount.id, mount.parent, mount.device.to_string().as_str()), (36, 35, "0:98"));
+        assert_eq!(mount.root, PathBuf::from("/sub"));
+        assert_eq!(mount.target, PathBuf::from("/mnt/a b"));
+        assert_eq!((mount.fstype.to_str(), mount.source.to_str()), (Some("fuse.sshfs"), Some("me@host:/x\\y")));
+    }
+
+    #[test]
+    fn our_own_table_is_read_whole() {
+        let table = std::fs::read("/proc/self/mountinfo").unwrap();
+        let lines = table.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        assert_eq!(parse(&table).len(), lines);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
+            parse(&bytes);
+        }
+
+        #[test]
+        fn escapes_come_back(name in "[ -~\t\n]{0,16}") {
+            let escaped: String = name.bytes().map(|byte| match byte {
+                b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}"),
+                _ => char::from(byte).to_string(),
+            }).collect();
+            prop_assert_eq!(unescape(escaped.as_bytes()), OsString::from(name));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Mount namespaces: the node's, and going there.
+//!
+//! Runs in the mounter, with CAP_SYS_ADMIN and CAP_SYS_CHROOT.
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+/// A mount namespace somebody else lives in.
+#[derive(Debug)]
+pub struct MountNamespace {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// A namespace that cannot be opened or entered.
+#[derive(Debug, thiserror::Error)]
+pub enum NamespaceError {
+    /// No such file, or no right to it.
+    #[error(
+        "cannot open the mount namespace {path}; the mounter needs the node's /proc \
+         (hostPID, or the node's /proc mounted and --host-proc) and to be privileged",
+        path = path.display()
+    )]
+    Open {
+        /// The file below /proc.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// setns(2) refused.
+    #[error("cannot enter the mount namespace {path}; the mounter needs CAP_SYS_ADMIN and CAP_SYS_CHROOT",
+            path = path.display())]
+    Enter {
+        /// The file below /proc.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No thread could be had for the visit.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+impl MountNamespace {
+    /// The namespace of the node's first process, as `host_proc` (a proc filesystem of the node's) shows it.
+    pub fn of_node(host_proc: &Path) -> Result<Self, NamespaceError> {
+        let path = host_proc.join("1/ns/mnt");
+        match File::open(&path) {
+            Ok(file) => Ok(Self { fd: file.into(), path }),
+            Err(source) => Err(NamespaceError::Open { path, source }),
+        }
+    }
+
+    /// Runs `work` inside the namespace and comes back with its result.
+    ///
+    /// A thread of its own goes there and ends there, so that no code of ours can be left standing in the wrong
+    /// namespace. Descriptors opened inside stay valid outside: threads share their table.
+    pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
+        let enter = |source| NamespaceError::Enter { path: self.path.clone(), source };
+        thread::scope(|scope| {
+            let visitor = thread::Builder::new().name("visit".into()).spawn_scoped(scope, || {
+                // setns(2) refuses a thread that shares its root and working directory with others.
+                unshare(CloneFlags::CLONE_FS)?;
+                move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                Ok::<T, io::Error>(work())
+            });
+            match visitor.map_err(NamespaceError::Thread)?.join() {
+                Ok(result) => result.map_err(enter),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}

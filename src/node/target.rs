@@ -1,0 +1,118 @@
+//! The place on the node where a volume shall appear.
+//!
+//! Every function runs on a thread that stands in the node's mount namespace (see [`MountNamespace::visit`]).
+//! A path is resolved once; after that only its descriptor is used, so that nobody can exchange it meanwhile.
+//!
+//! [`MountNamespace::visit`]: super::namespace::MountNamespace::visit
+
+use super::mounts::Device;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, open, openat2, statx,
+};
+use rustix::io::Errno;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A directory on the node, held by a descriptor that cannot be used for anything but naming it.
+#[derive(Debug)]
+pub struct Target {
+    fd: OwnedFd,
+    /// The device of the filesystem that is mounted just there, if one is.
+    pub mounted: Option<Device>,
+}
+
+/// Why there is no mounting at a path.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// As mount(8) says it.
+    #[error("mount point does not exist")]
+    Missing,
+    /// As mount(8) says it.
+    #[error("mount point is not a directory")]
+    NotADirectory,
+    /// Below kubelet's directory a link may be a pod's work.
+    #[error("mount point is below a symbolic link, which is not followed below {kubelet_dir}",
+            kubelet_dir = kubelet_dir.display())]
+    Symlink {
+        /// Kubelet's directory.
+        kubelet_dir: PathBuf,
+    },
+    /// Anything else.
+    #[error("cannot open the mount point")]
+    Open(#[source] io::Error),
+}
+
+impl Target {
+    /// Resolves `path`. Below `kubelet_dir` symbolic links are refused; elsewhere they are followed, as mount(8) does.
+    pub fn open(path: &Path, kubelet_dir: &Path) -> Result<Self, TargetError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = match path.strip_prefix(kubelet_dir) {
+            // The kubelet directory itself may well be a link that the administrator made.
+            Ok(below) if !below.as_os_str().is_empty() => open(kubelet_dir, flags, Mode::empty()).and_then(|base| {
+                let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+                openat2(&base, below, flags, Mode::empty(), resolve)
+            }),
+            _ => open(path, flags, Mode::empty()),
+        };
+        let fd = opened.map_err(|errno| match errno {
+            Errno::NOENT => TargetError::Missing,
+            Errno::NOTDIR => TargetError::NotADirectory,
+            Errno::LOOP => TargetError::Symlink { kubelet_dir: kubelet_dir.to_owned() },
+            errno => TargetError::Open(errno.into()),
+        })?;
+        let mounted = mount_root(fd.as_fd()).map_err(TargetError::Open)?;
+        Ok(Self { fd, mounted })
+    }
+}
+
+impl AsFd for Target {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The device of what is mounted at `path`, if a mount's root is just there. Asks no filesystem: a hung or dead one
+/// does not matter.
+pub fn device_at(path: &Path) -> io::Result<Option<Device>> {
+    match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => mount_root(fd.as_fd()),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn mount_root(fd: BorrowedFd<'_>) -> io::Result<Option<Device>> {
+    let stat = cached_statx(fd, c"")?;
+    let root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(root.then_some(Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }))
+}
+
+/// The device and inode number behind a descriptor, without asking its filesystem.
+pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(Device, u64)> {
+    let stat = cached_statx(fd, c"")?;
+    Ok((Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino))
+}
+
+/// The device number if `fd` is a character device.
+pub fn character_device(fd: BorrowedFd<'_>) -> io::Result<Option<Device>> {
+    let stat = cached_statx(fd, c"")?;
+    let character = FileType::from_raw_mode(stat.stx_mode.into()).is_char_device();
+    Ok(character.then_some(Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor }))
+}
+
+fn cached_statx(fd: BorrowedFd<'_>, path: &CStr) -> io::Result<rustix::fs::Statx> {
+    // DONT_SYNC: FUSE answers from what the kernel has and sends no request to the helper.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(statx(fd, path, flags, StatxFlags::TYPE | StatxFlags::INO)?)
+}
+
+/// Asks the filesystem at `path` for its root's attributes and waits for the answer, whatever it is. Errors that tell
+/// that nobody answers are returned.
+pub fn ask(path: &Path) -> io::Result<()> {
+    match statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
+        Err(gone @ (Errno::NOTCONN | Errno::CONNABORTED)) => Err(gone.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,195 @@
+//! May this request be served, and under what grant?
+//!
+//! Pure: it looks at the request's words only. What the node and the container have to say (does the target
+//! exist, is there a helper) comes later, where it is asked.
+
+use crate::request::{MountOptions, Request};
+use rustix::mount::MountFlags;
+use std::path::{Component, Path, PathBuf};
+
+/// Why a request is not served, whatever the node looks like.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Kubelet always gives absolute targets; the mounter could not know what another one is relative to.
+    #[error("the target must be an absolute path")]
+    NotAbsolute,
+    /// `..` in a target is never needed, and paths of pods are not to be trusted with it.
+    #[error("the target must not contain '..'")]
+    ParentComponent,
+    /// Nothing is mounted over the node's root.
+    #[error("the target must not be the node's root directory")]
+    Root,
+    /// A NUL byte ends a path for the kernel.
+    #[error("the {0} holds a NUL byte")]
+    Nul(&'static str),
+    /// An empty or impossible type.
+    #[error("'{0}' is not the name of a filesystem type")]
+    BadType(String),
+    /// An option that contradicts the grant every volume gets.
+    #[error("option '{0}' cannot be granted: volumes are always mounted nosuid,nodev")]
+    NeverGranted(String),
+    /// An operation on existing mounts, which is the node's own mount program's business.
+    #[error("option '{0}' changes existing mounts and is not served; use the node's own mount")]
+    NotAMount(String),
+}
+
+/// A request that may be served, with what follows from its words.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// The request.
+    pub request: Request,
+    /// Its target without `.` and doubled slashes.
+    pub target: PathBuf,
+    /// Which types the helper may hand to mount(2).
+    pub family: Family,
+    /// Mount flags that the volume gets whatever the helper asks for.
+    pub flags: MountFlags,
+    /// Whether everybody may enter, not just the helper's user.
+    pub allow_other: bool,
+}
+
+/// The filesystem types that a helper may name in mount(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `fuse` and `fuse.anything`.
+    Fuse,
+    /// Exactly these: a filesystem of the kernel's, whose helper prepares its options.
+    Kernel(&'static [&'static str]),
+}
+
+impl Family {
+    /// The family that a helper for `fstype` mounts.
+    fn of(fstype: &str) -> Self {
+        match fstype {
+            "nfs" | "nfs4" => Self::Kernel(&["nfs", "nfs4"]),
+            "cifs" | "smb3" => Self::Kernel(&["cifs", "smb3"]),
+            "ceph" => Self::Kernel(&["ceph"]),
+            _ => Self::Fuse,
+        }
+    }
+
+    /// Whether `fstype`, as handed to mount(2), belongs to it.
+    pub fn contains(self, fstype: &str) -> bool {
+        match self {
+            Self::Fuse => fstype == "fuse" || fstype.starts_with("fuse."),
+            Self::Kernel(types) => types.contains(&fstype),
+        }
+    }
+}
+
+/// Looks at a request's words and says what may be granted.
+pub fn admit(request: Request) -> Result<Admitted, Refusal> {
+    let target = admitted_target(&request.target)?;
+    if request.source.contains('\0') {
+        return Err(Refusal::Nul("source"));
+    }
+    // The type becomes part of a program's name: `mount.TYPE`.
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
+    if request.fstype.is_empty() || !request.fstype.chars().all(good) || request.fstype.starts_with(['.', '-']) {
+        return Err(Refusal::BadType(request.fstype));
+    }
+    let flags = granted_flags(&request.options)?;
+    let allow_other = !request.options.has_flag("noallow_other");
+    Ok(Admitted { target, family: Family::of(&request.fstype), flags, allow_other, request })
+}
+
+fn admitted_target(target: &str) -> Result<PathBuf, Refusal> {
+    if target.contains('\0') {
+        return Err(Refusal::Nul("target"));
+    }
+    let path = Path::new(target);
+    if !path.is_absolute() {
+        return Err(Refusal::NotAbsolute);
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(Refusal::ParentComponent);
+    }
+    let target: PathBuf = path.components().collect();
+    if target == Path::new("/") {
+        return Err(Refusal::Root);
+    }
+    Ok(target)
+}
+
+/// The mount flags that the options spell out: these are forced onto the volume, as a helper is free to forget them.
+/// The last of two that contradict each other counts, as in mount(8).
+fn granted_flags(options: &MountOptions) -> Result<MountFlags, Refusal> {
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    for option in options.iter().filter(|option| option.value.is_none()) {
+        let (flag, set) = match option.name.as_str() {
+            "ro" => (MountFlags::RDONLY, true),
+            "rw" => (MountFlags::RDONLY, false),
+            "noexec" => (MountFlags::NOEXEC, true),
+            "exec" => (MountFlags::NOEXEC, false),
+            "sync" => (MountFlags::SYNCHRONOUS, true),
+            "async" => (MountFlags::SYNCHRONOUS, false),
+            "dirsync" => (MountFlags::DIRSYNC, true),
+            "noatime" => (MountFlags::NOATIME, true),
+            "atime" => (MountFlags::NOATIME, false),
+            "nodiratime" => (MountFlags::NODIRATIME, true),
+            "diratime" => (MountFlags::NODIRATIME, false),
+            "strictatime" => (MountFlags::STRICTATIME, true),
+            "nostrictatime" => (MountFlags::STRICTATIME, false),
+            "suid" | "dev" => return Err(Refusal::NeverGranted(option.name.clone())),
+            "remount" | "bind" | "rbind" | "move" | "shared" | "rshared" | "private" | "rprivate" | "slave"
+            | "rslave" | "unbindable" | "runbindable" => return Err(Refusal::NotAMount(option.name.clone())),
+            _ => continue,
+        };
+        flags.set(flag, set);
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Switches;
+
+    fn request(fstype: &str, target: &str, options: &str) -> Request {
+        Request {
+            fstype: fstype.into(),
+            source: "source".into(),
+            target: target.into(),
+            options: MountOptions::parse(options).unwrap(),
+            switches: Switches::default(),
+        }
+    }
+
+    #[test]
+    fn targets_are_absolute_and_normal() {
+        assert_eq!(admit(request("glusterfs", "/a//b/./c/", "")).unwrap().target, Path::new("/a/b/c"));
+        for bad in ["a/b", "", "/a/../b", "/", "//", "/a\0b"] {
+            assert!(admit(request("glusterfs", bad, "")).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn types_name_programs_and_nothing_else() {
+        assert!(admit(request("fuse.s3fs", "/a", "")).is_ok());
+        for bad in ["", "../x", "a/b", "-o", ".x", "a b"] {
+            assert!(admit(request(bad, "/a", "")).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn nosuid_and_nodev_are_always_there_and_the_last_flag_counts() {
+        let flags = admit(request("x", "/a", "ro,noexec,rw")).unwrap().flags;
+        assert_eq!(flags, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
+        assert!(admit(request("x", "/a", "suid")).is_err());
+        assert!(admit(request("x", "/a", "remount,ro")).is_err());
+    }
+
+    #[test]
+    fn everybody_may_enter_unless_told_otherwise() {
+        assert!(admit(request("x", "/a", "")).unwrap().allow_other);
+        assert!(!admit(request("x", "/a", "noallow_other")).unwrap().allow_other);
+    }
+
+    #[test]
+    fn families() {
+        assert!(Family::of("glusterfs").contains("fuse.glusterfs"));
+        assert!(!Family::of("glusterfs").contains("ext4"));
+        assert!(!Family::of("glusterfs").contains("fuseblk"));
+        assert!(Family::of("nfs").contains("nfs4"));
+    }
+}

@@ -1,0 +1,141 @@
+//! The forks that no exec follows: the first process of a throw-away machine, and a helper going to the background.
+//!
+//! Runs in whatever process makes a machine (a demo, a test: root, many threads), and in the demo's filesystem
+//! (uid 0 without capabilities, one thread).
+
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use std::ffi::CStr;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+/// The first process (PID 1) of a PID namespace. When it ends, the kernel ends every other process in there.
+///
+/// It lives as long as the write end of a pipe that only its creator holds: it ends when this value is dropped, and
+/// just so when the creator dies, in whatever way.
+#[derive(Debug)]
+pub struct Init {
+    lifeline: Mutex<Option<PipeWriter>>,
+    pidfd: OwnedFd,
+}
+
+impl Init {
+    /// Forks it. The calling thread must have unshared its children's PID namespace, with nobody in it yet, and must
+    /// stand in the root that is to be PID 1's.
+    ///
+    /// The new process mounts `/proc` at `proc_at` before this returns: a proc filesystem shows the PID namespace of
+    /// the one who mounts it, so nobody outside could. Kernel: clone3(2) with a pidfd, 5.3; waitid(2) on it, 5.4;
+    /// close_range(2), 5.9.
+    pub fn fork(proc_at: &CStr) -> io::Result<Self> {
+        let (life, lifeline) = io::pipe()?;
+        let (mut report, verdict) = io::pipe()?;
+        let mut pidfd: RawFd = -1;
+        // SAFETY: all-zero bytes are a valid value of this plain C structure.
+        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+        args.flags = libc::CLONE_PIDFD as u64;
+        args.pidfd = (&raw mut pidfd) as u64;
+        args.exit_signal = libc::SIGCHLD as u64;
+        // SAFETY: `args` has the size that is stated, and its `pidfd` points to a live RawFd. Without CLONE_VM the
+        // child has a copy of our memory and this thread's stack, as after fork(2). Other threads may have held
+        // locks at that moment: the child calls nothing but `live_as_init`, which takes none and never returns.
+        match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) } {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => live_as_init(life.as_raw_fd(), verdict.as_raw_fd(), proc_at),
+            _ => (),
+        }
+        // SAFETY: a successful clone3 with CLONE_PIDFD stored a new descriptor there that nobody else owns.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let init = Self { lifeline: Mutex::new(Some(lifeline)), pidfd };
+        drop(verdict);
+        let mut errno = [0; 4];
+        // A child that died before it could say anything shows as the end of the pipe.
+        report.read_exact(&mut errno)?;
+        match i32::from_ne_bytes(errno) {
+            0 => Ok(init),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Tells it to end, and does not wait for it.
+    pub fn end(&self) {
+        self.lifeline.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Drop for Init {
+    /// Ends it and waits until every process of its namespace is gone: the kernel lets PID 1 be reaped last.
+    fn drop(&mut self) {
+        self.end();
+        // The only failure is that it has been reaped already, which is what we want.
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+}
+
+/// All of PID 1's life. Between fork and `_exit`: system calls only, no allocation, no panic.
+fn live_as_init(life: RawFd, verdict: RawFd, proc_at: &CStr) -> ! {
+    let no_more_than_proc_needs = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: the name is a C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, c"init".as_ptr()) };
+    // Orphans become PID 1's children: with SIGCHLD ignored the kernel reaps them itself.
+    // SAFETY: ignoring a signal installs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    // Out of the creator's session: a Ctrl-C at its terminal reaches us through the lifeline only.
+    // SAFETY: takes no argument and touches no memory.
+    unsafe { libc::setsid() };
+    // SAFETY: three C strings that outlive the call, and no data.
+    let mounted = unsafe {
+        libc::mount(c"proc".as_ptr(), proc_at.as_ptr(), c"proc".as_ptr(), no_more_than_proc_needs, std::ptr::null())
+    };
+    // SAFETY: errno is this thread's own.
+    let errno = if mounted == 0 { 0 } else { unsafe { *libc::__errno_location() } };
+    // SAFETY: the buffer is the four bytes of `errno`, which lives in this frame.
+    unsafe { libc::write(verdict, (&raw const errno).cast(), size_of_val(&errno)) };
+    // Everything of the creator's goes, other machines' lifelines above all: `life` is kept by closing what is below
+    // and above it.
+    let life_number = life.cast_unsigned();
+    if life_number > 0 {
+        // SAFETY: closes this process's own table only; nothing here owns a descriptor any more.
+        unsafe { libc::close_range(0, life_number - 1, 0) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::close_range(life_number + 1, libc::c_uint::MAX, 0) };
+    let mut nothing = 0_u8;
+    loop {
+        // SAFETY: the buffer is one byte long and lives in this frame.
+        let read = unsafe { libc::read(life, (&raw mut nothing).cast(), 1) };
+        // SAFETY: errno is this thread's own.
+        if read != -1 || unsafe { *libc::__errno_location() } != libc::EINTR {
+            // SAFETY: ends the process without running anything of the creator's.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+/// Which of the two processes [`fork_into_background`] returned in.
+#[derive(Debug)]
+pub enum Role {
+    /// The one that was called: it reads what the other has to say, up to the end, and exits accordingly.
+    Foreground(PipeReader),
+    /// The new one, in a session of its own: it says how its start went, drops the writer, and goes on.
+    Background(PipeWriter),
+}
+
+/// Splits off a process that goes on in the background. Refuses (EINVAL) when the caller has more than one thread.
+pub fn fork_into_background() -> io::Result<Role> {
+    // The kernel's own test, and no more than a test: unsharing the thread group is refused to a process with
+    // threads and does nothing to one without.
+    nix::sched::unshare(nix::sched::CloneFlags::from_bits_retain(libc::CLONE_THREAD))?;
+    let (reader, writer) = io::pipe()?;
+    // SAFETY: there is no other thread, as was just tested, hence nobody who could have left a lock taken or a
+    // structure half written: the child may run any code.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // Fails only for the leader of a process group, which a new process never is; and an error returned from
+            // here would be handled twice, once in each process.
+            let _ = nix::unistd::setsid();
+            Ok(Role::Background(writer))
+        }
+        _ => Ok(Role::Foreground(reader)),
+    }
+}

@@ -1,0 +1,256 @@
+//! The test node: an immutable node and, beside it, the container with the mounter; machines of this test alone.
+//!
+//! Runs in the tests' process, as root. What a room's commands see is a copy in memory of the real root filesystem.
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+#![allow(unreachable_pub, reason = "a test program has no outside")]
+
+pub mod gluster;
+pub mod mounter;
+pub mod sshd;
+
+use hostmount::demo::machine::{Machine, Network, Process, Propagation, Recipe, Room};
+use mounter::Mounter;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The program under test.
+pub const HOSTMOUNT: &str = env!("CARGO_BIN_EXE_hostmount");
+
+/// Where the node has it, with its other names beside it.
+pub const NODE_BIN: &str = "/opt/hostmount/bin";
+
+/// The address that a [`gluster`] or [`sshd`] server of the node's network listens on.
+pub const SERVER_ADDRESS: &str = "10.77.0.1";
+
+/// What the packages with FUSE helpers bring, by the first letters of its name. The node has none of it.
+const HELPERS: &[&str] = &[
+    "mount.fuse",
+    "mount.glusterfs",
+    "mount.sshfs",
+    "mount.memfs",
+    "umount.fuse",
+    "fusermount",
+    "gluster",
+    "gf_attach",
+    "sshfs",
+    "bindfs",
+    "squashfuse",
+    "s3fs",
+    "goofys",
+    "rclone",
+    "mergerfs",
+    "gocryptfs",
+];
+
+/// A node that nothing may be installed on, and its mounter's container.
+///
+/// The order of the fields is the order of their end: the machine last.
+#[derive(Debug)]
+pub struct TestNode {
+    /// The container: userland with the helpers, /dev/fuse, the program at /usr/local/bin/hostmount.
+    pub container: Place,
+    /// The node: userland without a helper, on a read-only root; the program at [`NODE_BIN`].
+    pub node: Place,
+    /// The network of both, for servers to join.
+    pub network: Network,
+    machine: Machine,
+}
+
+impl TestNode {
+    /// Starts one. The mounter does not run yet.
+    pub fn start() -> Self {
+        Self::start_in(&Network::new().unwrap())
+    }
+
+    /// Starts one in a network that others may share.
+    pub fn start_in(network: &Network) -> Self {
+        let recipe = Recipe::userland()
+            .without(helpers())
+            .read_only()
+            .shared()
+            .writable(["/var/lib/kubelet", "/run", "/tmp", "/mnt", "/opt/hostmount"])
+            .share("socket", "/run/hostmount")
+            .bind(HOSTMOUNT, format!("{NODE_BIN}/hostmount"))
+            .setup(|| {
+                symlink("hostmount", format!("{NODE_BIN}/mount"))?;
+                symlink("hostmount", format!("{NODE_BIN}/umount"))
+            });
+        let machine = Machine::start(network, recipe).unwrap();
+        let container = Recipe::userland()
+            .fuse()
+            .writable(["/run", "/tmp"])
+            .share("socket", "/run/hostmount")
+            .bind(HOSTMOUNT, "/usr/local/bin/hostmount")
+            .setup(|| symlink("/usr/local/bin/hostmount", "/usr/sbin/mount.memfs"));
+        let container = Place(machine.room(container).unwrap());
+        let node = Place(machine.node().clone());
+        Self { container, node, network: network.clone(), machine }
+    }
+
+    /// A pod: a room that shows directories of the node, as a container runtime would bind them.
+    pub fn pod(&self, volumes: &[(&str, &str)], how: Propagation) -> Place {
+        let recipe = Recipe::userland().without(helpers()).read_only().writable(["/tmp"]);
+        let with = |recipe: Recipe, (from, to): &(&str, &str)| recipe.from_node(*from, *to, how);
+        Place(self.machine.room(volumes.iter().fold(recipe, with)).unwrap())
+    }
+
+    /// Another room of the machine.
+    pub fn room(&self, recipe: Recipe) -> Place {
+        Place(self.machine.room(recipe).unwrap())
+    }
+
+    /// Starts `hostmount serve` in the container; returns when its socket takes connections.
+    pub fn start_mounter(&self, extra_args: &[&str], env: &[(&str, &str)]) -> Mounter {
+        Mounter::start(&self.container, extra_args, env)
+    }
+
+    /// Runs our `mount` on the node, with kubelet's environment.
+    pub fn mount<S: AsRef<OsStr>>(&self, args: &[S]) -> Done {
+        self.node.run(format!("{NODE_BIN}/mount"), args)
+    }
+
+    /// Runs our `umount` on the node.
+    pub fn umount<S: AsRef<OsStr>>(&self, args: &[S]) -> Done {
+        self.node.run(format!("{NODE_BIN}/umount"), args)
+    }
+
+    /// Every process of the machine, as its own /proc shows it: PID and command line (or name, where it has none).
+    pub fn processes(&self) -> BTreeMap<u32, String> {
+        self.node.visit(|| {
+            let mut found = BTreeMap::new();
+            for entry in fs::read_dir("/proc").unwrap() {
+                let entry = entry.unwrap();
+                let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+                // A process may end while we look: then it is not there.
+                let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+                let Ok(name) = fs::read_to_string(entry.path().join("comm")) else { continue };
+                let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                found.insert(pid, if pid == 1 || line.is_empty() { name } else { line }.trim().to_owned());
+            }
+            found
+        })
+    }
+
+    /// The open descriptors of a process of the machine, by its PID in there: number and what it leads to.
+    pub fn descriptors(&self, pid: u32) -> BTreeMap<u32, PathBuf> {
+        self.node.visit(|| {
+            let entry = |entry: std::io::Result<fs::DirEntry>| {
+                let entry = entry.unwrap();
+                let number = entry.file_name().to_str()?.parse().ok()?;
+                Some((number, fs::read_link(entry.path()).ok()?))
+            };
+            fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(entry).collect()
+        })
+    }
+}
+
+/// A room, with what tests do in rooms. A step that the test machinery itself fails at panics.
+#[derive(Debug)]
+pub struct Place(pub Room);
+
+impl Place {
+    /// Runs a line of shell.
+    pub fn sh(&self, line: &str) -> Done {
+        self.run("/bin/sh", &["-c", line])
+    }
+
+    /// Runs a line of shell that is expected to work, and returns what it printed.
+    #[track_caller]
+    pub fn sh_ok(&self, line: &str) -> String {
+        self.sh(line).ok(line)
+    }
+
+    /// Runs a program.
+    pub fn run<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, args: &[S]) -> Done {
+        let mut command = Room::command(program);
+        command.args(args);
+        self.0.output(command).unwrap().into()
+    }
+
+    /// Starts a program; dropped, it is killed.
+    pub fn spawn(&self, command: Command) -> Process {
+        self.0.spawn(command).unwrap()
+    }
+
+    /// Runs `work` among the room's files.
+    pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.0.visit(work).unwrap()
+    }
+
+    /// The lines of the room's mount table.
+    pub fn mountinfo(&self) -> Vec<String> {
+        // The machine's /proc does not know our threads: a process of the machine must look.
+        self.sh_ok("cat /proc/self/mountinfo").lines().map(str::to_owned).collect()
+    }
+
+    /// The line for the topmost mount at exactly `path`, if there is one.
+    pub fn mount_at(&self, path: &str) -> Option<String> {
+        self.mountinfo().into_iter().rfind(|line| line.split(' ').nth(4) == Some(path))
+    }
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Done {
+    /// The exit code, or None where a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Done {
+    /// Panics unless it exited with 0; returns what it printed.
+    #[track_caller]
+    pub fn ok(self, what: &str) -> String {
+        assert_eq!(self.code, Some(0), "{what}: {}{}", self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// Whether the test can run here: as root, with /dev/fuse and all of `programs`. If not it says SKIP and why; with
+/// `HOSTMOUNT_TESTS=must-run` it panics instead.
+#[must_use]
+pub fn require(programs: &[&str]) -> bool {
+    let missing = programs.iter().find(|program| which::which_in(program, Some(SEARCH), "/").is_err());
+    let why = match missing {
+        _ if !nix::unistd::geteuid().is_root() => "not root".to_owned(),
+        _ if !Path::new("/dev/fuse").exists() => "no /dev/fuse".to_owned(),
+        Some(program) => format!("no {program}"),
+        None => return true,
+    };
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    assert!(std::env::var_os("HOSTMOUNT_TESTS").is_none_or(|value| value != "must-run"), "{test} must run: {why}");
+    println!("SKIP {test}: {why}");
+    false
+}
+
+const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The helpers that this machine has, to be hidden from the node.
+fn helpers() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for directory in SEARCH.split(':') {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if HELPERS.iter().any(|helper| name.starts_with(helper)) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}

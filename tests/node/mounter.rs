@@ -1,0 +1,107 @@
+//! The mounter under test: `hostmount serve`, running in the container.
+//!
+//! Runs in the tests' process, as root.
+
+use super::Place;
+use hostmount::demo::machine::{Process, Room};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::process::{PidfdFlags, pidfd_open};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// The directory that the container and the node share.
+const DIRECTORY: &str = "/run/hostmount";
+/// Where the mounter listens.
+pub const SOCKET: &str = "/run/hostmount/hostmount.sock";
+
+/// Longer than any start takes: only a mounter that neither answers nor ends makes a test wait for it.
+const TOO_LONG: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+
+/// A mounter that takes connections. Dropped, it is killed; if the test failed, it shows what the mounter said.
+#[derive(Debug)]
+pub struct Mounter {
+    process: Process,
+    said: Arc<Mutex<String>>,
+}
+
+impl Mounter {
+    pub(super) fn start(container: &Place, extra_args: &[&str], env: &[(&str, &str)]) -> Self {
+        // Before it starts, so that nothing it does there is missed.
+        let changes = watch(container);
+        let mut command = Room::command("/usr/local/bin/hostmount");
+        command.arg("serve").args(extra_args).envs(env.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = container.spawn(command);
+        let said = Arc::new(Mutex::new(String::new()));
+        if let Some(stderr) = process.stderr.take() {
+            let said = Arc::clone(&said);
+            thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    said.lock().unwrap().push_str(&(line + "\n"));
+                }
+            });
+        }
+        let mut mounter = Self { process, said };
+        mounter.wait_for_socket(container, &changes);
+        mounter
+    }
+
+    /// Everything it has written to stderr so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Its PID as the machine sees it.
+    pub fn pid(&self) -> u32 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
+        ids.split_whitespace().next_back().unwrap().parse().unwrap()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait().unwrap()
+    }
+
+    fn wait_for_socket(&mut self, container: &Place, changes: &OwnedFd) {
+        let pid = rustix::process::Pid::from_raw(self.process.id().try_into().unwrap()).unwrap();
+        let end = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        while container.visit(|| UnixStream::connect(SOCKET)).is_err() {
+            let mut events = [PollFd::new(changes, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
+            let ready = poll(&mut events, Some(&TOO_LONG)).unwrap();
+            assert!(ready > 0, "the mounter does not listen on {SOCKET}");
+            assert!(events[1].revents().is_empty(), "the mounter ended: {:?}", self.process.wait());
+            // Only that something has changed matters, not what.
+            rustix::io::read(changes, &mut [0; 4096]).unwrap();
+        }
+    }
+}
+
+/// A descriptor that becomes readable when something appears or changes its mode where the socket will be.
+fn watch(container: &Place) -> OwnedFd {
+    let changes = inotify::init(CreateFlags::CLOEXEC).unwrap();
+    let appears = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ATTRIB;
+    container.visit(|| inotify::add_watch(&changes, DIRECTORY, appears)).unwrap();
+    changes
+}
+
+impl Drop for Mounter {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- the mounter said:\n{}---", self.said());
+        }
+    }
+}
