@@ -7,7 +7,7 @@ use node::gluster::{self, Gluster};
 use node::sshd::{self, Sshd};
 use node::{TestNode, require};
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 #[test]
@@ -60,7 +60,7 @@ fn pid_1_lives_in_the_nodes_namespace() {
     assert_eq!(held.len(), 1, "PID 1 holds more than its lifeline: {held:?}");
     // Orphans leave no zombie behind.
     test.node.sh_ok("mkfifo /run/fifo");
-    let orphan = test.node.sh_ok("(read line </run/fifo) >/dev/null & echo $!");
+    let orphan = test.node.sh_ok("(read line </run/fifo) >/dev/null 2>&1 & echo $!");
     test.node.sh_ok("echo >/run/fifo");
     assert_ne!(test.node.sh(&format!("grep -q zombie /proc/{}/status", orphan.trim())).code, Some(0));
 }
@@ -73,18 +73,18 @@ fn all_processes_end_with_the_machine() {
     let test = TestNode::start();
     let (node, container) = (test.node.0.clone(), test.container.0.clone());
     // A daemon in a session of its own holds the write end of a pipe whose read end we have.
-    let mut daemon = Room::command("/bin/sh");
-    daemon.args(["-c", "setsid sleep 1000 & echo $!"]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut shell = container.spawn(daemon).unwrap();
-    let mut output = shell.stdout.take().unwrap();
-    shell.wait().unwrap();
+    let mut command = Room::command("/bin/sh");
+    command.args(["-c", "setsid sh -c 'echo started; exec sleep 1000' &"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut shell = container.spawn(command).unwrap();
+    let mut output = BufReader::new(shell.stdout.take().unwrap());
+    assert!(shell.wait().unwrap().success());
     drop(shell);
-    assert!(test.processes().values().any(|line| line.ends_with("sleep 1000")));
-    drop(test);
-    // Ends only when the sleeper, which holds the other end, has ended.
     let mut said = String::new();
+    output.read_line(&mut said).unwrap();
+    drop(test);
+    // Comes back only when the daemon has ended.
     output.read_to_string(&mut said).unwrap();
-    assert!(said.trim().parse::<u32>().is_ok(), "{said}");
+    assert_eq!(said, "started\n");
     assert!(matches!(node.output(Room::command("true")), Err(Error::Ended)));
 }
 

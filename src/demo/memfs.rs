@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn options_are_used_passed_on_or_refused() {
-        let request = parse("mem /mnt/a -n -o rw,noexec,suid,size=4m,mode=1777,uid=7,_netdev,x-a.b=c -o gid=8").unwrap();
+        let request =
+            parse("mem /mnt/a -n -o rw,noexec,suid,size=4m,mode=1777,uid=7,_netdev,x-a.b=c -o gid=8").unwrap();
         assert_eq!(request.flags, MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
         assert_eq!(request.size, 4 << 20);
         assert_eq!(request.root, Owner { mode: 0o1777, uid: 7, gid: 8 });

@@ -37,6 +37,8 @@ enum Command {
     },
     /// Put the static binary and its names into a directory of the node's
     Install(install::Arguments),
+    /// Show the whole path on a throw-away node; needs root and /dev/fuse, nothing else
+    Demo,
 }
 
 /// Runs `hostmount` with `arguments`, the program's name among them.
@@ -47,5 +49,6 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Umount { arguments } => umount8::main(&arguments),
         Command::List { output } => list::main(output),
         Command::Install(arguments) => install::main(&arguments),
+        Command::Demo => crate::demo::main(),
     }
 }

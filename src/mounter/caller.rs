@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection.
 
-use rustix::net::sockopt::socket_peercred;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -34,8 +34,9 @@ impl Caller {
     pub fn check(stream: &UnixStream) -> Result<(), CallerError> {
         stream.set_read_timeout(Some(REQUEST_TIME)).map_err(CallerError::Unknown)?;
         stream.set_write_timeout(Some(REQUEST_TIME)).map_err(CallerError::Unknown)?;
-        let peer = socket_peercred(stream).map_err(|errno| CallerError::Unknown(errno.into()))?;
-        if peer.uid.is_root() { Ok(()) } else { Err(CallerError::NotRoot { uid: peer.uid.as_raw() }) }
+        // Only the uid: the process may be in a PID namespace that we do not see.
+        let peer = getsockopt(stream, PeerCredentials).map_err(|errno| CallerError::Unknown(errno.into()))?;
+        if peer.uid() == 0 { Ok(()) } else { Err(CallerError::NotRoot { uid: peer.uid() }) }
     }
 
     /// The peer of a checked connection.

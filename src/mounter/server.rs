@@ -152,21 +152,24 @@ fn take_lock(state: &Path) -> Result<File, ServeError> {
     }
 }
 
-/// A socket that only root can connect to. One left behind by a mounter that was killed is replaced: we hold the lock.
+/// A socket that only root can connect to. It appears when it takes connections, and not before; one left behind by a
+/// mounter that was killed is replaced (we hold the lock).
 fn listen(socket: &Path) -> Result<UnixListener, ServeError> {
     let named = |what: &str| format!("{what} {}", socket.display());
     if let Some(directory) = socket.parent() {
         fs::create_dir_all(directory).map_err(step(named("create the directory of")))?;
     }
-    match fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(step(named("replace"))(error)),
+    let unfinished = socket.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(step(named("make room for"))(error)),
         _ => {}
     }
     let before = umask(Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(socket).map_err(step(named("listen on")));
+    let listener = UnixListener::bind(&unfinished).map_err(step(named("listen on")));
     umask(before);
     let listener = listener?;
     listener.set_nonblocking(true).map_err(step(named("prepare")))?;
+    fs::rename(&unfinished, socket).map_err(step(named("put in place")))?;
     Ok(listener)
 }
 

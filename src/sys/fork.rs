@@ -3,6 +3,7 @@
 //! Runs in whatever process makes a machine (a demo, a test: root, many threads), and in the demo's filesystem
 //! (uid 0 without capabilities, one thread).
 
+use nix::errno::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::ffi::CStr;
 use std::io::{self, PipeReader, PipeWriter, Read};
@@ -86,8 +87,7 @@ fn live_as_init(life: RawFd, verdict: RawFd, proc_at: &CStr) -> ! {
     let mounted = unsafe {
         libc::mount(c"proc".as_ptr(), proc_at.as_ptr(), c"proc".as_ptr(), no_more_than_proc_needs, std::ptr::null())
     };
-    // SAFETY: errno is this thread's own.
-    let errno = if mounted == 0 { 0 } else { unsafe { *libc::__errno_location() } };
+    let errno = if mounted == 0 { 0 } else { Errno::last_raw() };
     // SAFETY: the buffer is the four bytes of `errno`, which lives in this frame.
     unsafe { libc::write(verdict, (&raw const errno).cast(), size_of_val(&errno)) };
     // Everything of the creator's goes, other machines' lifelines above all: `life` is kept by closing what is below
@@ -103,8 +103,7 @@ fn live_as_init(life: RawFd, verdict: RawFd, proc_at: &CStr) -> ! {
     loop {
         // SAFETY: the buffer is one byte long and lives in this frame.
         let read = unsafe { libc::read(life, (&raw mut nothing).cast(), 1) };
-        // SAFETY: errno is this thread's own.
-        if read != -1 || unsafe { *libc::__errno_location() } != libc::EINTR {
+        if read != -1 || Errno::last_raw() != libc::EINTR {
             // SAFETY: ends the process without running anything of the creator's.
             unsafe { libc::_exit(0) }
         }

@@ -14,14 +14,17 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// The directory that the container and the node share.
 const DIRECTORY: &str = "/run/hostmount";
 /// Where the mounter listens.
 pub const SOCKET: &str = "/run/hostmount/hostmount.sock";
 
+/// Longer than anything in a test takes: only a failing test waits for it.
+const FAR_TOO_LONG: Duration = Duration::from_secs(60);
 /// Longer than any start takes: only a mounter that neither answers nor ends makes a test wait for it.
 const TOO_LONG: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
@@ -29,7 +32,14 @@ const TOO_LONG: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 #[derive(Debug)]
 pub struct Mounter {
     process: Process,
-    said: Arc<Mutex<String>>,
+    said: Arc<Said>,
+}
+
+/// Its stderr so far.
+#[derive(Debug, Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
 }
 
 impl Mounter {
@@ -40,12 +50,13 @@ impl Mounter {
         command.arg("serve").args(extra_args).envs(env.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = container.spawn(command);
-        let said = Arc::new(Mutex::new(String::new()));
+        let said = Arc::new(Said::default());
         if let Some(stderr) = process.stderr.take() {
             let said = Arc::clone(&said);
             thread::spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    said.lock().unwrap().push_str(&(line + "\n"));
+                    said.text.lock().unwrap().push_str(&(line + "\n"));
+                    said.more.notify_all();
                 }
             });
         }
@@ -56,7 +67,16 @@ impl Mounter {
 
     /// Everything it has written to stderr so far.
     pub fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
+        self.said.text.lock().unwrap().clone()
+    }
+
+    /// Waits until `words` have been in its stderr for so many times in all.
+    #[track_caller]
+    pub fn wait_until_said(&self, words: &str, times: usize) {
+        let text = self.said.text.lock().unwrap();
+        let unsaid = |text: &mut String| text.matches(words).count() < times;
+        let waited = self.said.more.wait_timeout_while(text, FAR_TOO_LONG, unsaid).unwrap();
+        assert!(!waited.1.timed_out(), "the mounter has not said {words:?} {times} times");
     }
 
     /// Its PID as the machine sees it.

@@ -1,0 +1,408 @@
+//! Bad input and bad luck: a clear answer, and nothing left behind.
+//!
+//! Helpers that misbehave are small scripts around the demo's filesystem; each says which fault it stands for.
+
+mod node;
+
+use node::mounter::Mounter;
+use node::{Done, NODE_BIN, Place, TestNode, require};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+
+/// All that a request may not leave behind.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    node_mounts: Vec<String>,
+    container_mounts: Vec<String>,
+    processes: BTreeSet<String>,
+    state_directory: String,
+    descriptors: usize,
+    threads: String,
+}
+
+struct Setting {
+    test: TestNode,
+    mounter: Mounter,
+}
+
+impl Setting {
+    fn start() -> Self {
+        Self::with_config("")
+    }
+
+    fn with_config(config: &str) -> Self {
+        let test = TestNode::start();
+        test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+        test.container.visit(|| {
+            fs::create_dir_all("/etc/hostmount").unwrap();
+            fs::write("/etc/hostmount/config.toml", config).unwrap();
+            fs::create_dir("/tmp/source").unwrap();
+        });
+        let mounter = test.start_mounter(&[], &[]);
+        Self { test, mounter }
+    }
+
+    fn state(&self) -> State {
+        let pid = self.mounter.pid();
+        State {
+            node_mounts: self.test.node.mountinfo(),
+            container_mounts: self.test.container.mountinfo(),
+            processes: self.test.processes().into_values().collect(),
+            state_directory: self.test.container.sh_ok("find /run/hostmount"),
+            descriptors: self.test.descriptors(pid).len(),
+            threads: self.test.node.sh_ok(&format!("grep Threads /proc/{pid}/status")),
+        }
+    }
+
+    /// Waits until everything is as it was: threads and processes end a moment after what they did is seen.
+    #[track_caller]
+    fn wait_until(&self, before: &State) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.state() != *before {
+            assert!(Instant::now() < deadline, "left behind:\nnow    {:?}\nbefore {before:?}", self.state());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Mounts, expecting failure with these words, and nothing changed.
+    #[track_caller]
+    fn refuses(&self, code: i32, words: &[&str], arguments: &[&str]) -> Done {
+        let before = self.state();
+        let done = self.test.mount(arguments);
+        for word in words {
+            assert!(done.stderr.contains(word), "{arguments:?}: {:?} is not in: {}", word, done.stderr);
+        }
+        assert_eq!(done.code, Some(code), "{arguments:?}: {}", done.stderr);
+        assert_eq!(self.state(), before, "{arguments:?}");
+        done
+    }
+
+    /// A helper for type `fuse.fault` that runs these lines of shell; `$1` is the source, `$2` the mount point.
+    fn fault(&self, lines: &str) {
+        self.test.container.visit(|| {
+            let path = "/usr/sbin/mount.fuse.fault";
+            fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        });
+    }
+}
+
+const FAULT: [&str; 4] = ["-t", "fuse.fault", "source", TARGET];
+
+#[test]
+fn bad_input_gets_a_clear_answer() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    let node = &setting.test.node;
+    let bindfs = |target| ["-t", "fuse.bindfs", "/tmp/source", target];
+    setting.refuses(
+        32,
+        &["unknown filesystem type 'fuse.nosuch'", "mount.fuse.nosuch"],
+        &["-t", "fuse.nosuch", "a", TARGET],
+    );
+    setting.refuses(32, &["/nonexist", "No such file or directory"], &["-t", "fuse.bindfs", "/nonexist", TARGET]);
+    setting.refuses(32, &["mount point does not exist"], &bindfs("/var/lib/kubelet/missing"));
+    node.sh_ok("echo x >/var/lib/kubelet/file");
+    setting.refuses(32, &["mount point is not a directory"], &bindfs("/var/lib/kubelet/file"));
+    setting.refuses(1, &["must be an absolute path"], &bindfs("var/lib"));
+    setting.refuses(1, &["must not contain '..'"], &bindfs("/var/lib/kubelet/../lib"));
+    setting.refuses(1, &["root directory"], &bindfs("/"));
+    let unbalanced = ["-t", "fuse.bindfs", "-o", "ro,context=\"a,b", "/tmp/source", TARGET];
+    setting.refuses(1, &["the quote opened in option 'context' is never closed"], &unbalanced);
+    setting.refuses(1, &["'suid' cannot be granted"], &["-t", "fuse.bindfs", "-o", "suid", "/tmp/source", TARGET]);
+    // The helper's own words: bindfs is told an option that it does not know.
+    setting.refuses(32, &["bindfs", "nonsense=1"], &["-t", "fuse.bindfs", "-o", "nonsense=1", "/tmp/source", TARGET]);
+    // Still in working order.
+    setting.test.mount(&bindfs(TARGET)).ok("mount");
+}
+
+#[test]
+fn symbolic_links_are_followed_outside_of_kubelets_directory_only() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    let node = &setting.test.node;
+    node.sh_ok("mkdir /mnt/real /mnt/real/v && ln -s /mnt/real /mnt/link && ln -s /mnt/real /var/lib/kubelet/link");
+    for target in ["/var/lib/kubelet/link", "/var/lib/kubelet/link/v"] {
+        let arguments = ["-t", "fuse.bindfs", "/tmp/source", target];
+        setting.refuses(32, &["below a symbolic link", "/var/lib/kubelet"], &arguments);
+    }
+    // As mount(8) does.
+    setting.test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/mnt/link/v"]).ok("mount");
+    assert!(node.mount_at("/mnt/real/v").is_some());
+}
+
+#[test]
+fn a_target_that_is_mounted_already() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    setting.test.container.sh_ok("mkdir /tmp/other");
+    let same = ["-t", "fuse.bindfs", "/tmp/source", TARGET];
+    setting.test.mount(&same).ok("mount");
+    setting.refuses(32, &[&format!("mount: {TARGET}: /tmp/source already mounted on {TARGET}.")], &same);
+    // Something else goes on top, as with mount(8).
+    setting.test.mount(&["-t", "fuse.bindfs", "/tmp/other", TARGET]).ok("mount on top");
+    setting.test.node.sh_ok(&format!("umount {TARGET}; umount {TARGET}"));
+    setting.mounter.wait_until_said("\"unmounted\"", 2);
+}
+
+#[test]
+fn the_mounter_is_not_running() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let test = TestNode::start();
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    let done = test.mount(&["-t", "glusterfs", "h:/v", TARGET]);
+    assert_eq!(done.code, Some(32));
+    for words in ["the mounter is not running", "/run/hostmount/hostmount.sock", "check that"] {
+        assert!(done.stderr.contains(words), "{}", done.stderr);
+    }
+    // One that was killed leaves its socket behind: the answer is the same, and the next one takes its place.
+    let mut mounter = test.start_mounter(&[], &[]);
+    mounter.signal(nix::sys::signal::Signal::SIGKILL);
+    mounter.wait();
+    assert!(test.mount(&["-t", "glusterfs", "h:/v", TARGET]).stderr.contains("the mounter is not running"));
+    test.container.sh_ok("mkdir /tmp/source");
+    let _again = test.start_mounter(&[], &[]);
+    test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount by the second");
+    let second = test.container.sh("/usr/local/bin/hostmount serve");
+    assert!(second.stderr.contains("another mounter is running"), "{}", second.stderr);
+}
+
+#[test]
+fn a_helper_that_never_gets_ready() {
+    if !require(&[]) {
+        return;
+    }
+    let setting = Setting::with_config("ready_timeout_seconds = 1\n");
+    setting.fault("echo starting to wait\nsleep infinity & setsid sleep infinity & wait");
+    setting.refuses(32, &["starting to wait", "not ready within 1 s", "it has not mounted"], &FAULT);
+    // It mounts, and nobody ever answers: the descriptor is kept open by a process that does not read it.
+    setting.fault("exec 5<>/dev/fuse; mount -i -t fuse.fault -o fd=5,rootmode=40000,user_id=0,group_id=0 x \"$2\" || exit 9; setsid sleep infinity & exit 0");
+    setting.refuses(32, &["not ready within 1 s", "does not answer"], &FAULT);
+}
+
+#[test]
+fn a_helper_that_ends_too_early() {
+    if !require(&[]) {
+        return;
+    }
+    let setting = Setting::start();
+    setting.fault("mount.memfs \"$@\" && echo mounted and gone && exit 3");
+    setting.refuses(32, &["mounted and gone", "exit status: 3"], &FAULT);
+    setting.fault("mount.memfs \"$@\" && kill -9 $$");
+    setting.refuses(32, &["signal: 9"], &FAULT);
+    setting.fault("(mount.memfs \"$@\"; sleep infinity) & kill -9 $$");
+    setting.refuses(32, &["signal: 9"], &FAULT);
+    setting.fault("exit 0");
+    setting.refuses(32, &["ended without having mounted anything"], &FAULT);
+    setting.fault("mount.memfs \"$@\" && kill -9 $(pidof mount.memfs); exit 0");
+    setting.refuses(32, &["does not answer"], &FAULT);
+    setting.fault("mount.memfs \"$@\" && umount -i \"$2\"; exit 0");
+    setting.refuses(32, &["unmounted again"], &FAULT);
+    // Not a fault: it goes to the background before it mounts.
+    setting.fault("(mount.memfs \"$@\") & exit 0");
+    setting.test.mount(&FAULT).ok("mount");
+    assert!(setting.test.node.mount_at(TARGET).is_some());
+}
+
+#[test]
+fn a_helper_that_asks_for_more_than_its_mount() {
+    if !require(&["strace", "bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    // Each line is a call that must fail; the last one is the one that is granted.
+    setting.fault(
+        "exec 2>&1
+        try() { if \"$@\" >/tmp/said 2>&1; then echo \"GRANTED: $*\"; else echo \"refused: $*\"; fi; }
+        try mount -i -t tmpfs x \"$2\"
+        try mount -i -t tmpfs x /tmp
+        try mount --bind / \"$2\"
+        try mount --make-rshared /
+        try mount -i -o remount,rw /
+        try mount -i -t fuse.fault -o fd=0,rootmode=40000,user_id=0,group_id=0 x \"$2\"
+        mkdir -p /tmp/elsewhere; try mount.memfs x /tmp/elsewhere
+        try umount -l /proc
+        try unshare --user --map-root-user true
+        try unshare --mount true
+        try chroot / true
+        mount.memfs \"$1\" \"$2\" || exit 7
+        try mount.memfs \"$1\" \"$2\"
+        exit 0",
+    );
+    let done = setting.test.mount(&FAULT).ok("mount");
+    let said = setting.mounter.said();
+    assert!(!said.contains("GRANTED"), "{done}{said}");
+    assert_eq!(said.matches("refused: ").count(), 12, "{said}");
+    for objection in [
+        "a filesystem of type 'tmpfs' is not granted",
+        "they act on existing mounts",
+        "does not name an open /dev/fuse",
+        "anywhere but at its own mount point",
+        "a second mount of the same helper",
+    ] {
+        assert!(said.contains(objection), "{objection} is not in {said}");
+    }
+    let line = setting.test.node.mount_at(TARGET).unwrap();
+    assert!(line.contains("nosuid,nodev"), "{line}");
+}
+
+#[test]
+fn the_caller_is_killed_in_the_middle() {
+    if !require(&[]) {
+        return;
+    }
+    let setting = Setting::start();
+    setting.fault("echo waiting for the end; sleep infinity");
+    let before = setting.state();
+    for round in 1..=3 {
+        let mut command = hostmount::demo::machine::Room::command(format!("{NODE_BIN}/mount"));
+        command.args(FAULT).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut caller = setting.test.node.spawn(command);
+        setting.mounter.wait_until_said("waiting for the end", round);
+        caller.kill().unwrap();
+        caller.wait().unwrap();
+        setting.mounter.wait_until_said("the caller went away", round);
+        setting.wait_until(&before);
+    }
+}
+
+#[test]
+fn the_mounter_is_stopped_in_the_middle() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let mut setting = Setting::start();
+    setting.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
+    setting.fault("echo waiting for the end; sleep infinity");
+    setting.test.node.sh_ok("mkdir /var/lib/kubelet/other");
+    let mut command = hostmount::demo::machine::Room::command(format!("{NODE_BIN}/mount"));
+    command.args(["-t", "fuse.fault", "source", "/var/lib/kubelet/other"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let caller = setting.test.node.spawn(command);
+    setting.mounter.wait_until_said("waiting for the end", 1);
+    setting.mounter.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(setting.mounter.wait().success());
+    let mut caller = caller;
+    let mut words = String::new();
+    std::io::Read::read_to_string(caller.stderr.as_mut().unwrap(), &mut words).unwrap();
+    assert_eq!(caller.wait().unwrap().code(), Some(8), "{words}");
+    assert!(words.contains("the mounter is being stopped"), "{words}");
+    assert!(!setting.test.processes().values().any(|line| line.contains("sleep")));
+    // The volume that stood goes on being served.
+    setting.test.node.sh_ok(&format!("echo still >{TARGET}/f && cat {TARGET}/f"));
+}
+
+#[test]
+fn a_dead_helper_is_told_and_its_mount_can_be_unmounted() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    let before = setting.state();
+    setting.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
+    setting.test.node.sh_ok("kill -9 $(pidof bindfs)");
+    setting.mounter.wait_until_said("the helper has ended, its mount has not", 1);
+    let list = setting.test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json"));
+    assert!(list.contains("\"dead\""), "{list}");
+    setting.test.umount(&[TARGET]).ok("umount");
+    setting.mounter.wait_until_said("\"unmounted\"", 1);
+    setting.wait_until(&before);
+}
+
+#[test]
+fn sixty_four_mounts_at_once() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    let before = setting.state();
+    let node = &setting.test.node;
+    node.sh_ok(&format!(
+        "cd /var/lib/kubelet; for n in $(seq 64); do mkdir m$n; done
+        for n in $(seq 64); do {NODE_BIN}/mount -t fuse.bindfs /tmp/source /var/lib/kubelet/m$n & pids=\"$pids $!\"; done
+        for pid in $pids; do wait $pid || exit 1; done"
+    ));
+    assert_eq!(node.mountinfo().iter().filter(|line| line.contains(" - fuse ")).count(), 64);
+    setting.test.container.sh_ok("echo seen >/tmp/source/f");
+    node.sh_ok("for n in $(seq 64); do grep -q seen /var/lib/kubelet/m$n/f || exit 1; done");
+    node.sh_ok("for n in $(seq 64); do umount /var/lib/kubelet/m$n || exit 1; done; rmdir /var/lib/kubelet/m*");
+    setting.mounter.wait_until_said("\"unmounted\"", 64);
+    setting.wait_until(&before);
+}
+
+#[test]
+fn a_thousand_mounts_leak_nothing() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    let once = format!("{NODE_BIN}/mount -t fuse.bindfs /tmp/source {TARGET} && umount {TARGET}");
+    setting.test.node.sh_ok(&once);
+    setting.mounter.wait_until_said("\"unmounted\"", 1);
+    let before = setting.state();
+    setting.test.node.sh_ok(&format!("for n in $(seq 999); do {once} || exit 1; done"));
+    setting.mounter.wait_until_said("\"unmounted\"", 1000);
+    setting.wait_until(&before);
+}
+
+#[test]
+fn messages_that_are_none() {
+    if !require(&[]) {
+        return;
+    }
+    let setting = Setting::start();
+    let before = setting.state();
+    let header = |version: u32, length: u32| [&b"HMNT"[..], &version.to_be_bytes(), &length.to_be_bytes()].concat();
+    let say = |bytes: Vec<u8>| talk(&setting.test.container, bytes);
+    for (bytes, answer) in [
+        (header(1, u32::MAX), "bytes long, at most"),
+        (header(7, 2), "has version 7"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not a message of hostmount's"),
+        ([header(1, 100), b"{}".to_vec()].concat(), "in the middle of a message"),
+        (b"HM".to_vec(), "in the middle of a message"),
+        ([header(1, 7), b"\"lists\"".to_vec()].concat(), "not understood"),
+        ([header(1, 4), b"\xff\xfe[[".to_vec()].concat(), "not understood"),
+    ] {
+        let reply = say(bytes);
+        assert!(reply.contains(answer) && reply.contains("\"usage\""), "{answer} is not in {reply}");
+    }
+    assert_eq!(say(Vec::new()), "", "nothing is answered to nothing");
+    setting.wait_until(&before);
+    // Another uid: the socket's mode keeps it out, and where that was changed, its credentials do.
+    let list = format!("su -s /bin/sh nobody -c '{NODE_BIN}/hostmount list'");
+    let done = setting.test.node.sh(&list);
+    assert!(done.code == Some(1) && done.stderr.contains("only root may ask"), "{done:?}");
+    setting.test.node.sh_ok("chmod 755 /run/hostmount; chmod 666 /run/hostmount/hostmount.sock");
+    let done = setting.test.node.sh(&list);
+    assert!(done.code == Some(1) && done.stderr.contains("you are uid 65534"), "{done:?}");
+    setting.test.node.sh_ok(&format!("{NODE_BIN}/hostmount list"));
+}
+
+/// Sends bytes, says that this was all, and returns the reply's body.
+fn talk(room: &Place, bytes: Vec<u8>) -> String {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    room.visit(|| {
+        let mut stream = UnixStream::connect(node::mounter::SOCKET).unwrap();
+        // The mounter may have answered and closed before all of it was sent.
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut reply = Vec::new();
+        let _ = stream.read_to_end(&mut reply);
+        String::from_utf8_lossy(reply.get(12..).unwrap_or_default()).into_owned()
+    })
+}
