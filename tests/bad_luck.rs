@@ -70,6 +70,16 @@ impl Setting {
         }
     }
 
+    /// Waits until no request is under way.
+    #[track_caller]
+    fn wait_until_idle(&self, before: &State) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.state().threads != before.threads {
+            assert!(Instant::now() < deadline, "a request does not end: {:?}", self.state());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Mounts, expecting failure with these words, and nothing changed.
     #[track_caller]
     fn refuses(&self, code: i32, words: &[&str], arguments: &[&str]) -> Done {
@@ -278,6 +288,37 @@ fn the_caller_is_killed_in_the_middle() {
         setting.mounter.wait_until_said("the caller went away", round);
         setting.wait_until(&before);
     }
+}
+
+#[test]
+fn the_caller_is_killed_at_any_moment() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    let mut chance = node::chance();
+    let before = setting.state();
+    let (mut mounted, mut undone) = (0, 0);
+    for _round in 0..100 {
+        let mut command = hostmount::demo::machine::Room::command(format!("{NODE_BIN}/mount"));
+        command.args(["-t", "fuse.bindfs", "/tmp/source", TARGET]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut caller = setting.test.node.spawn(command);
+        // The moment itself: a mount takes some milliseconds.
+        thread::sleep(Duration::from_micros(chance.u64(0..8000)));
+        caller.kill().unwrap();
+        caller.wait().unwrap();
+        setting.wait_until_idle(&before);
+        // All or nothing: what stands answers, and can be unmounted.
+        if setting.test.node.mount_at(TARGET).is_some() {
+            setting.test.node.sh_ok(&format!("ls {TARGET} && umount {TARGET}"));
+            mounted += 1;
+        } else {
+            undone += 1;
+        }
+        setting.wait_until(&before);
+    }
+    println!("{mounted} stood, {undone} were undone");
 }
 
 #[test]

@@ -88,7 +88,7 @@ pub enum Objection {
     /// One mount a grant.
     #[error("a second mount of the same helper is not granted")]
     Twice,
-    /// See [`SHAPING`].
+    /// Flags that do not shape one new mount.
     #[error("mount flags {0:#x} are not granted: they act on existing mounts")]
     Flags(u32),
     /// A foreign type.

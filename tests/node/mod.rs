@@ -220,6 +220,14 @@ impl From<Output> for Done {
     }
 }
 
+/// A source of chance whose seed is printed; `HOSTMOUNT_SEED` repeats a run.
+pub fn chance() -> fastrand::Rng {
+    let given = std::env::var("HOSTMOUNT_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    println!("HOSTMOUNT_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
 /// Whether the test can run here: as root, with /dev/fuse and all of `programs`. If not it says SKIP and why; with
 /// `HOSTMOUNT_TESTS=must-run` it panics instead.
 #[must_use]

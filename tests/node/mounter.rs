@@ -43,7 +43,8 @@ struct Said {
 }
 
 impl Mounter {
-    pub(super) fn start(container: &Place, extra_args: &[&str], env: &[(&str, &str)]) -> Self {
+    /// Starts it in `container`; returns when its socket takes connections.
+    pub fn start(container: &Place, extra_args: &[&str], env: &[(&str, &str)]) -> Self {
         // Before it starts, so that nothing it does there is missed.
         let changes = watch(container);
         let mut command = Room::command("/usr/local/bin/hostmount");

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 /// Old programs put this into the flags' upper half; the kernel ignores it (mount(2)).
 const MS_MGC_VAL: u64 = 0xc0ed_0000;
@@ -119,11 +119,11 @@ fn refuse(call: Notification) -> Result<(), Errno> {
         // Helpers unmount when they end. Their own copy is long gone, and the node's is not theirs: what the kernel
         // would say is the truth.
         libc::SYS_umount2 => {
-            debug!(thread = call.tid, "refused umount2(2): nothing of the helper's is mounted");
+            info!(thread = call.tid, "refused umount2(2): nothing of the helper's is mounted");
             Err(Errno::INVAL)
         }
         number => {
-            debug!(thread = call.tid, number, "answered ENOSYS to a call of the new mount interface");
+            info!(thread = call.tid, number, "answered ENOSYS to a call of the new mount interface");
             Err(Errno::NOSYS)
         }
     }

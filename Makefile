@@ -1,0 +1,31 @@
+# Everything on a fresh Debian machine with Rust: `make demo` shows the main job, `make test` runs all tests.
+# Both need root: namespaces, /dev/fuse and, for the tests, Debian packages.
+
+CARGO ?= cargo
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
+
+.PHONY: build demo test bench check packages clean
+
+build:
+	$(CARGO) build --release
+
+demo: build
+	$(AS_ROOT) $(CARGO) run --release --quiet -- demo
+
+# A test that cannot run is a failure here, not a pass.
+test: packages
+	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run $(CARGO) test
+
+bench: packages
+	$(AS_ROOT) $(CARGO) bench --bench mount
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --no-deps --quiet
+
+packages:
+	$(AS_ROOT) tests/install-packages
+
+clean:
+	$(CARGO) clean
