@@ -1,6 +1,6 @@
 //! The command line of `hostmount` itself.
 
-use super::{install, list, mount8, serve, umount8};
+use super::{install, list, mount8, replace, serve, umount8};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -35,6 +35,10 @@ enum Command {
         #[arg(long, value_enum, default_value = "table")]
         output: list::Output,
     },
+    /// Give a dead volume a fresh helper, here and in every running pod
+    Heal(replace::Arguments),
+    /// Put a fresh helper in the place of a running one; files that are open stay with the old one until closed
+    Swap(replace::Arguments),
     /// Put the static binary and its names into a directory of the node's
     Install(install::Arguments),
     /// Show the whole path on a throw-away node; needs root and /dev/fuse, nothing else
@@ -48,6 +52,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Mount { arguments } => mount8::main(&arguments),
         Command::Umount { arguments } => umount8::main(&arguments),
         Command::List { output } => list::main(output),
+        Command::Heal(arguments) => replace::main(&arguments, replace::Which::Dead),
+        Command::Swap(arguments) => replace::main(&arguments, replace::Which::Any),
         Command::Install(arguments) => install::main(&arguments),
         Command::Demo => crate::demo::main(),
     }

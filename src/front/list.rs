@@ -26,7 +26,9 @@ pub fn main(output: Output) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Reply::Failed { exit, message, .. }) => fail(exit, &message),
-        Ok(Reply::Mounted { .. }) => fail(Exit::Internal, "the mounter answered another question"),
+        Ok(Reply::Mounted { .. } | Reply::Replaced { .. }) => {
+            fail(Exit::Internal, "the mounter answered another question")
+        }
         Err(error) => fail(error.exit(), &error.message()),
     }
 }

@@ -8,6 +8,7 @@ pub mod install;
 pub mod list;
 pub mod mount8;
 pub mod node_program;
+pub mod replace;
 pub mod serve;
 pub mod served;
 pub mod umount8;

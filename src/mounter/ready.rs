@@ -2,6 +2,7 @@
 //!
 //! Runs on the volume's own thread, inside the helper's mount namespace.
 
+use super::Mounter;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;
 use crate::node::target::ask;
@@ -53,17 +54,6 @@ pub enum NotReady {
     Wait(#[source] io::Error),
 }
 
-/// Who may end a wait early.
-#[derive(Debug, Clone, Copy)]
-pub struct Watched<'a> {
-    /// The caller's connection.
-    pub caller: BorrowedFd<'a>,
-    /// The mounter's wish to stop.
-    pub stopping: BorrowedFd<'a>,
-    /// How long it may take.
-    pub allowed: Duration,
-}
-
 /// Where an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -81,10 +71,11 @@ pub fn until_ready(
     helper: &mut Helper,
     broker: &mut Broker,
     family: Family,
-    watched: Watched<'_>,
+    mounter: &Mounter,
+    caller: Option<BorrowedFd<'_>>,
 ) -> Result<(), NotReady> {
     thread::scope(|scope| {
-        let done = wait(scope, helper, broker, family, watched);
+        let done = wait(scope, helper, broker, family, mounter, caller);
         if done.is_err() {
             // A probe may be waiting for an answer that will never come: this gives it one.
             broker.abort().map_err(NotReady::Wait)?;
@@ -98,9 +89,11 @@ fn wait<'scope>(
     helper: &mut Helper,
     broker: &mut Broker,
     family: Family,
-    watched: Watched<'_>,
+    mounter: &Mounter,
+    caller: Option<BorrowedFd<'_>>,
 ) -> Result<(), NotReady> {
-    let deadline = Instant::now() + watched.allowed;
+    let allowed = mounter.config.ready_timeout();
+    let deadline = Instant::now() + allowed;
     let mut exited = false;
     let mut probe = None;
     loop {
@@ -113,21 +106,19 @@ fn wait<'scope>(
             probe = Some(start_probe(scope, broker.place().path()).map_err(NotReady::Wait)?);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let events = next_events(helper, exited, probe.as_ref(), watched, left).map_err(NotReady::Wait)?;
+        let events = next_events(helper, exited, probe.as_ref(), mounter, caller, left).map_err(NotReady::Wait)?;
         if events.is_empty() && left.is_zero() {
-            return Err(NotReady::TimedOut { allowed: watched.allowed, mounted });
+            return Err(NotReady::TimedOut { allowed, mounted });
         }
         for (source, flags) in events {
             match source {
                 Source::Output => helper.output.drain(),
                 Source::Listener if flags.contains(PollFlags::IN) => {
-                    helper.listener.answer(Some(broker)).map_err(NotReady::Wait)?;
-                    if broker.progress() == Progress::Withdrawn {
-                        return Err(NotReady::Withdrawn);
-                    }
+                    let answer = || helper.listener.answer(Some(broker)).map(|()| broker.device());
+                    mounter.registry.while_devices_change(answer).map_err(NotReady::Wait)?;
                 }
                 // Everybody is gone. The program's own status, if it is still to come, tells more.
-                Source::Listener if exited && !mounted => return Err(NotReady::Ended),
+                Source::Listener if exited && !mounted => return Err(gave_up(broker)),
                 Source::Listener => {}
                 Source::Ending => {
                     let status = helper.ending.status().map_err(NotReady::Wait)?;
@@ -135,6 +126,9 @@ fn wait<'scope>(
                     if !status.success() {
                         helper.output.drain();
                         return Err(NotReady::Failed { status });
+                    }
+                    if broker.progress() == Progress::Withdrawn {
+                        return Err(NotReady::Withdrawn);
                     }
                 }
                 Source::Probe => {
@@ -148,23 +142,27 @@ fn wait<'scope>(
     }
 }
 
+fn gave_up(broker: &Broker) -> NotReady {
+    if broker.progress() == Progress::Withdrawn { NotReady::Withdrawn } else { NotReady::Ended }
+}
+
 fn next_events(
     helper: &Helper,
     exited: bool,
     probe: Option<&Probe<'_>>,
-    watched: Watched<'_>,
+    mounter: &Mounter,
+    caller: Option<BorrowedFd<'_>>,
     left: Duration,
 ) -> io::Result<Vec<(Source, PollFlags)>> {
-    let mut sources = vec![Source::Caller, Source::Stopping, Source::Listener];
-    let mut fds = vec![
-        PollFd::from_borrowed_fd(watched.caller, PollFlags::IN | PollFlags::RDHUP),
-        PollFd::from_borrowed_fd(watched.stopping, PollFlags::IN),
-        PollFd::new(&helper.listener, PollFlags::IN),
-    ];
+    let mut sources = vec![Source::Stopping, Source::Listener];
+    let mut fds = vec![PollFd::new(&mounter.stopping, PollFlags::IN), PollFd::new(&helper.listener, PollFlags::IN)];
     let mut add = |source, fd| {
         sources.push(source);
         fds.push(fd);
     };
+    if let Some(caller) = caller {
+        add(Source::Caller, PollFd::from_borrowed_fd(caller, PollFlags::IN | PollFlags::RDHUP));
+    }
     if !helper.output.has_ended() {
         add(Source::Output, PollFd::new(&helper.output, PollFlags::IN));
     }
