@@ -203,7 +203,7 @@ impl Registry {
     }
 
     /// Takes in what happened on one of a volume's descriptors. `true`: nothing of its helper runs any more, and
-    /// [`settle`] shall see what is left.
+    /// [`settle`](super::heal::settle) shall see what is left.
     pub fn heed(&self, id: u64, channel: Channel, hung_up: bool) -> bool {
         let mut volumes = locked(&self.volumes);
         let Some(entry) = volumes.by_id.get_mut(&id) else { return false };
@@ -336,7 +336,10 @@ impl Registry {
     pub fn forget(&self, id: u64) {
         let mut volumes = locked(&self.volumes);
         if let Some(entry) = volumes.by_id.get(&id) {
-            info!(target = %entry.volume.admitted.target.display(), "unmounted");
+            match entry.life {
+                Life::Retired => report_retired(),
+                _ => info!(target = %entry.volume.admitted.target.display(), "unmounted"),
+            }
             self.remove(&mut volumes, id);
         }
     }
