@@ -4,6 +4,7 @@
 
 pub mod call;
 pub mod cli;
+pub mod flexvolume;
 pub mod install;
 pub mod list;
 pub mod mount8;
