@@ -4,8 +4,10 @@
 //! runs half of one.
 
 use super::served;
+use crate::config::Config;
 use crate::exit::{Exit, chain};
 use crate::helper::find;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -18,6 +20,9 @@ pub struct Arguments {
     /// Directory of the node's that it can run programs from
     #[arg(long)]
     to: PathBuf,
+    /// Configuration file: types with a command of their own are served too [default: as for `serve`]
+    #[arg(long)]
+    config: Option<PathBuf>,
 }
 
 /// The names beside `hostmount` that it answers to.
@@ -34,7 +39,14 @@ struct InstallError {
 
 /// Runs `hostmount install`.
 pub fn main(arguments: &Arguments) -> ExitCode {
-    match install(&arguments.to) {
+    let types = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => find::types().into_iter().chain(config.types_with_command().map(str::to_owned)).collect(),
+        Err(error) => {
+            eprintln!("hostmount: {}.", chain(&error));
+            return Exit::Usage.into();
+        }
+    };
+    match install(&arguments.to, types) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hostmount: {}.", chain(&error));
@@ -43,13 +55,13 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn install(directory: &Path) -> Result<(), InstallError> {
+fn install(directory: &Path, types: BTreeSet<String>) -> Result<(), InstallError> {
     let failed = |step, path: &Path| {
         let path = path.to_owned();
         move |source| InstallError { step, path, source }
     };
     fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    served::write_list(directory, &find::types()).map_err(failed("write the list of types in", directory))?;
+    served::write_list(directory, types).map_err(failed("write the list of types in", directory))?;
     let running = Path::new("/proc/self/exe");
     put(directory, "hostmount", |unfinished| {
         fs::copy(running, unfinished)?;

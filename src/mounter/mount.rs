@@ -8,6 +8,7 @@ use super::caller::Caller;
 use super::ready::{NotReady, Watched, until_ready};
 use super::registry::{TargetBusy, Volume};
 use crate::engine::broker::{Broker, Grant, Progress};
+use crate::helper::arguments::arguments;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
 use crate::helper::place::{Place, PlaceError};
@@ -76,19 +77,22 @@ pub enum MountError {
 
 /// Mounts a volume on the node. The answer is what the helper said meanwhile.
 pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec<String>, MountError> {
-    let admitted = admit(request)?;
-    let program = find::helper(&admitted.request.fstype)?;
+    let settings = mounter.config.filesystem(&request);
+    let admitted = admit(settings.complete(request))?;
+    let program = find::helper(&admitted.request.fstype, settings.command.as_ref())?;
     let _turn = mounter.registry.take_turn(&admitted.target)?;
     let target = mounter.node.visit(|| Target::open(&admitted.target, &mounter.config.kubelet_dir))??;
     refuse_double(mounter, &admitted, &target)?;
 
     // From here on this thread is in the helper's mount namespace.
-    let place = Place::prepare(&mounter.state, &admitted.target)?;
-    let arguments = program.arguments(&admitted, place.path());
-    let mut helper = launch(&mounter.reaper, &program.path, &arguments)?;
+    let place = Place::prepare(&mounter.state, &admitted.target, &settings.writable)?;
+    let arguments = arguments(&program.style, &program.name(), &admitted.request, place.path());
+    let mut helper = launch(&mounter.reaper, &program, &arguments, &settings)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);
-    match show(mounter, &admitted, caller, target, &mut helper, &mut broker) {
+    let allowed = mounter.config.ready_timeout(&settings);
+    let watched = Watched { caller: caller.as_fd(), stopping: mounter.stopping.as_fd(), allowed };
+    match show(mounter, &admitted, watched, target, &mut helper, &mut broker) {
         Ok(device) => {
             let words = words_of(&helper, &broker);
             let (listener, output) = helper.release();
@@ -134,13 +138,11 @@ enum Failure {
 fn show(
     mounter: &Mounter,
     admitted: &Admitted,
-    caller: &Caller,
+    watched: Watched<'_>,
     target: Target,
     helper: &mut Helper,
     broker: &mut Broker,
 ) -> Result<Device, Failure> {
-    let watched =
-        Watched { caller: caller.as_fd(), stopping: mounter.stopping.as_fd(), allowed: mounter.config.ready_timeout() };
     until_ready(helper, broker, admitted.family, watched).map_err(Failure::NotReady)?;
     let Progress::Mounted(device) = broker.progress() else {
         return Err(Failure::NotReady(NotReady::Withdrawn));

@@ -75,8 +75,8 @@ enum Source {
     Stopping,
 }
 
-/// Serves the helper's calls until it is ready: until the program that was started has exited with 0, it has mounted,
-/// and the filesystem answers. On an error the filesystem, if there is one, has been ended; the helper has not.
+/// Serves the helper's calls until it is ready: until it has mounted, the program that was started has exited with 0 (but
+/// for one that stays in the foreground), and the filesystem answers. On an error the filesystem, if there is one, has been ended; the helper has not.
 pub fn until_ready(
     helper: &mut Helper,
     broker: &mut Broker,
@@ -105,7 +105,7 @@ fn wait<'scope>(
     let mut probe = None;
     loop {
         let mounted = matches!(broker.progress(), Progress::Mounted(_));
-        if exited && mounted && probe.is_none() {
+        if (exited || helper.foreground) && mounted && probe.is_none() {
             if family != Family::Fuse {
                 // A filesystem of the kernel's: mount(2) has had its answer from the server.
                 return Ok(());
@@ -113,11 +113,11 @@ fn wait<'scope>(
             probe = Some(start_probe(scope, broker.place().path()).map_err(NotReady::Wait)?);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let events = next_events(helper, exited, probe.as_ref(), watched, left).map_err(NotReady::Wait)?;
-        if events.is_empty() && left.is_zero() {
+        // Whatever there is still to hear: a helper may have something to say without end.
+        if left.is_zero() {
             return Err(NotReady::TimedOut { allowed: watched.allowed, mounted });
         }
-        for (source, flags) in events {
+        for (source, flags) in next_events(helper, exited, probe.as_ref(), watched, left).map_err(NotReady::Wait)? {
             match source {
                 Source::Output => helper.output.drain(),
                 Source::Listener if flags.contains(PollFlags::IN) => {

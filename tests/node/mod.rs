@@ -44,6 +44,16 @@ const HELPERS: &[&str] = &[
     "rclone",
     "mergerfs",
     "gocryptfs",
+    "fuse-overlayfs",
+    "archivemount",
+    "fuseiso",
+    "fuse-zip",
+    "fuse2fs",
+    "unionfs",
+    "encfs",
+    "cryfs",
+    "mount.davfs",
+    "umount.davfs",
 ];
 
 /// A node that nothing may be installed on, and its mounter's container.
