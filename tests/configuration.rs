@@ -77,6 +77,7 @@ fn options_that_the_caller_cannot_change() {
     }
     let (test, _mounter) = start(
         "[filesystem.memfs]\n\
+         command = ['mount.memfs', '{source}', '{target}', '-o', '{options}']\n\
          default_options = 'size=1m,mode=0700'\n\
          forced_options = 'ro,noexec,uid=7'\n",
         "",
@@ -95,6 +96,8 @@ fn a_helper_that_writes_without_end() {
     let (test, mounter) = start(
         "[filesystem.loud]\n\
          command = ['fake', '{source}', '{target}', '-o', '{options}']\n\
+         [filesystem.memfs]\n\
+         command = ['mount.memfs', '{source}', '{target}', '-o', '{options}']\n\
          [filesystem.idle]\n\
          ready_timeout_seconds = 1\n\
          command = ['yes', '{source}{target}{options}']\n",
