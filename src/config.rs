@@ -123,6 +123,11 @@ impl Config {
         with_command.map(|(name, _)| name.as_str())
     }
 
+    /// The command that is configured for a type, by its name without `fuse.`.
+    pub fn command(&self, name: &str) -> Option<&filesystem::Command> {
+        self.filesystem.get(name)?.command.as_ref()
+    }
+
     /// How long a helper may take until its filesystem answers.
     pub fn ready_timeout(&self, settings: &Filesystem) -> Duration {
         Duration::from_secs(settings.ready_timeout_seconds.unwrap_or(self.ready_timeout_seconds))

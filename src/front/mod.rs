@@ -4,8 +4,10 @@
 
 pub mod call;
 pub mod cli;
+pub mod doctor;
 pub mod install;
 pub mod list;
+pub mod look;
 pub mod mount8;
 pub mod node_program;
 pub mod serve;

@@ -110,7 +110,7 @@ fn mount(request: Request) -> ExitCode {
             show(&output);
             fail(&target, exit, &message)
         }
-        Ok(Reply::Volumes(_)) => fail(&target, Exit::Internal, "the mounter answered another question"),
+        Ok(_) => fail(&target, Exit::Internal, "the mounter answered another question"),
         Err(error) => fail(&target, error.exit(), &error.message()),
     }
 }

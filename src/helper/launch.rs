@@ -100,8 +100,8 @@ impl Helper {
         (listener, output)
     }
 
-    /// Ends everything the helper started.
-    pub fn end(self) {
+    /// Ends everything the helper started. What is left of it are its words, to the last.
+    pub fn end(mut self) -> Output {
         if let Err(error) = self.family.kill() {
             warn!("cannot look for the helper's processes: {error}");
         }
@@ -110,5 +110,7 @@ impl Helper {
             Ok(false) => warn!("processes of the helper are still there after SIGKILL: they wait for storage"),
             Err(error) => warn!("cannot see whether the helper has ended: {error}"),
         }
+        self.output.drain();
+        self.output
     }
 }

@@ -23,7 +23,6 @@ const WRITABLE: &CStr = c"size=64m,mode=1777";
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
-    root: PathBuf,
     identity: (Device, u64),
 }
 
@@ -73,7 +72,7 @@ impl Place {
         let fd = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
         let identity = identity(fd.as_fd()).map_err(failed("stat", &path))?;
-        Ok(Self { path, root, identity })
+        Ok(Self { path, identity })
     }
 
     /// The path that the helper is told.
@@ -85,9 +84,10 @@ impl Place {
     pub fn is(&self, fd: BorrowedFd<'_>) -> bool {
         identity(fd).is_ok_and(|identity| identity == self.identity)
     }
+}
 
-    /// A helper's words as they would read had it mounted at the target itself.
-    pub fn in_words_of_the_node(&self, words: &str) -> String {
-        words.replace(&*self.root.to_string_lossy(), "")
-    }
+/// A helper's words as they would read had it mounted at the target itself.
+pub fn in_words_of_the_node(state: &Path, lines: &[String]) -> Vec<String> {
+    let root = state.join(DIRECTORY);
+    lines.iter().map(|line| line.replace(&*root.to_string_lossy(), "")).collect()
 }

@@ -11,7 +11,7 @@ use crate::engine::broker::{Broker, Grant, Progress};
 use crate::helper::arguments::arguments;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
-use crate::helper::place::{Place, PlaceError};
+use crate::helper::place::{Place, PlaceError, in_words_of_the_node};
 use crate::node::mounts::Device;
 use crate::node::namespace::NamespaceError;
 use crate::node::target::{Target, TargetError};
@@ -94,7 +94,7 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
     let watched = Watched { caller: caller.as_fd(), stopping: mounter.stopping.as_fd(), allowed };
     match show(mounter, &admitted, watched, target, &mut helper, &mut broker) {
         Ok(device) => {
-            let words = words_of(&helper, &broker);
+            let words = in_words_of_the_node(&mounter.state, &helper.output.lines());
             let (listener, output) = helper.release();
             let volume = Volume {
                 target: admitted.target,
@@ -109,11 +109,11 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
             Ok(words)
         }
         Err(failure) => {
-            let output = words_of(&helper, &broker);
             let objections = broker.objections().to_vec();
             // The filesystem first: a helper that waits for its own filesystem could not end before it.
             drop(broker);
-            helper.end();
+            let output = in_words_of_the_node(&mounter.state, &helper.end().lines());
+            mounter.registry.remember_failed(&admitted, program.name(), output.clone());
             Err(match failure {
                 Failure::NotReady(reason) => MountError::Helper {
                     helper: program.name(),
@@ -168,8 +168,4 @@ fn refuse_double(mounter: &Mounter, admitted: &Admitted, target: &Target) -> Res
         }
         _ => Ok(()),
     }
-}
-
-fn words_of(helper: &Helper, broker: &Broker) -> Vec<String> {
-    helper.output.lines().iter().map(|line| broker.place().in_words_of_the_node(line)).collect()
 }

@@ -1,22 +1,28 @@
 //! The volumes that stand, and what becomes of them.
 //!
 //! Runs in the mounter: request threads add volumes, the main thread hears of their helpers' calls, words and ends.
-//! A volume lasts as long as its helper runs or its mount is on the node, whichever is longer.
+//! A volume lasts as long as its helper runs or its mount is on the node, whichever is longer. What its helper said
+//! is kept for a while longer.
 
 use super::Mounter;
 use crate::engine::seccomp::listener::Listener;
 use crate::helper::output::Output;
+use crate::helper::place::in_words_of_the_node;
 use crate::node::mounts::{self, Device};
 use crate::node::target::device_at;
-use crate::wire::{VolumeState, VolumeView};
+use crate::policy::Admitted;
+use crate::wire::{VolumeDetail, VolumeState, VolumeView};
 use rustix::event::epoll;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{error, info, info_span, warn};
+
+/// How many volumes are remembered after their end: at 64 KiB of words each at most, a bounded amount.
+const REMEMBERED: usize = 100;
 
 /// A volume that is on the node.
 #[derive(Debug)]
@@ -56,6 +62,8 @@ pub struct Registry {
 struct Volumes {
     last: u64,
     by_id: BTreeMap<u64, Entry>,
+    /// The last ones that ended or failed, one for each target, the latest last.
+    past: VecDeque<VolumeDetail>,
 }
 
 #[derive(Debug)]
@@ -65,6 +73,8 @@ struct Entry {
     listener: Option<Listener>,
     /// Gone when nobody can write any more.
     output: Option<Output>,
+    /// What it said, once that is gone.
+    last_words: Vec<String>,
     /// Whether its death was reported: once is enough.
     reported: bool,
 }
@@ -100,7 +110,8 @@ impl Registry {
         let mut volumes = locked(&self.volumes);
         volumes.last += 1;
         let id = volumes.last;
-        let mut entry = Entry { volume, listener: Some(listener), output: Some(output), reported: false };
+        let mut entry =
+            Entry { volume, listener: Some(listener), output: Some(output), last_words: Vec::new(), reported: false };
         let watched = entry
             .listener
             .as_ref()
@@ -137,6 +148,7 @@ impl Registry {
                     output.has_ended()
                 });
                 if ended {
+                    entry.last_words = entry.words();
                     self.forget_descriptor(&mut entry.output);
                 }
                 false
@@ -177,12 +189,34 @@ impl Registry {
         }
     }
 
-    fn forget(&self, id: u64) {
-        if let Some(mut entry) = locked(&self.volumes).by_id.remove(&id) {
+    fn forget(&self, id: u64, state: &Path) {
+        let mut volumes = locked(&self.volumes);
+        if let Some(mut entry) = volumes.by_id.remove(&id) {
             let volume = &entry.volume;
             info!(target = %volume.target.display(), fstype = volume.fstype, "unmounted");
+            if let Some(output) = &mut entry.output {
+                output.drain();
+            }
+            let mut detail = entry.detail(VolumeState::Ended, state);
+            detail.ended = Some(seconds(SystemTime::now()));
+            volumes.remember(detail);
             self.forget_descriptor(&mut entry.output);
         }
+    }
+
+    /// Keeps the words of a helper that could not mount.
+    pub fn remember_failed(&self, admitted: &Admitted, helper: String, lines: Vec<String>) {
+        let now = seconds(SystemTime::now());
+        let view = VolumeView {
+            target: admitted.target.to_string_lossy().into_owned(),
+            fstype: admitted.request.fstype.clone(),
+            source: admitted.request.source.clone(),
+            state: VolumeState::Failed,
+            helper,
+            device: String::new(),
+            since: now,
+        };
+        locked(&self.volumes).remember(VolumeDetail { view, ended: Some(now), lines });
     }
 
     fn watch(&self, id: u64, channel: Channel, fd: &impl AsFd) -> io::Result<()> {
@@ -214,31 +248,84 @@ pub fn settle(mounter: &Mounter, id: u64) {
     let Some((target, device)) = mounter.registry.place_of(id) else { return };
     match mounter.node.visit(|| device_at(&target)) {
         Ok(Ok(Some(there))) if there == device => mounter.registry.report_dead(id),
-        Ok(Ok(_)) => mounter.registry.forget(id),
+        Ok(Ok(_)) => mounter.registry.forget(id, &mounter.state),
         Ok(Err(error)) => warn!(target = %target.display(), "cannot look at the target: {error}"),
         Err(error) => warn!("{}", crate::exit::chain(&error)),
     }
 }
 
-/// All volumes, as the node's mount table shows them just now (read once).
-pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
-    let table = mounts::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
-    let on_node: HashSet<(&Path, Device)> = table.iter().map(|mount| (mount.target.as_path(), mount.device)).collect();
-    let volumes = locked(&mounter.registry.volumes);
-    let view = |Entry { volume, listener, .. }: &Entry| VolumeView {
-        target: volume.target.to_string_lossy().into_owned(),
-        fstype: volume.fstype.clone(),
-        source: volume.source.clone(),
-        state: match (on_node.contains(&(volume.target.as_path(), volume.device)), listener) {
+impl Volumes {
+    fn remember(&mut self, detail: VolumeDetail) {
+        self.past.retain(|past| past.view.target != detail.view.target);
+        if self.past.len() == REMEMBERED {
+            self.past.pop_front();
+        }
+        self.past.push_back(detail);
+    }
+}
+
+impl Entry {
+    fn words(&self) -> Vec<String> {
+        self.output.as_ref().map_or_else(|| self.last_words.clone(), Output::lines)
+    }
+
+    fn state(&self, on_node: bool) -> VolumeState {
+        match (on_node, &self.listener) {
             (true, Some(_)) => VolumeState::Mounted,
             (true, None) => VolumeState::Dead,
             (false, _) => VolumeState::Detached,
-        },
-        helper: volume.helper.clone(),
-        device: volume.device.to_string(),
-        since: volume.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-    };
+        }
+    }
+
+    fn view(&self, state: VolumeState) -> VolumeView {
+        let volume = &self.volume;
+        VolumeView {
+            target: volume.target.to_string_lossy().into_owned(),
+            fstype: volume.fstype.clone(),
+            source: volume.source.clone(),
+            state,
+            helper: volume.helper.clone(),
+            device: volume.device.to_string(),
+            since: seconds(volume.since),
+        }
+    }
+
+    fn detail(&self, state: VolumeState, directory: &Path) -> VolumeDetail {
+        VolumeDetail { view: self.view(state), ended: None, lines: in_words_of_the_node(directory, &self.words()) }
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// All volumes, as the node's mount table shows them just now (read once).
+pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
+    let on_node = on_node(mounter)?;
+    let volumes = locked(&mounter.registry.volumes);
+    let view = |entry: &Entry| entry.view(entry.state(on_node.contains(&entry.volume.key())));
     Ok(volumes.by_id.values().map(view).collect())
+}
+
+/// The volume at `target`: the latest one that is there, or else the last one that was or should have been.
+pub fn look(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetail>> {
+    let on_node = on_node(mounter)?;
+    let volumes = locked(&mounter.registry.volumes);
+    let detail = |entry: &Entry| entry.detail(entry.state(on_node.contains(&entry.volume.key())), &mounter.state);
+    let there = volumes.by_id.values().rfind(|entry| entry.volume.target == target).map(detail);
+    Ok(there.or_else(|| volumes.past.iter().find(|past| Path::new(&past.view.target) == target).cloned()))
+}
+
+/// What is mounted where on the node.
+fn on_node(mounter: &Mounter) -> io::Result<HashSet<(PathBuf, Device)>> {
+    let table = mounts::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
+    Ok(table.into_iter().map(|mount| (mount.target, mount.device)).collect())
+}
+
+impl Volume {
+    fn key(&self) -> (PathBuf, Device) {
+        (self.target.clone(), self.device)
+    }
 }
 
 impl Drop for Turn {
