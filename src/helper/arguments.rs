@@ -4,6 +4,7 @@
 
 use crate::config::filesystem::Command;
 use crate::request::{MountOption, MountOptions, Request};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -20,16 +21,15 @@ pub enum Style {
 
 /// The arguments of a program called `name` for a volume that it shall mount at `place`.
 pub fn arguments(style: &Style, name: &str, request: &Request, place: &Path) -> Vec<OsString> {
-    let mut options = request.options.clone();
-    options.retain(|option| !ours(option) && !mount8s_own(option));
+    let mut options = for_helpers(&request.options);
     let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
     match style {
         Style::Mount8 => {
             let switches = request.switches;
             let given = [(switches.sloppy, "-s"), (switches.no_mtab, "-n"), (switches.verbose, "-v")];
             arguments.extend(given.iter().filter(|(given, _)| *given).map(|(_, switch)| switch.into()));
-            arguments.extend(["-o".into(), with_access(&options).into()]);
-            // As mount(8) does: only a helper that is not named after the whole type must be told it.
+            arguments.extend(["-o".into(), options.to_string().into()]);
+            // Only a helper that is not named after the whole type must be told it.
             if request.fstype.contains('.') && !name.ends_with(&request.fstype) {
                 arguments.extend(["-t".into(), request.fstype.clone().into()]);
             }
@@ -48,29 +48,94 @@ pub fn arguments(style: &Style, name: &str, request: &Request, place: &Path) -> 
     arguments
 }
 
-/// mount(8) always tells its helpers `rw` or `ro`, first.
-fn with_access(options: &MountOptions) -> String {
-    let last = options.iter().filter(|option| matches!(option.name.as_str(), "rw" | "ro")).last();
-    let access = last.map_or("rw", |option| option.name.as_str()).to_owned();
-    let mut rest = options.clone();
-    rest.retain(|option| !matches!(option.name.as_str(), "rw" | "ro"));
-    if rest.is_empty() { access } else { format!("{access},{rest}") }
+/// Words for mount(2)'s flags, each with the word that takes it back.
+const FLAGS: [(&str, &str); 14] = [
+    ("noexec", "exec"),
+    ("nosuid", "suid"),
+    ("nodev", "dev"),
+    ("sync", "async"),
+    ("dirsync", ""),
+    ("silent", "loud"),
+    ("mand", "nomand"),
+    ("noatime", "atime"),
+    ("iversion", "noiversion"),
+    ("nodiratime", "diratime"),
+    ("relatime", "norelatime"),
+    ("strictatime", "nostrictatime"),
+    ("lazytime", "nolazytime"),
+    ("nosymfollow", "symfollow"),
+];
+
+/// Words about who may mount and when, which helpers are told, too.
+const USER: [(&str, &str); 4] = [("user", "nouser"), ("users", ""), ("_netdev", ""), ("nofail", "")];
+
+/// What mount(8) makes of options for its helpers: `ro` or `rw` first; then the flags that are left when the later word
+/// counts, those implied by `user` and its kin among them; then the filesystem's own options; then the words about who
+/// may mount and when, without those that are for mount(8) and the readers of fstab alone.
+fn for_helpers(options: &MountOptions) -> MountOptions {
+    let mut access = "rw";
+    let mut set: BTreeSet<&str> = BTreeSet::new();
+    for option in options.iter() {
+        match option.name.as_str() {
+            "ro" => access = "ro",
+            "rw" => access = "rw",
+            "user" | "users" if option.value.is_none() => set.extend(["noexec", "nosuid", "nodev"]),
+            "owner" | "group" if option.value.is_none() => set.extend(["nosuid", "nodev"]),
+            _ => {}
+        }
+        match word(option) {
+            Some((on, _)) if on == option.name => _ = set.insert(on),
+            Some((on, _)) => _ = set.remove(on),
+            None => {}
+        }
+    }
+    let mut result = MountOptions::default();
+    result.push_flag(access);
+    // Each word once, where it was first written.
+    let told = |words: &[(&str, &str)], result: &mut MountOptions| {
+        for option in options.iter().filter(|option| set.contains(option.name.as_str())) {
+            let said = result.iter().any(|said| said.name == option.name);
+            if !said && word(option).is_some_and(|word| words.contains(&word)) {
+                result.push(option.clone());
+            }
+        }
+    };
+    told(&FLAGS, &mut result);
+    for (implied, _) in FLAGS.iter().filter(|(on, _)| set.contains(on)) {
+        if !result.has_flag(implied) {
+            result.push_flag(implied);
+        }
+    }
+    options.iter().filter(|option| is_filesystems(option)).for_each(|option| result.push(option.clone()));
+    told(&USER, &mut result);
+    if set.contains("user") || set.contains("users") {
+        // Whoever may mount it gets no less than was said.
+        let unsaid = FLAGS.iter().filter(|(on, _)| ["noexec", "nosuid", "nodev"].contains(on) && !set.contains(on));
+        unsaid.for_each(|(_, off)| result.push_flag(off));
+    }
+    result
 }
 
-/// Words for hostmount itself.
-fn ours(option: &MountOption) -> bool {
-    option.name == "noallow_other"
-}
-
-/// What mount(8) takes for itself and keeps from its helpers.
-fn mount8s_own(option: &MountOption) -> bool {
+/// The pair of words that an option belongs to. Only `user` may have a value, and is the same word then.
+fn word(option: &MountOption) -> Option<(&'static str, &'static str)> {
     let name = option.name.as_str();
-    matches!(name, "defaults" | "auto" | "noauto" | "comment") || name.starts_with("x-") || name.starts_with("X-")
+    let pair = FLAGS.iter().chain(&USER).find(|(on, off)| *on == name || *off == name)?;
+    (option.value.is_none() || name == "user").then_some(*pair)
+}
+
+/// Whether an option is for the filesystem: neither the kernel's nor mount(8)'s nor our own.
+fn is_filesystems(option: &MountOption) -> bool {
+    let taken = match (option.name.as_str(), &option.value) {
+        ("noallow_other" | "defaults" | "auto" | "noauto" | "owner" | "noowner" | "group" | "nogroup", None) => true,
+        ("ro" | "rw" | "comment", _) => true,
+        (name, _) => name.starts_with("x-") || name.starts_with("X-"),
+    };
+    !taken && word(option).is_none()
 }
 
 /// What mount.fuse3 keeps from FUSE programs, which would end with "unknown option".
 fn unknown_to_fuse(option: &MountOption) -> bool {
-    matches!(option.name.as_str(), "rw" | "user" | "nouser" | "users" | "_netdev" | "nofail")
+    matches!(option.name.as_str(), "rw" | "user" | "users" | "_netdev" | "nofail")
 }
 
 #[cfg(test)]
