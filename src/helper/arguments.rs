@@ -29,8 +29,10 @@ pub fn arguments(style: &Style, name: &str, request: &Request, place: &Path) -> 
             let given = [(switches.sloppy, "-s"), (switches.no_mtab, "-n"), (switches.verbose, "-v")];
             arguments.extend(given.iter().filter(|(given, _)| *given).map(|(_, switch)| switch.into()));
             arguments.extend(["-o".into(), options.to_string().into()]);
-            // Only a helper that is not named after the whole type must be told it.
-            if request.fstype.contains('.') && !name.ends_with(&request.fstype) {
+            // Only a helper that is not named after the type must be told it. mount(8) would run `mount.fuse` for
+            // `fuse.SUB` where we may take `mount.SUB`, which does not need to know.
+            let named = request.fstype.rsplit_once('.').is_none_or(|(_, sub)| name.ends_with(&format!(".{sub}")));
+            if !named {
                 arguments.extend(["-t".into(), request.fstype.clone().into()]);
             }
         }
@@ -161,6 +163,7 @@ mod tests {
         let given = told("mount.glusterfs", "glusterfs", "log-level=ERROR,x-systemd.automount,ro,noallow_other");
         assert_eq!(given, ["src", "/p/t", "-v", "-o", "ro,log-level=ERROR"]);
         assert_eq!(told("mount.fuse3", "fuse.x", ""), ["src", "/p/t", "-v", "-o", "rw", "-t", "fuse.x"]);
+        assert_eq!(told("mount.x", "fuse.x", ""), ["src", "/p/t", "-v", "-o", "rw"]);
         assert_eq!(told("mount.fuse.x", "fuse.x", "a=1,"), ["src", "/p/t", "-v", "-o", "rw,a=1"]);
     }
 

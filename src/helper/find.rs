@@ -21,9 +21,10 @@ pub struct Program {
 }
 
 impl Program {
-    /// Its name, as errors and logs give it.
+    /// The name it is called by, as errors and logs give it, too.
     pub fn name(&self) -> String {
-        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+        let file = self.path.file_name().unwrap_or(self.path.as_os_str());
+        self.called.map_or_else(|| file.to_string_lossy().into_owned(), str::to_owned)
     }
 }
 
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(types_in(path), ["fuse.x", "sshfs", "x"]);
         add("rclone");
         let rclone = helper_in("fuse.rclone", None, path).unwrap();
-        assert_eq!((rclone.name().as_str(), rclone.called), ("rclone", Some("mount.rclone")));
+        assert_eq!((rclone.name(), rclone.path), ("mount.rclone".to_owned(), directory.join("rclone")));
         assert_eq!(rclone.style, Style::Mount8);
         let command = Command::try_from(vec!["sshfs".to_owned(), "{target}{options}".to_owned()]).unwrap();
         assert_eq!(helper_in("x", Some(&command), path).unwrap().name(), "sshfs");

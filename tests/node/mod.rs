@@ -4,8 +4,10 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
+pub mod filesystems;
 pub mod gluster;
 pub mod mounter;
+pub mod servers;
 pub mod sshd;
 
 use hostmount::demo::machine::{Machine, Network, Process, Propagation, Recipe, Room};
