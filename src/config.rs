@@ -41,13 +41,20 @@ pub struct Config {
     pub kubelet_dir: PathBuf,
     /// How long a helper may take until its filesystem answers, in seconds.
     pub ready_timeout_seconds: u64,
+    /// Whether a volume whose helper died gets a fresh one.
+    pub heal: bool,
     /// Settings for some types, by their names without `fuse.`.
     filesystem: BTreeMap<String, Filesystem>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { kubelet_dir: "/var/lib/kubelet".into(), ready_timeout_seconds: 120, filesystem: BTreeMap::new() }
+        Self {
+            kubelet_dir: "/var/lib/kubelet".into(),
+            ready_timeout_seconds: 120,
+            heal: true,
+            filesystem: BTreeMap::new(),
+        }
     }
 }
 

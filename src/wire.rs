@@ -28,6 +28,13 @@ const HEADER: usize = 12;
 pub enum Call {
     /// Mount a volume.
     Mount(Request),
+    /// Put a fresh helper in the place of the one that serves the volume at `target`.
+    Replace {
+        /// The volume's target, as the list shows it.
+        target: String,
+        /// Leave one alone whose helper runs.
+        only_if_dead: bool,
+    },
     /// Which volumes are there?
     List,
     /// What is there to know about the volume at this target?
@@ -45,6 +52,13 @@ pub enum Reply {
     Mounted {
         /// What the helper had to say all the same.
         output: Vec<String>,
+    },
+    /// A fresh helper's filesystem shows at so many places; none was needed: 0.
+    Replaced {
+        /// How many places there are.
+        places: usize,
+        /// Where the old one is left, and why.
+        left: Vec<String>,
     },
     /// Every volume.
     Volumes(Vec<VolumeView>),

@@ -89,7 +89,7 @@ impl Setting {
             assert!(done.stderr.contains(word), "{arguments:?}: {:?} is not in: {}", word, done.stderr);
         }
         assert_eq!(done.code, Some(code), "{arguments:?}: {}", done.stderr);
-        assert_eq!(self.state(), before, "{arguments:?}");
+        self.wait_until(&before);
         done
     }
 
@@ -342,7 +342,7 @@ fn the_mounter_is_stopped_in_the_middle() {
     std::io::Read::read_to_string(caller.stderr.as_mut().unwrap(), &mut words).unwrap();
     assert_eq!(caller.wait().unwrap().code(), Some(8), "{words}");
     assert!(words.contains("the mounter is being stopped"), "{words}");
-    assert!(!setting.test.processes().values().any(|line| line.contains("sleep")));
+    setting.test.wait_for_processes("sleep", 0);
     // The volume that stood goes on being served.
     setting.test.node.sh_ok(&format!("echo still >{TARGET}/f && cat {TARGET}/f"));
 }
@@ -352,7 +352,7 @@ fn a_dead_helper_is_told_and_its_mount_can_be_unmounted() {
     if !require(&["bindfs"]) {
         return;
     }
-    let setting = Setting::start();
+    let setting = Setting::with_config("heal = false\n");
     let before = setting.state();
     setting.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
     setting.test.node.sh_ok("kill -9 $(pidof bindfs)");

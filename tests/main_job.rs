@@ -23,7 +23,7 @@ fn unmount_and_see_it_end(test: &TestNode, mounter: &node::mounter::Mounter, hel
     test.node.sh_ok(&format!("umount {TARGET}"));
     mounter.wait_until_said("\"unmounted\"", 1);
     assert_eq!(test.node.mount_at(TARGET), None);
-    assert!(!test.processes().values().any(|line| line.contains(helper)), "{:?}", test.processes());
+    test.wait_for_processes(helper, 0);
     assert_eq!(list(test), "[]");
 }
 

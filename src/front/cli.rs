@@ -1,6 +1,6 @@
 //! The command line of `hostmount` itself.
 
-use super::{doctor, install, list, look, mount8, serve, umount8};
+use super::{doctor, install, list, look, mount8, replace, serve, umount8};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -35,6 +35,10 @@ enum Command {
         #[arg(long, value_enum, default_value = "table")]
         output: list::Output,
     },
+    /// Give a dead volume a fresh helper, here and in every running pod
+    Heal(replace::Arguments),
+    /// Put a fresh helper in the place of a running one; files that are open stay with the old one until closed
+    Swap(replace::Arguments),
     /// Show one volume in detail, also after it ended
     Status {
         /// Where it is or was mounted
@@ -63,6 +67,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Mount { arguments } => mount8::main(&arguments),
         Command::Umount { arguments } => umount8::main(&arguments),
         Command::List { output } => list::main(output),
+        Command::Heal(arguments) => replace::main(&arguments, replace::Which::Dead),
+        Command::Swap(arguments) => replace::main(&arguments, replace::Which::Any),
         Command::Status { target, output } => look::status(target, output),
         Command::Logs { target } => look::logs(target),
         Command::Doctor(arguments) => doctor::main(&arguments),

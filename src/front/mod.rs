@@ -10,6 +10,7 @@ pub mod list;
 pub mod look;
 pub mod mount8;
 pub mod node_program;
+pub mod replace;
 pub mod serve;
 pub mod served;
 pub mod umount8;

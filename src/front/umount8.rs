@@ -6,12 +6,13 @@
 use super::node_program;
 use crate::exit::Exit;
 use crate::node::mounts;
+use crate::node::target::ask;
 use clap::Parser;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The part of umount(8)'s command line that we know.
@@ -44,7 +45,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     flags.set(UnmountFlags::DETACH, given.lazy);
     let mut code = ExitCode::SUCCESS;
     for target in given.targets {
-        match unmount(&target, flags) {
+        match unmount_even_if_dead(&target, flags) {
             Ok(()) if given.verbose => println!("umount: {} unmounted", target.display()),
             Ok(()) => {}
             Err(errno) => {
@@ -54,6 +55,14 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         }
     }
     code
+}
+
+/// A filesystem whose helper is dead must not keep a pod from ending: in use or not, it is detached.
+fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+    match unmount(target, flags) {
+        Err(Errno::BUSY) if ask(target).is_err() => unmount(target, flags | UnmountFlags::DETACH),
+        done => done,
+    }
 }
 
 /// Where FUSE filesystems are mounted. Without /proc none is known, and the node's own program shall see to it.

@@ -1,7 +1,8 @@
 //! From what came of a request to what its caller is told: the one place that maps errors to exit codes.
 
-use super::mount::MountError;
+use super::raise::MountError;
 use super::ready::NotReady;
+use super::replace::{ReplaceError, Replaced};
 use crate::exit::{Exit, chain};
 use crate::helper::launch::LaunchError;
 use crate::wire::{Reply, WireError};
@@ -26,9 +27,24 @@ pub fn to_mount(result: Result<Vec<String>, MountError>) -> Reply {
     }
 }
 
+/// The reply for a heal or swap request.
+pub fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Reply {
+    match result {
+        Ok(Some(Replaced::Shown { places, left })) => Reply::Replaced { places, left },
+        Ok(Some(Replaced::Gone) | None) => Reply::Replaced { places: 0, left: Vec::new() },
+        Err(ReplaceError::Mount(error)) => to_mount(Err(error)),
+        Err(error @ ReplaceError::NoVolume) => failed(Exit::Usage, &error),
+        Err(error @ (ReplaceError::Look(_) | ReplaceError::Nowhere(_))) => failed(Exit::System, &error),
+    }
+}
+
+fn failed(exit: Exit, error: &dyn std::error::Error) -> Reply {
+    Reply::Failed { exit, message: chain(error), output: Vec::new() }
+}
+
 /// The reply to something that is not a request.
 pub fn to_nonsense(error: &WireError) -> Reply {
-    Reply::Failed { exit: Exit::Usage, message: chain(error), output: Vec::new() }
+    failed(Exit::Usage, error)
 }
 
 fn exit_of(error: &MountError) -> Exit {

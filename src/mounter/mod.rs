@@ -5,13 +5,17 @@
 
 pub mod answer;
 pub mod caller;
+pub mod heal;
 pub mod mount;
+pub mod raise;
 pub mod ready;
 pub mod registry;
+pub mod replace;
 pub mod server;
 
 use crate::config::Config;
 use crate::helper::reaper::Reaper;
+use crate::node::connections::Connections;
 use crate::node::namespace::MountNamespace;
 use registry::Registry;
 use std::os::fd::OwnedFd;
@@ -24,6 +28,8 @@ pub struct Mounter {
     pub config: Config,
     /// Where volumes appear.
     pub node: MountNamespace,
+    /// The kernel's FUSE connections.
+    pub connections: Connections,
     /// A proc filesystem that shows the node's processes.
     pub host_proc: PathBuf,
     /// The state directory.

@@ -2,6 +2,7 @@
 //!
 //! Runs on the volume's own thread, inside the helper's mount namespace.
 
+use super::Mounter;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;
 use crate::node::target::ask;
@@ -53,13 +54,13 @@ pub enum NotReady {
     Wait(#[source] io::Error),
 }
 
-/// Who may end a wait early.
+/// What else a wait depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Watched<'a> {
-    /// The caller's connection.
-    pub caller: BorrowedFd<'a>,
-    /// The mounter's wish to stop.
-    pub stopping: BorrowedFd<'a>,
+    /// Who may be stopping.
+    pub mounter: &'a Mounter,
+    /// The caller's connection, if somebody waits.
+    pub caller: Option<BorrowedFd<'a>>,
     /// How long it may take.
     pub allowed: Duration,
 }
@@ -100,7 +101,8 @@ fn wait<'scope>(
     family: Family,
     watched: Watched<'_>,
 ) -> Result<(), NotReady> {
-    let deadline = Instant::now() + watched.allowed;
+    let Watched { mounter, caller, allowed } = watched;
+    let deadline = Instant::now() + allowed;
     let mut exited = false;
     let mut probe = None;
     loop {
@@ -115,19 +117,18 @@ fn wait<'scope>(
         let left = deadline.saturating_duration_since(Instant::now());
         // Whatever there is still to hear: a helper may have something to say without end.
         if left.is_zero() {
-            return Err(NotReady::TimedOut { allowed: watched.allowed, mounted });
+            return Err(NotReady::TimedOut { allowed, mounted });
         }
-        for (source, flags) in next_events(helper, exited, probe.as_ref(), watched, left).map_err(NotReady::Wait)? {
+        let events = next_events(helper, exited, probe.as_ref(), mounter, caller, left).map_err(NotReady::Wait)?;
+        for (source, flags) in events {
             match source {
                 Source::Output => helper.output.drain(),
                 Source::Listener if flags.contains(PollFlags::IN) => {
-                    helper.listener.answer(Some(broker)).map_err(NotReady::Wait)?;
-                    if broker.progress() == Progress::Withdrawn {
-                        return Err(NotReady::Withdrawn);
-                    }
+                    let answer = || helper.listener.answer(Some(broker)).map(|()| broker.device());
+                    mounter.registry.while_devices_change(answer).map_err(NotReady::Wait)?;
                 }
                 // Everybody is gone. The program's own status, if it is still to come, tells more.
-                Source::Listener if exited && !mounted => return Err(NotReady::Ended),
+                Source::Listener if exited && !mounted => return Err(gave_up(broker)),
                 Source::Listener => {}
                 Source::Ending => {
                     let status = helper.ending.status().map_err(NotReady::Wait)?;
@@ -135,6 +136,9 @@ fn wait<'scope>(
                     if !status.success() {
                         helper.output.drain();
                         return Err(NotReady::Failed { status });
+                    }
+                    if broker.progress() == Progress::Withdrawn {
+                        return Err(NotReady::Withdrawn);
                     }
                 }
                 Source::Probe => {
@@ -148,23 +152,27 @@ fn wait<'scope>(
     }
 }
 
+fn gave_up(broker: &Broker) -> NotReady {
+    if broker.progress() == Progress::Withdrawn { NotReady::Withdrawn } else { NotReady::Ended }
+}
+
 fn next_events(
     helper: &Helper,
     exited: bool,
     probe: Option<&Probe<'_>>,
-    watched: Watched<'_>,
+    mounter: &Mounter,
+    caller: Option<BorrowedFd<'_>>,
     left: Duration,
 ) -> io::Result<Vec<(Source, PollFlags)>> {
-    let mut sources = vec![Source::Caller, Source::Stopping, Source::Listener];
-    let mut fds = vec![
-        PollFd::from_borrowed_fd(watched.caller, PollFlags::IN | PollFlags::RDHUP),
-        PollFd::from_borrowed_fd(watched.stopping, PollFlags::IN),
-        PollFd::new(&helper.listener, PollFlags::IN),
-    ];
+    let mut sources = vec![Source::Stopping, Source::Listener];
+    let mut fds = vec![PollFd::new(&mounter.stopping, PollFlags::IN), PollFd::new(&helper.listener, PollFlags::IN)];
     let mut add = |source, fd| {
         sources.push(source);
         fds.push(fd);
     };
+    if let Some(caller) = caller {
+        add(Source::Caller, PollFd::from_borrowed_fd(caller, PollFlags::IN | PollFlags::RDHUP));
+    }
     if !helper.output.has_ended() {
         add(Source::Output, PollFd::new(&helper.output, PollFlags::IN));
     }

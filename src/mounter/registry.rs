@@ -4,41 +4,44 @@
 //! A volume lasts as long as its helper runs or its mount is on the node, whichever is longer. What its helper said
 //! is kept for a while longer.
 
-use super::Mounter;
+mod view;
+
+pub use view::{look, views};
+
 use crate::engine::seccomp::listener::Listener;
 use crate::helper::output::Output;
-use crate::helper::place::in_words_of_the_node;
-use crate::node::mounts::{self, Device};
-use crate::node::target::device_at;
+use crate::node::mounts::{Device, Name};
+use crate::node::showings::{self, Showing};
+use crate::node::tree::Tree;
 use crate::policy::Admitted;
-use crate::wire::{VolumeDetail, VolumeState, VolumeView};
 use rustix::event::epoll;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, info, info_span, warn};
-
-/// How many volumes are remembered after their end: at 64 KiB of words each at most, a bounded amount.
-const REMEMBERED: usize = 100;
+use view::Past;
 
 /// A volume that is on the node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Volume {
-    /// Where, on the node.
-    pub target: PathBuf,
-    /// The type that was asked for.
-    pub fstype: String,
-    /// What is mounted.
-    pub source: String,
+    /// What was asked for: a fresh helper gets the same.
+    pub admitted: Admitted,
     /// The helper's program.
     pub helper: String,
-    /// Its number in the mount table.
-    pub device: Device,
+    /// What mount tables call it.
+    pub name: Name,
     /// When it was mounted.
     pub since: SystemTime,
+}
+
+impl Volume {
+    /// A volume that has just been mounted.
+    pub fn new(admitted: Admitted, helper: String, name: Name) -> Self {
+        Self { admitted, helper, name, since: SystemTime::now() }
+    }
 }
 
 /// Which of a volume's descriptors an event is about.
@@ -56,14 +59,15 @@ pub struct Registry {
     events: OwnedFd,
     volumes: Mutex<Volumes>,
     turns: Arc<Mutex<HashSet<PathBuf>>>,
+    /// Held for writing while a filesystem is mounted, and for reading while somebody looks for one by its number.
+    devices: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
 struct Volumes {
     last: u64,
     by_id: BTreeMap<u64, Entry>,
-    /// The last ones that ended or failed, one for each target, the latest last.
-    past: VecDeque<VolumeDetail>,
+    past: Past,
 }
 
 #[derive(Debug)]
@@ -73,11 +77,41 @@ struct Entry {
     listener: Option<Listener>,
     /// Gone when nobody can write any more.
     output: Option<Output>,
-    /// What it said, once that is gone.
-    last_words: Vec<String>,
-    /// Whether its death was reported: once is enough.
-    reported: bool,
+    /// What was said before: by helpers that it has taken the place of, and all of it once its output is gone.
+    said: Vec<String>,
+    life: Life,
+    /// Keeps the number of a dead volume's filesystem from being used again, for as long as it may be healed.
+    hold: Option<Tree>,
+    /// Another helper is about to take its place: its end is expected.
+    being_replaced: bool,
+    /// How often it was tried in vain, or died young, since it last served for long.
+    failures: u32,
+    /// When its helper began to serve.
+    born: Instant,
 }
+
+/// What a helper is to its volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It serves it.
+    Serving,
+    /// It is gone, and the volume is still shown somewhere.
+    Dead {
+        /// When it is to be tried again.
+        retry: Option<Instant>,
+    },
+    /// Another has taken its place; it serves what was open before.
+    Retired,
+}
+
+/// How many of a volume's last lines are kept, over all its helpers.
+const LINES: usize = 64;
+
+/// A helper that lived so long has done well: the next death is healed at once.
+const LONG: Duration = Duration::from_secs(60);
+/// The waits between tries: they double.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The right to change what is mounted at a target, one request at a time.
 #[derive(Debug)]
@@ -94,7 +128,7 @@ pub struct TargetBusy;
 impl Registry {
     /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`].
     pub fn new(events: OwnedFd) -> Self {
-        Self { events, volumes: Mutex::default(), turns: Arc::default() }
+        Self { events, volumes: Mutex::default(), turns: Arc::default(), devices: RwLock::default() }
     }
 
     /// Takes the turn for `target`; dropped, it is given back.
@@ -107,11 +141,52 @@ impl Registry {
 
     /// Takes in a volume that stands now.
     pub fn adopt(&self, volume: Volume, listener: Listener, output: Output) {
+        self.enter(&mut locked(&self.volumes), volume, listener, output, 0, Vec::new());
+    }
+
+    /// A fresh helper serves volume `old` from here on.
+    pub fn succeed(&self, old: u64, volume: Volume, listener: Listener, output: Output) {
         let mut volumes = locked(&self.volumes);
+        let (mut failures, mut said) = (0, Vec::new());
+        if let Some(entry) = volumes.by_id.get_mut(&old) {
+            // Having died counts; having been replaced while it served does not.
+            let died = matches!(entry.life, Life::Dead { .. });
+            failures = if died { entry.failures + 1 } else { 0 };
+            entry.life = Life::Retired;
+            said = entry.words();
+            if entry.listener.is_none() {
+                if !died {
+                    report_retired();
+                }
+                self.remove(&mut volumes, old);
+            }
+        }
+        self.enter(&mut volumes, volume, listener, output, failures, said);
+    }
+
+    fn enter(
+        &self,
+        volumes: &mut Volumes,
+        volume: Volume,
+        listener: Listener,
+        output: Output,
+        failures: u32,
+        said: Vec<String>,
+    ) {
         volumes.last += 1;
         let id = volumes.last;
-        let mut entry =
-            Entry { volume, listener: Some(listener), output: Some(output), last_words: Vec::new(), reported: false };
+        let (listener, output) = (Some(listener), Some(output));
+        let mut entry = Entry {
+            volume,
+            listener,
+            output,
+            said,
+            life: Life::Serving,
+            hold: None,
+            being_replaced: false,
+            failures,
+            born: Instant::now(),
+        };
         let watched = entry
             .listener
             .as_ref()
@@ -119,7 +194,7 @@ impl Registry {
             .and_then(|()| entry.output.as_ref().map_or(Ok(()), |fd| self.watch(id, Channel::Output, fd)));
         if let Err(error) = watched {
             // Without the events the volume works all the same, but nobody would notice its end.
-            error!(target = %entry.volume.target.display(), "cannot watch the volume's helper: {error}");
+            error!(target = %entry.volume.admitted.target.display(), "cannot watch the volume's helper: {error}");
             entry.listener = None;
             entry.output = None;
         }
@@ -128,19 +203,31 @@ impl Registry {
 
     /// Whether a volume with this device, type and source is there.
     pub fn has(&self, device: Device, fstype: &str, source: &str) -> bool {
-        locked(&self.volumes)
-            .by_id
-            .values()
-            .any(|Entry { volume, .. }| volume.device == device && volume.fstype == fstype && volume.source == source)
+        locked(&self.volumes).by_id.values().any(|Entry { volume: Volume { admitted, name, .. }, .. }| {
+            name.device == device && admitted.request.fstype == fstype && admitted.request.source == source
+        })
+    }
+
+    /// What is known of a volume.
+    pub fn volume(&self, id: u64) -> Option<Volume> {
+        let volumes = locked(&self.volumes);
+        volumes.by_id.get(&id).filter(|entry| entry.life != Life::Retired).map(|entry| entry.volume.clone())
+    }
+
+    /// The volume at `target`, and whether it is dead. Of several on top of each other it is the topmost.
+    pub fn at(&self, target: &Path) -> Option<(u64, bool)> {
+        let volumes = locked(&self.volumes);
+        let here = |entry: &&Entry| entry.life != Life::Retired && entry.volume.admitted.target == target;
+        let (id, entry) = volumes.by_id.iter().rfind(|(_, entry)| here(entry))?;
+        Some((*id, matches!(entry.life, Life::Dead { .. })))
     }
 
     /// Takes in what happened on one of a volume's descriptors. `true`: nothing of its helper runs any more, and
-    /// [`settle`] shall see what is left.
+    /// [`settle`](super::heal::settle) shall see what is left.
     pub fn heed(&self, id: u64, channel: Channel, hung_up: bool) -> bool {
         let mut volumes = locked(&self.volumes);
         let Some(entry) = volumes.by_id.get_mut(&id) else { return false };
-        let _span =
-            info_span!("volume", target = %entry.volume.target.display(), fstype = entry.volume.fstype).entered();
+        let _span = info_span!("volume", target = %entry.volume.admitted.target.display()).entered();
         match channel {
             Channel::Output => {
                 let ended = entry.output.as_mut().is_none_or(|output| {
@@ -148,14 +235,19 @@ impl Registry {
                     output.has_ended()
                 });
                 if ended {
-                    entry.last_words = entry.words();
+                    entry.said = entry.words();
                     self.forget_descriptor(&mut entry.output);
                 }
                 false
             }
+            Channel::Listener if hung_up && entry.life == Life::Retired => {
+                report_retired();
+                self.remove(&mut volumes, id);
+                false
+            }
             Channel::Listener if hung_up => {
                 self.forget_descriptor(&mut entry.listener);
-                true
+                !entry.being_replaced
             }
             Channel::Listener => {
                 if let Some(Err(error)) = entry.listener.as_mut().map(|listener| listener.answer(None)) {
@@ -172,51 +264,122 @@ impl Registry {
         volumes.by_id.iter().filter(|(_, entry)| entry.listener.is_none()).map(|(id, _)| *id).collect()
     }
 
-    fn place_of(&self, id: u64) -> Option<(PathBuf, Device)> {
-        let volumes = locked(&self.volumes);
-        volumes.by_id.get(&id).map(|entry| (entry.volume.target.clone(), entry.volume.device))
+    /// A volume whose helper is gone is still shown: how long to wait before it is healed, and whether that is news.
+    pub fn bury(&self, id: u64, hold: Tree) -> Option<(Duration, bool)> {
+        let mut volumes = locked(&self.volumes);
+        let entry = volumes.by_id.get_mut(&id)?;
+        let news = !matches!(entry.life, Life::Dead { .. });
+        if entry.born.elapsed() > LONG {
+            entry.failures = 0;
+        }
+        if news {
+            entry.life = Life::Dead { retry: None };
+            entry.hold = Some(hold);
+        }
+        Some((wait_after(entry.failures), news))
     }
 
-    fn report_dead(&self, id: u64) {
-        if let Some(entry) = locked(&self.volumes).by_id.get_mut(&id)
-            && !std::mem::replace(&mut entry.reported, true)
-        {
-            error!(
-                target = %entry.volume.target.display(),
-                "the helper has ended, its mount has not: every access answers \"Transport endpoint is not \
-                 connected\"; unmount it, and mount it again"
-            );
+    /// Runs `work`, which may mount a filesystem and says which number it has then. A volume that had this number before
+    /// is gone from everywhere, though its helper may still be ending.
+    pub fn while_devices_change<E>(&self, work: impl FnOnce() -> Result<Option<Device>, E>) -> Result<(), E> {
+        let _nobody_looks = self.devices.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = work()? {
+            let volumes = locked(&self.volumes);
+            let had = |entry: &Entry| entry.volume.name.device == device;
+            let ids: Vec<u64> = volumes.by_id.iter().filter(|(_, entry)| had(entry)).map(|(id, _)| *id).collect();
+            drop(volumes);
+            ids.into_iter().for_each(|id| self.forget(id));
+        }
+        Ok(())
+    }
+
+    /// Where volume `id` shows, if it is still there and has this name.
+    pub fn showings(&self, id: u64, name: &Name, host_proc: &Path) -> io::Result<Vec<Showing>> {
+        let _no_number_changes = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        match self.volume(id) {
+            Some(volume) if volume.name == *name => showings::of(name, host_proc),
+            _ => Ok(Vec::new()),
         }
     }
 
-    fn forget(&self, id: u64, state: &Path) {
-        let mut volumes = locked(&self.volumes);
-        if let Some(mut entry) = volumes.by_id.remove(&id) {
-            let volume = &entry.volume;
-            info!(target = %volume.target.display(), fstype = volume.fstype, "unmounted");
-            if let Some(output) = &mut entry.output {
-                output.drain();
+    /// Another helper is about to take the place of volume `id`'s.
+    pub fn begin_to_replace(&self, id: u64) {
+        if let Some(entry) = locked(&self.volumes).by_id.get_mut(&id) {
+            entry.being_replaced = true;
+        }
+    }
+
+    /// It did not, after all. If the helper that was to be replaced has ended meanwhile, the volume is due to be healed.
+    pub fn give_up_replacing(&self, id: u64) {
+        if let Some(entry) = locked(&self.volumes).by_id.get_mut(&id) {
+            entry.being_replaced = false;
+            if entry.life == Life::Serving && entry.listener.is_none() {
+                entry.life = Life::Dead { retry: Some(Instant::now()) };
             }
-            let mut detail = entry.detail(VolumeState::Ended, state);
-            detail.ended = Some(seconds(SystemTime::now()));
-            volumes.remember(detail);
-            self.forget_descriptor(&mut entry.output);
+        }
+    }
+
+    /// A try was in vain, or must wait: when comes the next?
+    pub fn retry_later(&self, id: u64) -> Duration {
+        let mut volumes = locked(&self.volumes);
+        let Some(entry) = volumes.by_id.get_mut(&id) else { return LONGEST_WAIT };
+        entry.failures = entry.failures.saturating_add(1);
+        let wait = wait_after(entry.failures);
+        if let Life::Dead { retry } = &mut entry.life {
+            *retry = Some(Instant::now() + wait);
+        }
+        wait
+    }
+
+    /// How long until a volume is to be tried again.
+    pub fn next_retry(&self) -> Option<Duration> {
+        let volumes = locked(&self.volumes);
+        let due = |entry: &Entry| if let Life::Dead { retry } = entry.life { retry } else { None };
+        let next = volumes.by_id.values().filter_map(due).min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// The volumes that are to be tried again now. Each is named once.
+    pub fn take_due(&self) -> Vec<u64> {
+        let now = Instant::now();
+        let mut volumes = locked(&self.volumes);
+        let due = volumes.by_id.iter_mut().filter_map(|(id, entry)| match &mut entry.life {
+            Life::Dead { retry } if retry.is_some_and(|at| at <= now) => {
+                *retry = None;
+                Some(*id)
+            }
+            _ => None,
+        });
+        due.collect()
+    }
+
+    /// The volume is gone from everywhere.
+    pub fn forget(&self, id: u64) {
+        let mut volumes = locked(&self.volumes);
+        if let Some(entry) = volumes.by_id.get(&id) {
+            match entry.life {
+                Life::Retired => report_retired(),
+                _ => info!(target = %entry.volume.admitted.target.display(), "unmounted"),
+            }
+            self.remove(&mut volumes, id);
+        }
+    }
+
+    fn remove(&self, volumes: &mut Volumes, id: u64) {
+        if let Some(mut entry) = volumes.by_id.remove(&id) {
+            self.forget_descriptor(&mut entry.listener);
+            if let Some(output) = &entry.output {
+                let _ = epoll::delete(&self.events, output);
+            }
+            if entry.life != Life::Retired {
+                entry.pass_into(&mut volumes.past);
+            }
         }
     }
 
     /// Keeps the words of a helper that could not mount.
     pub fn remember_failed(&self, admitted: &Admitted, helper: String, lines: Vec<String>) {
-        let now = seconds(SystemTime::now());
-        let view = VolumeView {
-            target: admitted.target.to_string_lossy().into_owned(),
-            fstype: admitted.request.fstype.clone(),
-            source: admitted.request.source.clone(),
-            state: VolumeState::Failed,
-            helper,
-            device: String::new(),
-            since: now,
-        };
-        locked(&self.volumes).remember(VolumeDetail { view, ended: Some(now), lines });
+        locked(&self.volumes).past.remember(view::failed(admitted, helper), lines);
     }
 
     fn watch(&self, id: u64, channel: Channel, fd: &impl AsFd) -> io::Result<()> {
@@ -231,6 +394,15 @@ impl Registry {
     }
 }
 
+impl Entry {
+    /// The last lines of its helper, and of those before.
+    fn words(&self) -> Vec<String> {
+        let mut lines = self.said.clone();
+        lines.extend(self.output.iter().flat_map(Output::lines));
+        lines.split_off(lines.len().saturating_sub(LINES))
+    }
+}
+
 /// The number that marks events of one of a volume's descriptors. Ids begin at 1: the mounter's own events are below 2.
 pub fn token(id: u64, channel: Channel) -> u64 {
     id << 1 | u64::from(channel == Channel::Output)
@@ -241,90 +413,15 @@ pub fn from_token(token: u64) -> (u64, Channel) {
     (token >> 1, if token & 1 == 1 { Channel::Output } else { Channel::Listener })
 }
 
-/// Sees what is left of a volume whose helper is gone: forgets it if its mount is gone too.
-///
-/// Runs on a thread of its own, as it visits the node: looking up a path there may take long.
-pub fn settle(mounter: &Mounter, id: u64) {
-    let Some((target, device)) = mounter.registry.place_of(id) else { return };
-    match mounter.node.visit(|| device_at(&target)) {
-        Ok(Ok(Some(there))) if there == device => mounter.registry.report_dead(id),
-        Ok(Ok(_)) => mounter.registry.forget(id, &mounter.state),
-        Ok(Err(error)) => warn!(target = %target.display(), "cannot look at the target: {error}"),
-        Err(error) => warn!("{}", crate::exit::chain(&error)),
-    }
+fn report_retired() {
+    info!("the helper that was replaced has ended: nothing was open any more");
 }
 
-impl Volumes {
-    fn remember(&mut self, detail: VolumeDetail) {
-        self.past.retain(|past| past.view.target != detail.view.target);
-        if self.past.len() == REMEMBERED {
-            self.past.pop_front();
-        }
-        self.past.push_back(detail);
-    }
-}
-
-impl Entry {
-    fn words(&self) -> Vec<String> {
-        self.output.as_ref().map_or_else(|| self.last_words.clone(), Output::lines)
-    }
-
-    fn state(&self, on_node: bool) -> VolumeState {
-        match (on_node, &self.listener) {
-            (true, Some(_)) => VolumeState::Mounted,
-            (true, None) => VolumeState::Dead,
-            (false, _) => VolumeState::Detached,
-        }
-    }
-
-    fn view(&self, state: VolumeState) -> VolumeView {
-        let volume = &self.volume;
-        VolumeView {
-            target: volume.target.to_string_lossy().into_owned(),
-            fstype: volume.fstype.clone(),
-            source: volume.source.clone(),
-            state,
-            helper: volume.helper.clone(),
-            device: volume.device.to_string(),
-            since: seconds(volume.since),
-        }
-    }
-
-    fn detail(&self, state: VolumeState, directory: &Path) -> VolumeDetail {
-        VolumeDetail { view: self.view(state), ended: None, lines: in_words_of_the_node(directory, &self.words()) }
-    }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// All volumes, as the node's mount table shows them just now (read once).
-pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
-    let on_node = on_node(mounter)?;
-    let volumes = locked(&mounter.registry.volumes);
-    let view = |entry: &Entry| entry.view(entry.state(on_node.contains(&entry.volume.key())));
-    Ok(volumes.by_id.values().map(view).collect())
-}
-
-/// The volume at `target`: the latest one that is there, or else the last one that was or should have been.
-pub fn look(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetail>> {
-    let on_node = on_node(mounter)?;
-    let volumes = locked(&mounter.registry.volumes);
-    let detail = |entry: &Entry| entry.detail(entry.state(on_node.contains(&entry.volume.key())), &mounter.state);
-    let there = volumes.by_id.values().rfind(|entry| entry.volume.target == target).map(detail);
-    Ok(there.or_else(|| volumes.past.iter().find(|past| Path::new(&past.view.target) == target).cloned()))
-}
-
-/// What is mounted where on the node.
-fn on_node(mounter: &Mounter) -> io::Result<HashSet<(PathBuf, Device)>> {
-    let table = mounts::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
-    Ok(table.into_iter().map(|mount| (mount.target, mount.device)).collect())
-}
-
-impl Volume {
-    fn key(&self) -> (PathBuf, Device) {
-        (self.target.clone(), self.device)
+/// How long to wait after so many failures: not at all after none.
+fn wait_after(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        more => FIRST_WAIT.saturating_mul(2u32.saturating_pow(more - 1)).min(LONGEST_WAIT),
     }
 }
 

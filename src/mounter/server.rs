@@ -5,18 +5,19 @@
 
 use super::caller::{Caller, CallerError};
 use super::registry::{self, Registry};
-use super::{Mounter, answer, mount};
+use super::{Mounter, answer, heal, mount, replace};
 use crate::config::Config;
 use crate::exit::{Exit, chain};
 use crate::helper::place;
 use crate::helper::reaper::Reaper;
+use crate::node::connections::Connections;
 use crate::node::mounts;
 use crate::node::namespace::{MountNamespace, NamespaceError};
 use crate::wire::{self, Call, Reply, WireError};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::fs::{Mode, flock};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -88,9 +89,14 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let listener = listen(&settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
+    let (connections, opened) = Connections::open();
+    if let Err(error) = opened {
+        warn!("the kernel does not show its FUSE connections, which makes seeing the end of a volume slower: {error}");
+    }
     let mounter = Arc::new(Mounter {
         config: settings.config,
         node,
+        connections,
         host_proc: settings.host_proc,
         state: settings.state,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?),
@@ -231,7 +237,9 @@ impl Loop {
         let mut buffer = Vec::with_capacity(64);
         while !stop || self.under_way.count.load(Ordering::Acquire) > 0 {
             buffer.clear();
-            match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), None) {
+            self.in_background(self.mounter.registry.take_due(), heal::heal);
+            let timeout = self.mounter.registry.next_retry().and_then(|wait| Timespec::try_from(wait).ok());
+            match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(step("wait for events")(errno)),
             }
@@ -245,7 +253,7 @@ impl Loop {
                             self.begin_to_stop();
                         }
                     }
-                    NODE_MOUNTS => self.settle_in_background(self.mounter.registry.without_helper()),
+                    NODE_MOUNTS => self.in_background(self.mounter.registry.without_helper(), heal::settle),
                     REQUEST_DONE => {
                         let _ = rustix::io::read(&self.under_way.done, &mut [0; 8]);
                     }
@@ -253,7 +261,7 @@ impl Loop {
                         let (id, channel) = registry::from_token(token);
                         let hung_up = { event.flags }.contains(epoll::EventFlags::HUP);
                         if self.mounter.registry.heed(id, channel, hung_up) {
-                            self.settle_in_background(vec![id]);
+                            self.in_background(vec![id], heal::settle);
                         }
                     }
                 }
@@ -279,13 +287,23 @@ impl Loop {
         let _ = rustix::io::write(&self.mounter.stopping, &1u64.to_ne_bytes());
     }
 
-    fn settle_in_background(&self, ids: Vec<u64>) {
-        if ids.is_empty() {
-            return;
+    /// A thread for each of these volumes: `work` may take long.
+    fn in_background(&self, ids: Vec<u64>, work: fn(&Mounter, u64)) {
+        for id in ids {
+            self.start("volume", move |mounter| work(mounter, id));
         }
+    }
+
+    /// Starts a thread that the mounter waits for before it stops.
+    fn start(&self, name: &str, work: impl FnOnce(&Mounter) + Send + 'static) {
+        self.under_way.count.fetch_add(1, Ordering::AcqRel);
+        let one_more = OneMore(Arc::clone(&self.under_way));
         let mounter = Arc::clone(&self.mounter);
-        let work = move || ids.into_iter().for_each(|id| registry::settle(&mounter, id));
-        if let Err(error) = thread::Builder::new().name("settle".into()).spawn(work) {
+        let work = move || {
+            let _one_more = one_more;
+            work(&mounter);
+        };
+        if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
             error!("cannot start a thread: {error}");
         }
     }
@@ -301,16 +319,7 @@ impl Loop {
                     return;
                 }
             };
-            self.under_way.count.fetch_add(1, Ordering::AcqRel);
-            let one_more = OneMore(Arc::clone(&self.under_way));
-            let mounter = Arc::clone(&self.mounter);
-            let work = move || {
-                let _one_more = one_more;
-                converse(&mounter, stream);
-            };
-            if let Err(error) = thread::Builder::new().name("request".into()).spawn(work) {
-                error!("cannot start a thread: {error}");
-            }
+            self.start("request", move |mounter| converse(mounter, stream));
         }
     }
 }
@@ -357,6 +366,10 @@ fn perform(mounter: &Mounter, call: Call, caller: &Caller) -> Reply {
                 warn!("not mounted: {message}");
             }
             reply
+        }
+        Call::Replace { target, only_if_dead } => {
+            let _span = info_span!("volume", target).entered();
+            answer::to_replace(replace::at(mounter, Path::new(&target), only_if_dead))
         }
         Call::Look { target } => match registry::look(mounter, Path::new(&target)) {
             Ok(Some(volume)) => Reply::Volume(Box::new(volume)),

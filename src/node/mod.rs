@@ -1,6 +1,8 @@
 //! What is outside the container: the node's mount namespace, its mount table, the places where volumes appear.
 
+pub mod connections;
 pub mod mounts;
 pub mod namespace;
+pub mod showings;
 pub mod target;
 pub mod tree;

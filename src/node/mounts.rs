@@ -22,6 +22,24 @@ impl fmt::Display for Device {
     }
 }
 
+/// What a mounted filesystem is called in every mount table that shows it.
+///
+/// The kernel gives device numbers of ended filesystems to new ones: the source makes sure that it is the same still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// Its device number.
+    pub device: Device,
+    /// Its source, as it was handed to mount(2).
+    pub source: OsString,
+}
+
+impl Name {
+    /// Whether `mount` shows it.
+    pub fn is_of(&self, mount: &Mount) -> bool {
+        self.device == mount.device && self.source == mount.source
+    }
+}
+
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
@@ -35,6 +53,12 @@ pub struct Mount {
     pub root: PathBuf,
     /// Where it is shown.
     pub target: PathBuf,
+    /// The options of this mount alone: `rw,nosuid,noatime`.
+    pub options: String,
+    /// The peer group it belongs to, if mounts on it are shared (mount_namespaces(7)).
+    pub shared: Option<u64>,
+    /// The peer group it receives mounts from.
+    pub master: Option<u64>,
     /// `fuse.glusterfs`, `tmpfs`.
     pub fstype: OsString,
     /// What is mounted, in the filesystem's own words.
@@ -54,12 +78,22 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let device = Device { major: major.parse().ok()?, minor: minor.parse().ok()? };
     let root = unescape(fields.next()?).into();
     let target = unescape(fields.next()?).into();
-    let _flags = fields.next()?;
-    // Any number of optional fields (`shared:2 master:1`) up to a lone hyphen.
-    fields.by_ref().find(|field| *field == b"-")?;
+    let options = String::from_utf8_lossy(fields.next()?).into_owned();
+    // Any number of optional fields up to a lone hyphen.
+    let (mut shared, mut master) = (None, None);
+    loop {
+        match fields.next()? {
+            b"-" => break,
+            field => {
+                let group = |name: &[u8]| field.strip_prefix(name).and_then(number);
+                shared = shared.or(group(b"shared:"));
+                master = master.or(group(b"master:"));
+            }
+        }
+    }
     let fstype = unescape(fields.next()?);
     let source = unescape(fields.next()?);
-    Some(Mount { id, parent, device, root, target, fstype, source })
+    Some(Mount { id, parent, device, root, target, options, shared, master, fstype, source })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -97,6 +131,7 @@ mod tests {
         let [mount] = parse(table).try_into().unwrap();
         assert_eq!((mount.id, mount.parent, mount.device.to_string().as_str()), (36, 35, "0:98"));
         assert_eq!(mount.root, PathBuf::from("/sub"));
+        assert_eq!((mount.options.as_str(), mount.shared, mount.master), ("rw,noatime", Some(7), Some(1)));
         assert_eq!(mount.target, PathBuf::from("/mnt/a b"));
         assert_eq!((mount.fstype.to_str(), mount.source.to_str()), (Some("fuse.sshfs"), Some("me@host:/x\\y")));
     }

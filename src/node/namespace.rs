@@ -4,6 +4,7 @@
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,12 @@ use std::thread;
 pub struct MountNamespace {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+impl fmt::Display for MountNamespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())
+    }
 }
 
 /// A namespace that cannot be opened or entered.
@@ -49,7 +56,11 @@ pub enum NamespaceError {
 impl MountNamespace {
     /// The namespace of the node's first process, as `host_proc` (a proc filesystem of the node's) shows it.
     pub fn of_node(host_proc: &Path) -> Result<Self, NamespaceError> {
-        let path = host_proc.join("1/ns/mnt");
+        Self::at(host_proc.join("1/ns/mnt"))
+    }
+
+    /// The namespace behind a link `…/ns/mnt`.
+    pub fn at(path: PathBuf) -> Result<Self, NamespaceError> {
         match File::open(&path) {
             Ok(file) => Ok(Self { fd: file.into(), path }),
             Err(source) => Err(NamespaceError::Open { path, source }),
@@ -59,14 +70,18 @@ impl MountNamespace {
     /// Runs `work` inside the namespace and comes back with its result.
     ///
     /// A thread of its own goes there and ends there, so that no code of ours can be left standing in the wrong
-    /// namespace. Descriptors opened inside stay valid outside: threads share their table.
+    /// namespace. Descriptors opened inside stay valid outside: threads share their table. Inside, the working directory
+    /// is our own /proc: `self/fd/N` is a path to descriptor N.
     pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
         let enter = |source| NamespaceError::Enter { path: self.path.clone(), source };
+        let proc = File::open("/proc").map_err(enter)?;
         thread::scope(|scope| {
             let visitor = thread::Builder::new().name("visit".into()).spawn_scoped(scope, || {
                 // setns(2) refuses a thread that shares its root and working directory with others.
                 unshare(CloneFlags::CLONE_FS)?;
                 move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                // Names for descriptors, also where no /proc is mounted, or another's.
+                rustix::process::fchdir(&proc)?;
                 Ok::<T, io::Error>(work())
             });
             match visitor.map_err(NamespaceError::Thread)?.join() {

@@ -5,7 +5,7 @@
 //!
 //! [`MountNamespace::visit`]: super::namespace::MountNamespace::visit
 
-use super::mounts::Device;
+use super::mounts::{Device, Mount};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, open, openat2, statx,
 };
@@ -42,6 +42,9 @@ pub enum TargetError {
     /// Anything else.
     #[error("cannot open the mount point")]
     Open(#[source] io::Error),
+    /// Looked for by its id, and gone or covered by another.
+    #[error("the mount is not to be seen there any more")]
+    Gone,
 }
 
 impl Target {
@@ -64,6 +67,17 @@ impl Target {
         })?;
         let mounted = mount_root(fd.as_fd()).map_err(TargetError::Open)?;
         Ok(Self { fd, mounted })
+    }
+
+    /// The root of a mount that the table has shown, if it is still there and on top.
+    pub fn of_mount(mount: &Mount) -> Result<Self, TargetError> {
+        let fd = open(&mount.target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| TargetError::Open(errno.into()))?;
+        let stat = cached_statx(fd.as_fd(), c"").map_err(TargetError::Open)?;
+        if stat.stx_mnt_id != mount.id {
+            return Err(TargetError::Gone);
+        }
+        Ok(Self { fd, mounted: Some(mount.device) })
     }
 }
 
@@ -105,7 +119,7 @@ pub fn character_device(fd: BorrowedFd<'_>) -> io::Result<Option<Device>> {
 fn cached_statx(fd: BorrowedFd<'_>, path: &CStr) -> io::Result<rustix::fs::Statx> {
     // DONT_SYNC: FUSE answers from what the kernel has and sends no request to the helper.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    Ok(statx(fd, path, flags, StatxFlags::TYPE | StatxFlags::INO)?)
+    Ok(statx(fd, path, flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)?)
 }
 
 /// Asks the filesystem at `path` for its root's attributes and waits for the answer, whatever it is. Errors that tell

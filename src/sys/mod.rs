@@ -4,4 +4,5 @@
 
 pub mod descriptor;
 pub mod fork;
+pub mod mount_attr;
 pub mod seccomp;

@@ -18,6 +18,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// The program under test.
 pub const HOSTMOUNT: &str = env!("CARGO_BIN_EXE_hostmount");
@@ -145,6 +146,17 @@ impl TestNode {
             }
             found
         })
+    }
+
+    /// Waits until so many processes have `word` in their command line. One that has ended is listed until it has been
+    /// collected, a moment later.
+    #[track_caller]
+    pub fn wait_for_processes(&self, word: &str, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.processes().values().filter(|line| line.contains(word)).count() != count {
+            assert!(Instant::now() < deadline, "not {count} of {word}: {:?}", self.processes());
+            std::thread::yield_now();
+        }
     }
 
     /// The open descriptors of a process of the machine, by its PID in there: number and what it leads to.

@@ -24,7 +24,7 @@ const DIRECTORY: &str = "/run/hostmount";
 pub const SOCKET: &str = "/run/hostmount/hostmount.sock";
 
 /// Longer than anything in a test takes: only a failing test waits for it.
-const FAR_TOO_LONG: Duration = Duration::from_secs(60);
+const FAR_TOO_LONG: Duration = Duration::from_secs(30);
 /// Longer than any start takes: only a mounter that neither answers nor ends makes a test wait for it.
 const TOO_LONG: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
@@ -77,7 +77,10 @@ impl Mounter {
         let text = self.said.text.lock().unwrap();
         let unsaid = |text: &mut String| text.matches(words).count() < times;
         let waited = self.said.more.wait_timeout_while(text, FAR_TOO_LONG, unsaid).unwrap();
-        assert!(!waited.1.timed_out(), "the mounter has not said {words:?} {times} times");
+        let in_time = !waited.1.timed_out();
+        // Before a panic: what it said is shown then.
+        drop(waited);
+        assert!(in_time, "the mounter has not said {words:?} {times} times");
     }
 
     /// Its PID as the machine sees it.

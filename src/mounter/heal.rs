@@ -1,0 +1,52 @@
+//! What becomes of a volume whose helper has ended: forgotten, if it shows nowhere any more; healed, if it does.
+//!
+//! Runs in the mounter, each on a thread of its own: it goes through the node's processes, and starts helpers.
+
+use super::Mounter;
+use super::replace::{ReplaceError, Replaced, replace};
+use crate::exit::chain;
+use crate::node::tree::Tree;
+use tracing::{error, info, info_span, warn};
+
+/// Sees what is left of a volume whose helper is gone.
+pub fn settle(mounter: &Mounter, id: u64) {
+    let Some(volume) = mounter.registry.volume(id) else { return };
+    let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
+    if mounter.connections.is_gone(volume.name.device) {
+        return mounter.registry.forget(id);
+    }
+    match mounter.registry.showings(id, &volume.name, &mounter.host_proc) {
+        Ok(showings) => match showings.iter().find_map(|showing| showing.hold().ok()) {
+            Some(hold) => bury(mounter, id, hold),
+            None if showings.is_empty() => mounter.registry.forget(id),
+            None => warn!("the volume's helper has ended, and its mounts are covered by others"),
+        },
+        Err(error) => warn!("cannot look for the places where the volume shows: {error}"),
+    }
+}
+
+/// It is dead, and still shown.
+fn bury(mounter: &Mounter, id: u64, hold: Tree) {
+    // Only the first time: changes of the mount table bring us here again.
+    let Some((wait, true)) = mounter.registry.bury(id, hold) else { return };
+    error!("the helper has ended, its mount has not: every access answers \"Transport endpoint is not connected\"");
+    if !mounter.config.heal {
+        warn!("healing is off: unmount the volume and mount it again, or use `hostmount heal`");
+    } else if wait.is_zero() {
+        heal(mounter, id);
+    } else {
+        warn!("it has not served for long; next try in {} s", mounter.registry.retry_later(id).as_secs_f32());
+    }
+}
+
+/// Heals a dead volume, or sees to it that it is tried again.
+pub fn heal(mounter: &Mounter, id: u64) {
+    match replace(mounter, id) {
+        Ok(Replaced::Shown { places, .. }) => info!(places, "healed"),
+        Ok(Replaced::Gone) | Err(ReplaceError::NoVolume) => {}
+        Err(error) => {
+            let wait = mounter.registry.retry_later(id);
+            error!("cannot heal the volume: {}; next try in {} s", chain(&error), wait.as_secs_f32());
+        }
+    }
+}

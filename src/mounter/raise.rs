@@ -1,0 +1,155 @@
+//! The movement that mounting, healing and swapping share: launch a helper, and wait until its filesystem answers.
+//!
+//! Runs in the mounter, on a thread of its own, which [`Place::prepare`] moves into a mount namespace that it shares
+//! with the helper alone, for the rest of its life.
+
+use super::Mounter;
+use super::ready::{NotReady, Watched, until_ready};
+use super::registry::TargetBusy;
+use crate::engine::broker::{Broker, Grant, Progress};
+use crate::engine::seccomp::listener::Listener;
+use crate::helper::arguments::arguments;
+use crate::helper::find::{self, NoHelper};
+use crate::helper::launch::{Helper, LaunchError, launch};
+use crate::helper::output::Output;
+use crate::helper::place::{Place, PlaceError, in_words_of_the_node};
+use crate::node::mounts::Name;
+use crate::node::namespace::NamespaceError;
+use crate::node::target::TargetError;
+use crate::policy::{Admitted, Refusal};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use tracing::warn;
+
+/// Why a volume is not on the node. Nothing is left of it then.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The request's words.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No program for the type.
+    #[error(transparent)]
+    NoHelper(#[from] NoHelper),
+    /// The node's namespace.
+    #[error(transparent)]
+    Node(#[from] NamespaceError),
+    /// The place on the node.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// As mount(8) says it.
+    #[error("{source_name} already mounted on {target}")]
+    AlreadyMounted {
+        /// What is mounted.
+        source_name: String,
+        /// Where.
+        target: String,
+    },
+    /// Another request for this target is not through yet.
+    #[error(transparent)]
+    Busy(#[from] TargetBusy),
+    /// The helper's namespace.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The helper does not run.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The helper ran, and no filesystem came of it.
+    #[error("{helper} could not mount {source_name}")]
+    Helper {
+        /// The program.
+        helper: String,
+        /// What it should have mounted.
+        source_name: String,
+        /// What happened.
+        #[source]
+        reason: NotReady,
+        /// What it said.
+        output: Vec<String>,
+        /// What was refused to it.
+        objections: Vec<String>,
+    },
+    /// The filesystem stood, and the kernel did not attach it.
+    #[error("cannot attach the filesystem at the target")]
+    Graft(#[source] io::Error),
+}
+
+/// A filesystem that answers, seen by its helper and by the calling thread only. It must [stand](Self::stand) or
+/// [fall](Self::fall).
+#[derive(Debug)]
+pub struct Raised {
+    /// What every mount table calls it.
+    pub name: Name,
+    /// The helper's program.
+    pub program: String,
+    helper: Helper,
+    broker: Broker,
+}
+
+/// What is left of a helper when its volume stands.
+#[derive(Debug)]
+pub struct Standing {
+    /// Hears of its calls, and of its end.
+    pub listener: Listener,
+    /// Its further words.
+    pub output: Output,
+    /// What it said so far, in words of the node.
+    pub words: Vec<String>,
+}
+
+/// Launches the helper for a request and waits until its filesystem answers. `caller` may go away meanwhile, which ends
+/// it. On an error nothing is left of it.
+pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'_>>) -> Result<Raised, MountError> {
+    let settings = mounter.config.filesystem(&admitted.request);
+    let program = find::helper(&admitted.request.fstype, settings.command.as_ref())?;
+    // From here on this thread is in the helper's mount namespace.
+    let place = Place::prepare(&mounter.state, &admitted.target, &settings.writable)?;
+    let arguments = arguments(&program.style, &program.name(), &admitted.request, place.path());
+    let mut helper = launch(&mounter.reaper, &program, &arguments, &settings)?;
+    let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
+    let mut broker = Broker::new(grant);
+    let allowed = mounter.config.ready_timeout(&settings);
+    let watched = Watched { mounter, caller, allowed };
+    let ready = until_ready(&mut helper, &mut broker, admitted.family, watched);
+    let reason = match (ready, broker.progress()) {
+        (Ok(()), Progress::Mounted(device)) => {
+            return Ok(Raised { name: broker.name(device), program: program.name(), helper, broker });
+        }
+        (Ok(()), _) => NotReady::Withdrawn,
+        (Err(reason), _) => reason,
+    };
+    let objections = broker.objections().to_vec();
+    let lines = end(helper, broker).lines();
+    let output = in_words_of_the_node(&mounter.state, &lines);
+    mounter.registry.remember_failed(admitted, program.name(), lines);
+    let source_name = admitted.request.source.clone();
+    Err(MountError::Helper { helper: program.name(), source_name, reason, output, objections })
+}
+
+impl Raised {
+    /// Where the calling thread sees the filesystem.
+    pub fn path(&self) -> &Path {
+        self.broker.place().path()
+    }
+
+    /// The filesystem shows elsewhere now: lets go of the helper's own copy, so that its end there is its end.
+    pub fn stand(mut self, state: &Path) -> Standing {
+        if let Err(error) = self.broker.let_go() {
+            warn!("cannot let go of the helper's own copy; `umount` on the node will not end the helper: {error}");
+        }
+        let words = in_words_of_the_node(state, &self.helper.output.lines());
+        let (listener, output) = self.helper.release();
+        Standing { listener, output, words }
+    }
+
+    /// Ends it, and everything the helper started.
+    pub fn fall(self) {
+        end(self.helper, self.broker);
+    }
+}
+
+fn end(helper: Helper, broker: Broker) -> Output {
+    // The filesystem first: a helper that waits for its own filesystem could not end before it.
+    drop(broker);
+    helper.end()
+}

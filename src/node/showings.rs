@@ -1,0 +1,127 @@
+//! Where a filesystem shows: in the node's mount table and in those of its pods; and putting another in its place.
+//!
+//! Runs in the mounter. A look goes through the node's processes once; putting in place is done on a visit to each
+//! mount namespace.
+
+use super::mounts::{self, Mount, Name};
+use super::namespace::{MountNamespace, NamespaceError};
+use super::target::{Target, TargetError};
+use super::tree::Tree;
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// One mount of a filesystem, somewhere on the node.
+#[derive(Debug)]
+pub struct Showing {
+    /// The mount namespace it is in; many showings may share one.
+    namespace: std::sync::Arc<MountNamespace>,
+    /// The mount itself.
+    pub mount: Mount,
+    /// What is mounted on it: `target`s below its own.
+    children: Vec<PathBuf>,
+}
+
+/// A place where the new filesystem could not be shown.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot show it at {path} of {namespace}", path = path.display())]
+pub struct ShowError {
+    path: PathBuf,
+    namespace: String,
+    #[source]
+    source: ShowProblem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ShowProblem {
+    #[error("the new filesystem has no such directory")]
+    NoDirectory(#[source] io::Error),
+    #[error("cannot give it the old mount's options")]
+    Options(#[source] io::Error),
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error("the kernel did not let it take the old mount's place")]
+    Replace(#[source] io::Error),
+    #[error("what was mounted on it, at {path}, is lost", path = path.display())]
+    Child {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// All showings of a filesystem: those in the node's own namespace first, as pods may get theirs from there.
+///
+/// One process of each mount namespace is asked. One that ends meanwhile takes nothing with it that matters: its
+/// namespace lives on only if another process of it is found.
+pub fn of(name: &Name, host_proc: &Path) -> io::Result<Vec<Showing>> {
+    let mut seen = HashSet::new();
+    let mut found = Vec::new();
+    let first = host_proc.join("1");
+    let others = fs::read_dir(host_proc)?
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit())));
+    for process in std::iter::once(first).chain(others.map(|entry| entry.path())) {
+        let link = process.join("ns/mnt");
+        let Ok(identity) = fs::metadata(&link).map(|file| (file.dev(), file.ino())) else { continue };
+        if seen.contains(&identity) {
+            continue;
+        }
+        let Ok(namespace) = MountNamespace::at(link) else { continue };
+        let Ok(table) = fs::read(process.join("mountinfo")) else { continue };
+        seen.insert(identity);
+        let namespace = std::sync::Arc::new(namespace);
+        let table = mounts::parse(&table);
+        for mount in table.iter().filter(|mount| name.is_of(mount)) {
+            let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
+            found.push(Showing {
+                namespace: std::sync::Arc::clone(&namespace),
+                mount: mount.clone(),
+                children: children.map(|child| child.target.clone()).collect(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+impl Showing {
+    /// A copy of it that holds the filesystem, and with it the filesystem's device number, without being in anybody's way.
+    pub fn hold(&self) -> io::Result<Tree> {
+        let copy = || {
+            Target::of_mount(&self.mount)?;
+            Tree::copy_of(&self.mount.target).map_err(TargetError::Open)
+        };
+        self.namespace.visit(copy).map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this
+    /// showing: the same directory of it, with the same options.
+    pub fn replace_by(&self, new: &Path) -> Result<(), ShowError> {
+        self.try_replace(new).map_err(|source| ShowError {
+            path: self.mount.target.clone(),
+            namespace: self.namespace.to_string(),
+            source,
+        })
+    }
+
+    fn try_replace(&self, new: &Path) -> Result<(), ShowProblem> {
+        let directory = new.join(self.mount.root.strip_prefix("/").unwrap_or(&self.mount.root));
+        let tree = Tree::copy_of(&directory).map_err(ShowProblem::NoDirectory)?;
+        tree.resemble(&self.mount).map_err(ShowProblem::Options)?;
+        let path = &self.mount.target;
+        self.namespace.visit(|| {
+            let old = Target::of_mount(&self.mount)?;
+            let kept: Vec<_> = self.children.iter().map(|child| (child, Tree::whole_copy_of(child))).collect();
+            tree.replace(old, path).map_err(ShowProblem::Replace)?;
+            for (child, copy) in kept {
+                let lost = |source| ShowProblem::Child { path: child.clone(), source };
+                copy.and_then(|copy| copy.graft_at(child)).map_err(lost)?;
+            }
+            Ok(())
+        })?
+    }
+}
