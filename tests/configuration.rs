@@ -34,6 +34,10 @@ fn a_program_that_stays_in_the_foreground() {
     assert_eq!(test.node.sh_ok("cat /mnt/v/file"), "hello\n");
     assert!(test.processes().values().any(|line| line.starts_with("/usr/bin/bindfs -f")), "{:?}", test.processes());
     test.umount(&["/mnt/v"]).ok("umount");
+    // The node is told of the type, so that its plain name is served, too.
+    let install = ["install", "--to", "/tmp/bin", "--config", "/tmp/config.toml"];
+    test.container.run("/usr/local/bin/hostmount", &install).ok("install");
+    assert!(test.container.sh_ok("cat /tmp/bin/served-types").lines().any(|line| line == "mine"));
     // One that ends instead is told apart from one that is ready.
     let done = test.mount(&["-t", "fuse.mine", "/srv/nothing", "/mnt/v"]);
     assert_eq!(done.code, Some(32), "{}", done.stderr);

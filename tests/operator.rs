@@ -107,6 +107,14 @@ fn a_volumes_words_outlive_it() {
     assert_eq!(test.mount(&["-t", "fuse.talk", "bad", "/mnt/w"]).code, Some(32));
     assert!(look(&["status", "/mnt/w"]).stdout.contains("State       failed\n"));
     assert_eq!(look(&["logs", "/mnt/w"]).ok("logs"), "started for /mnt/w\ntold bad\n");
+    // What the dead helper of a healed volume said is not lost.
+    test.mount(&["-t", "fuse.talk", "mortal", "/mnt/v"]).ok("mount");
+    let processes = test.processes();
+    let (helper, _) = processes.iter().find(|(_, line)| line.contains("mount.memfs mortal")).unwrap();
+    test.node.sh_ok(&format!("kill -9 {helper}"));
+    mounter.wait_until_said("\"healed\"", 1);
+    let words = "started for /mnt/v\ntold mortal\n";
+    assert_eq!(look(&["logs", "/mnt/v"]).ok("logs"), format!("{words}{words}"));
     // The last word at a target counts.
     test.mount(&["-t", "fuse.talk", "better", "/mnt/w"]).ok("mount");
     assert_eq!(look(&["logs", "/mnt/w"]).ok("logs"), "started for /mnt/w\ntold better\n");

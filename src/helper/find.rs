@@ -14,7 +14,7 @@ const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/
 pub struct Program {
     /// Its file in the container.
     pub path: PathBuf,
-    /// The name it is called by (argv[0]), where that is not the file's and makes a difference.
+    /// The name it is called by (`argv[0]`), where that is not the file's and makes a difference.
     pub called: Option<&'static str>,
     /// How it wants to be called.
     pub style: Style,

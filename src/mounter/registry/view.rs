@@ -98,3 +98,26 @@ fn on_node(mounter: &Mounter) -> io::Result<HashSet<(PathBuf, Device)>> {
     let table = mounts::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
     Ok(table.into_iter().map(|mount| (mount.target, mount.device)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_for_each_target_and_not_too_many() {
+        let mut past = Past::default();
+        let mut end = |target: String, word: &str| {
+            let (fstype, source, helper, device) = ("x".into(), "s".into(), "h".into(), String::new());
+            let view = VolumeView { target, fstype, source, state: VolumeState::Ended, helper, device, since: 0 };
+            past.remember(view, vec![word.to_owned()]);
+        };
+        (0..REMEMBERED).for_each(|number| end(format!("/mnt/{number}"), "first"));
+        end("/mnt/0".into(), "second");
+        end("/mnt/new".into(), "first");
+        let found = |target: &str| past.0.iter().find(|past| past.view.target == target).map(|past| &past.lines[0]);
+        assert_eq!(past.0.len(), REMEMBERED);
+        assert_eq!(found("/mnt/0").unwrap(), "second");
+        assert_eq!(found("/mnt/1"), None, "the oldest goes first");
+        assert!(found("/mnt/new").is_some());
+    }
+}
