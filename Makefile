@@ -26,6 +26,7 @@ check:
 
 packages:
 	$(AS_ROOT) tests/install-packages
+	tests/fetch-servers
 
 clean:
 	$(CARGO) clean

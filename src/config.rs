@@ -2,8 +2,31 @@
 //!
 //! Parsing is pure; [`Config::load`] alone reads a file. A key that is not known is an error: a misspelt setting
 //! must not be silently without effect.
+//!
+//! ```toml
+//! kubelet_dir = "/var/lib/kubelet"
+//! ready_timeout_seconds = 120
+//!
+//! # Every key is optional; `s3fs` stands for `fuse.s3fs` too.
+//! [filesystem.s3fs]
+//! default_options = "use_path_request_style"
+//! forced_options = "url=https://s3.example.org"
+//!
+//! [filesystem.mine]
+//! command = ["/opt/mine/bin/mine", "--at", "{target}", "{source}", "-o", "{options}"]
+//! foreground = true
+//! environment = { MINE_CACHE = "/var/cache/mine" }
+//! writable = ["/var/cache/mine"]
+//! capabilities = ["CAP_DAC_READ_SEARCH"]
+//! ready_timeout_seconds = 30
+//! ```
 
+pub mod filesystem;
+
+use crate::request::Request;
+use filesystem::Filesystem;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,11 +43,18 @@ pub struct Config {
     pub ready_timeout_seconds: u64,
     /// Whether a volume whose helper died gets a fresh one.
     pub heal: bool,
+    /// Settings for some types, by their names without `fuse.`.
+    filesystem: BTreeMap<String, Filesystem>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { kubelet_dir: "/var/lib/kubelet".into(), ready_timeout_seconds: 120, heal: true }
+        Self {
+            kubelet_dir: "/var/lib/kubelet".into(),
+            ready_timeout_seconds: 120,
+            heal: true,
+            filesystem: BTreeMap::new(),
+        }
     }
 }
 
@@ -53,7 +83,7 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
         /// What is wrong with its value.
-        problem: &'static str,
+        problem: String,
     },
 }
 
@@ -72,17 +102,42 @@ impl Config {
         let config: Self =
             toml::from_str(text).map_err(|source| ConfigError::Parse { path: file.to_owned(), source })?;
         if !config.kubelet_dir.is_absolute() {
-            return Err(ConfigError::Value { key: "kubelet_dir", problem: "must be an absolute path" });
+            return Err(ConfigError::Value { key: "kubelet_dir", problem: "must be an absolute path".into() });
         }
         if config.ready_timeout_seconds == 0 {
-            return Err(ConfigError::Value { key: "ready_timeout_seconds", problem: "must be at least 1" });
+            return Err(ConfigError::Value { key: "ready_timeout_seconds", problem: "must be at least 1".into() });
         }
+        if let Some(name) = config.filesystem.keys().find(|name| name.starts_with("fuse.")) {
+            let problem = format!("cannot hold '{name}': a type is named without 'fuse.', which changes nothing");
+            return Err(ConfigError::Value { key: "filesystem", problem });
+        }
+        config.filesystem.values().try_for_each(Filesystem::check)?;
         Ok(config)
     }
 
+    /// The settings for the type of a request. `fuse.s3fs` is `s3fs`, and so is `fuse` with a source `s3fs#…`.
+    pub fn filesystem(&self, request: &Request) -> Filesystem {
+        let name = match request.fstype.strip_prefix("fuse.").unwrap_or(&request.fstype) {
+            "fuse" | "fuse3" => request.source.split('#').next().unwrap_or_default(),
+            name => name,
+        };
+        self.filesystem.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The types that have a command of their own.
+    pub fn types_with_command(&self) -> impl Iterator<Item = &str> {
+        let with_command = self.filesystem.iter().filter(|(_, settings)| settings.command.is_some());
+        with_command.map(|(name, _)| name.as_str())
+    }
+
+    /// The command that is configured for a type, by its name without `fuse.`.
+    pub fn command(&self, name: &str) -> Option<&filesystem::Command> {
+        self.filesystem.get(name)?.command.as_ref()
+    }
+
     /// How long a helper may take until its filesystem answers.
-    pub fn ready_timeout(&self) -> Duration {
-        Duration::from_secs(self.ready_timeout_seconds)
+    pub fn ready_timeout(&self, settings: &Filesystem) -> Duration {
+        Duration::from_secs(settings.ready_timeout_seconds.unwrap_or(self.ready_timeout_seconds))
     }
 }
 
@@ -97,7 +152,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_defaults() {
         assert_eq!(parse("").unwrap(), Config::default());
-        assert_eq!(Config::default().ready_timeout(), Duration::from_secs(120));
+        assert_eq!(Config::default().ready_timeout(&Filesystem::default()), Duration::from_secs(120));
     }
 
     #[test]
@@ -106,5 +161,42 @@ mod tests {
         assert!(parse("ready_timeout_seconds = 0").is_err());
         assert!(parse("kubelet_dir = 'var/lib'").is_err());
         assert!(Config::load(Some(Path::new("/nonexistent/config.toml"))).is_err());
+        for wrong in [
+            "mode = 3",
+            "capabilities = ['CAP_SYS_ADMIN']",
+            "capabilities = ['CAP_FLY']",
+            "environment = { 'A=B' = 'c' }",
+            "writable = ['tmp']",
+            "writable = ['/']",
+            "ready_timeout_seconds = 0",
+            "default_options = 'context=\"a'",
+            "command = ['p']",
+        ] {
+            assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
+        }
+        assert!(parse("[filesystem.'fuse.x']").is_err());
+    }
+
+    #[test]
+    fn a_type_has_one_set_of_settings_however_it_is_spelt() {
+        let config = parse("[filesystem.x]\nforeground = true\nready_timeout_seconds = 7").unwrap();
+        let foreground = |fstype: &str, source: &str| {
+            let (fstype, source, target) = (fstype.into(), source.into(), "/t".into());
+            let request = Request { fstype, source, target, options: Default::default(), switches: Default::default() };
+            let settings = config.filesystem(&request);
+            assert_eq!(config.ready_timeout(&settings).as_secs(), if settings.foreground { 7 } else { 120 });
+            settings.foreground
+        };
+        assert!(foreground("x", "") && foreground("fuse.x", "y") && foreground("fuse", "x#y"));
+        assert!(!foreground("y", "x#") && !foreground("fuse", "y#x"));
+    }
+
+    #[test]
+    fn the_example_above_is_valid() {
+        let (_, text) = include_str!("config.rs").split_once("```toml\n").unwrap();
+        let (text, _) = text.split_once("//! ```").unwrap();
+        let text: String = text.lines().map(|line| line.trim_start_matches("//!").to_owned() + "\n").collect();
+        let config = parse(&text).unwrap();
+        assert_eq!(config.types_with_command().collect::<Vec<_>>(), ["mine"]);
     }
 }

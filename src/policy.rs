@@ -115,10 +115,14 @@ fn admitted_target(target: &str) -> Result<PathBuf, Refusal> {
 /// The last of two that contradict each other counts, as in mount(8).
 fn granted_flags(options: &MountOptions) -> Result<MountFlags, Refusal> {
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
-    for option in options.iter().filter(|option| option.value.is_none()) {
+    for option in options.iter() {
         let (flag, set) = match option.name.as_str() {
+            // mount(8) knows `ro=recursive` and the like: no less read-only.
             "ro" => (MountFlags::RDONLY, true),
             "rw" => (MountFlags::RDONLY, false),
+            _ if option.value.is_some() => continue,
+            // So that whom an administrator lets mount cannot run programs of their own from it.
+            "user" | "users" => (MountFlags::NOEXEC, true),
             "noexec" => (MountFlags::NOEXEC, true),
             "exec" => (MountFlags::NOEXEC, false),
             "sync" => (MountFlags::SYNCHRONOUS, true),

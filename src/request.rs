@@ -98,6 +98,11 @@ impl MountOptions {
         self.0.extend(more.0);
     }
 
+    /// Adds an option at the end.
+    pub fn push(&mut self, option: MountOption) {
+        self.0.push(option);
+    }
+
     /// Adds one option without a value at the end.
     pub fn push_flag(&mut self, name: &str) {
         self.0.push(MountOption { name: name.to_owned(), value: None });

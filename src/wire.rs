@@ -37,6 +37,11 @@ pub enum Call {
     },
     /// Which volumes are there?
     List,
+    /// What is there to know about the volume at this target?
+    Look {
+        /// Its target.
+        target: String,
+    },
 }
 
 /// What the mounter answers.
@@ -57,6 +62,8 @@ pub enum Reply {
     },
     /// Every volume.
     Volumes(Vec<VolumeView>),
+    /// One volume, in detail.
+    Volume(Box<VolumeDetail>),
     /// It was not done, and nothing is left of it.
     Failed {
         /// How the caller's program shall end.
@@ -82,9 +89,10 @@ pub struct VolumeView {
     pub state: VolumeState,
     /// The helper's program.
     pub helper: String,
-    /// The device number in the mount table, `major:minor`; a FUSE connection's number is its minor.
+    /// The device number in the mount table, `major:minor`; a FUSE connection's number is its minor. Empty if there was
+    /// never a mount.
     pub device: String,
-    /// When it was mounted, in seconds since 1970.
+    /// When it was mounted (or was to be), in seconds since 1970.
     pub since: u64,
 }
 
@@ -98,6 +106,35 @@ pub enum VolumeState {
     Detached,
     /// Its helper is gone, its mount is not: every access answers "Transport endpoint is not connected".
     Dead,
+    /// It was unmounted, and its helper has ended.
+    Ended,
+    /// It was never mounted: its helper could not.
+    Failed,
+}
+
+impl VolumeState {
+    /// The state in a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Mounted => "mounted",
+            Self::Detached => "detached",
+            Self::Dead => "dead",
+            Self::Ended => "ended",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// All there is to know about a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub view: VolumeView,
+    /// When it ended, in seconds since 1970, if it has.
+    pub ended: Option<u64>,
+    /// The last lines that its helper wrote.
+    pub lines: Vec<String>,
 }
 
 /// Why a message could not be read or written.

@@ -1,6 +1,6 @@
 //! The command line of `hostmount` itself.
 
-use super::{flexvolume, install, list, mount8, replace, serve, umount8};
+use super::{doctor, flexvolume, install, list, look, mount8, replace, serve, umount8};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,6 +45,21 @@ enum Command {
     Heal(replace::Arguments),
     /// Put a fresh helper in the place of a running one; files that are open stay with the old one until closed
     Swap(replace::Arguments),
+    /// Show one volume in detail, also after it ended
+    Status {
+        /// Where it is or was mounted
+        target: String,
+        /// How to show it
+        #[arg(long, value_enum, default_value = "table")]
+        output: list::Output,
+    },
+    /// Show the last lines that the helper of a volume wrote, also after it ended or failed
+    Logs {
+        /// Where it is, was or should have been mounted
+        target: String,
+    },
+    /// Try what this container and this node can do (in the container)
+    Doctor(doctor::Arguments),
     /// Put the static binary and its names into a directory of the node's
     Install(install::Arguments),
     /// Show the whole path on a throw-away node; needs root and /dev/fuse, nothing else
@@ -61,6 +76,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::List { output } => list::main(output),
         Command::Heal(arguments) => replace::main(&arguments, replace::Which::Dead),
         Command::Swap(arguments) => replace::main(&arguments, replace::Which::Any),
+        Command::Status { target, output } => look::status(target, output),
+        Command::Logs { target } => look::logs(target),
+        Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Install(arguments) => install::main(&arguments),
         Command::Demo => crate::demo::main(),
     }

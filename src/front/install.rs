@@ -4,8 +4,10 @@
 //! runs half of one.
 
 use super::served;
+use crate::config::Config;
 use crate::exit::{Exit, chain};
 use crate::helper::find;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -21,6 +23,9 @@ pub struct Arguments {
     /// Kubelet's FlexVolume plugin directory on the node, for the driver hostmount~fuse
     #[arg(long)]
     flexvolume: Option<PathBuf>,
+    /// Configuration file: types with a command of their own are served too [default: as for `serve`]
+    #[arg(long)]
+    config: Option<PathBuf>,
 }
 
 /// The names beside `hostmount` that it answers to.
@@ -37,7 +42,15 @@ struct InstallError {
 
 /// Runs `hostmount install`.
 pub fn main(arguments: &Arguments) -> ExitCode {
-    match install(&arguments.to).and_then(|()| arguments.flexvolume.as_deref().map_or(Ok(()), install_driver)) {
+    let types = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => find::types().into_iter().chain(config.types_with_command().map(str::to_owned)).collect(),
+        Err(error) => {
+            eprintln!("hostmount: {}.", chain(&error));
+            return Exit::Usage.into();
+        }
+    };
+    let installed = install(&arguments.to, types);
+    match installed.and_then(|()| arguments.flexvolume.as_deref().map_or(Ok(()), install_driver)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hostmount: {}.", chain(&error));
@@ -46,13 +59,13 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn install(directory: &Path) -> Result<(), InstallError> {
+fn install(directory: &Path, types: BTreeSet<String>) -> Result<(), InstallError> {
     let failed = |step, path: &Path| {
         let path = path.to_owned();
         move |source| InstallError { step, path, source }
     };
     fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    served::write_list(directory, &find::types()).map_err(failed("write the list of types in", directory))?;
+    served::write_list(directory, types).map_err(failed("write the list of types in", directory))?;
     put(directory, "hostmount", copy_this_program).map_err(failed("install the binary in", directory))?;
     for name in NAMES {
         put(directory, name, |unfinished| symlink("hostmount", unfinished))

@@ -2,7 +2,7 @@
 
 use super::call::ask;
 use crate::exit::Exit;
-use crate::wire::{Call, Reply, VolumeState, VolumeView};
+use crate::wire::{Call, Reply, VolumeView};
 use clap::ValueEnum;
 use std::process::ExitCode;
 
@@ -26,14 +26,12 @@ pub fn main(output: Output) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Reply::Failed { exit, message, .. }) => fail(exit, &message),
-        Ok(Reply::Mounted { .. } | Reply::Replaced { .. }) => {
-            fail(Exit::Internal, "the mounter answered another question")
-        }
+        Ok(_) => fail(Exit::Internal, "the mounter answered another question"),
         Err(error) => fail(error.exit(), &error.message()),
     }
 }
 
-fn fail(exit: Exit, message: &str) -> ExitCode {
+pub(super) fn fail(exit: Exit, message: &str) -> ExitCode {
     eprintln!("hostmount: {message}.");
     exit.into()
 }
@@ -41,11 +39,7 @@ fn fail(exit: Exit, message: &str) -> ExitCode {
 fn table(volumes: &[VolumeView]) -> String {
     let mut rows = vec![["TARGET", "TYPE", "SOURCE", "STATE", "HELPER", "DEVICE"].map(str::to_owned)];
     rows.extend(volumes.iter().map(|volume| {
-        let state = match volume.state {
-            VolumeState::Mounted => "mounted",
-            VolumeState::Detached => "detached",
-            VolumeState::Dead => "dead",
-        };
+        let state = volume.state.word();
         [&volume.target, &volume.fstype, &volume.source, state, &volume.helper, &volume.device].map(str::to_owned)
     }));
     let mut widths = [0; 6];
@@ -64,6 +58,7 @@ fn table(volumes: &[VolumeView]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::VolumeState;
 
     #[test]
     fn columns_line_up() {

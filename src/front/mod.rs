@@ -4,9 +4,11 @@
 
 pub mod call;
 pub mod cli;
+pub mod doctor;
 pub mod flexvolume;
 pub mod install;
 pub mod list;
+pub mod look;
 pub mod mount8;
 pub mod node_program;
 pub mod replace;

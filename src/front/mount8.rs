@@ -9,7 +9,7 @@ use super::served::is_served;
 use crate::exit::Exit;
 use crate::request::{MountOptions, OptionsError, Request, Switches};
 use crate::wire::{Call, Reply};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -38,7 +38,7 @@ struct Arguments {
 
 /// What a command line asks for.
 #[derive(Debug)]
-enum Wish {
+pub enum Wish {
     /// A mount for the mounter.
     Ours(Request),
     /// Not ours.
@@ -64,13 +64,21 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn wish(arguments: &[OsString]) -> Wish {
-    let Ok(given) = Arguments::try_parse_from(arguments) else { return Wish::NodesOwn };
+/// Reads a command line (without the program's name).
+pub fn wish(arguments: &[OsString]) -> Wish {
+    let Ok(matches) = Arguments::command().try_get_matches_from(arguments) else { return Wish::NodesOwn };
+    let Ok(given) = Arguments::from_arg_matches(&matches) else { return Wish::NodesOwn };
     let Some(fstype) = given.fstype.filter(|fstype| is_served(fstype)) else { return Wish::NodesOwn };
     // Only with both is it a mount whose meaning does not depend on the node's fstab.
     let Ok([source, target]) = <[String; 2]>::try_from(given.places) else { return Wish::NodesOwn };
+    // `-r` and `-w` are options, too, and of those that contradict each other the last one counts.
+    let mut texts: Vec<(usize, &str)> = Vec::new();
+    texts.extend(matches.indices_of("options").into_iter().flatten().zip(given.options.iter().map(String::as_str)));
+    texts.extend(matches.index_of("read_only").filter(|_| given.read_only).map(|at| (at, "ro")));
+    texts.extend(matches.index_of("read_write").filter(|_| given.read_write).map(|at| (at, "rw")));
+    texts.sort_unstable();
     let mut options = MountOptions::default();
-    for text in &given.options {
+    for (_, text) in texts {
         match MountOptions::parse(text) {
             Ok(more) => options.append(more),
             Err(error) => return Wish::Bad(target, error),
@@ -78,12 +86,6 @@ fn wish(arguments: &[OsString]) -> Wish {
     }
     if options.iter().any(|option| acts_on_existing_mounts(&option.name)) {
         return Wish::NodesOwn;
-    }
-    if given.read_only {
-        options.push_flag("ro");
-    }
-    if given.read_write {
-        options.push_flag("rw");
     }
     if given.fake {
         return Wish::Faked;
@@ -110,9 +112,7 @@ fn mount(request: Request) -> ExitCode {
             show(&output);
             fail(&target, exit, &message)
         }
-        Ok(Reply::Volumes(_) | Reply::Replaced { .. }) => {
-            fail(&target, Exit::Internal, "the mounter answered another question")
-        }
+        Ok(_) => fail(&target, Exit::Internal, "the mounter answered another question"),
         Err(error) => fail(&target, error.exit(), &error.message()),
     }
 }

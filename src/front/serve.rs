@@ -46,7 +46,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
 }
 
 /// `$HOSTPROCPATH` is a prefix: in a container without hostPID the node's /proc is at `$HOSTPROCPATH/proc`.
-fn host_proc() -> PathBuf {
+pub(super) fn host_proc() -> PathBuf {
     let mut path = std::env::var_os("HOSTPROCPATH").unwrap_or_default();
     path.push("/proc");
     path.into()

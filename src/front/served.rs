@@ -1,5 +1,6 @@
 //! Which types go to the mounter: known to the binary on the node without asking anybody.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -19,9 +20,9 @@ pub fn is_served(fstype: &str) -> bool {
 }
 
 /// Writes the list into `directory`, all or nothing.
-pub fn write_list(directory: &Path, types: &[String]) -> std::io::Result<()> {
+pub fn write_list(directory: &Path, types: BTreeSet<String>) -> std::io::Result<()> {
     let unfinished = directory.join(format!(".{FILE}.new"));
-    fs::write(&unfinished, types.join("\n") + "\n")?;
+    fs::write(&unfinished, types.into_iter().map(|fstype| fstype + "\n").collect::<String>())?;
     fs::rename(unfinished, directory.join(FILE))
 }
 

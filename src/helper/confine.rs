@@ -5,17 +5,19 @@
 //! nothing has to be done between fork and exec, and every step has an ordinary error.
 
 use crate::engine::seccomp::listener::Listener;
-use caps::{CapSet, CapsHashSet, errors::CapsError};
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use std::io;
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfineError {
-    /// A capability set could not be emptied.
-    #[error("cannot empty the {set} capability set")]
+    /// A capability set could not be reduced, or the mounter has not got what a helper shall keep.
+    #[error("cannot reduce the {set} capability set to {kept}")]
     Capabilities {
         /// Which of the five.
         set: &'static str,
+        /// To what.
+        kept: String,
         /// What the kernel said.
         source: CapsError,
     },
@@ -30,8 +32,9 @@ pub enum ConfineError {
     Filter(#[source] io::Error),
 }
 
-/// Takes every privilege from the calling thread, for ever, and returns the listener for its mount calls.
-pub fn confine_this_thread() -> Result<Listener, ConfineError> {
+/// Takes every privilege but the capabilities in `keep` from the calling thread, for ever, and returns the listener for
+/// its mount calls.
+pub fn confine_this_thread(keep: &CapsHashSet) -> Result<Listener, ConfineError> {
     // The bounding set first: emptying it takes a capability (CAP_SETPCAP).
     for (set, name) in [
         (CapSet::Ambient, "ambient"),
@@ -40,19 +43,28 @@ pub fn confine_this_thread() -> Result<Listener, ConfineError> {
         (CapSet::Effective, "effective"),
         (CapSet::Permitted, "permitted"),
     ] {
-        empty(set).map_err(|source| ConfineError::Capabilities { set: name, source })?;
+        reduce(set, keep).map_err(|source| ConfineError::Capabilities { set: name, kept: names(keep), source })?;
     }
     rustix::thread::set_no_new_privs(true).map_err(|errno| ConfineError::NoNewPrivs(errno.into()))?;
     Listener::install().map_err(ConfineError::Filter)
 }
 
-fn empty(set: CapSet) -> Result<(), CapsError> {
+fn reduce(set: CapSet, keep: &CapsHashSet) -> Result<(), CapsError> {
     match set {
         // Only what this kernel knows can be dropped.
         CapSet::Bounding => {
-            caps::runtime::thread_all_supported().into_iter().try_for_each(|cap| caps::drop(None, set, cap))
+            let mut others = caps::runtime::thread_all_supported().into_iter().filter(|cap| !keep.contains(cap));
+            others.try_for_each(|cap| caps::drop(None, set, cap))
         }
+        // Not needed: what uid 0 starts gets what is both permitted and bounding (capabilities(7)).
         CapSet::Ambient => caps::clear(None, set),
-        _ => caps::set(None, set, &CapsHashSet::new()),
+        CapSet::Inheritable => caps::set(None, set, &CapsHashSet::new()),
+        CapSet::Effective | CapSet::Permitted => caps::set(None, set, keep),
     }
+}
+
+fn names(capabilities: &CapsHashSet) -> String {
+    let mut names: Vec<_> = capabilities.iter().map(Capability::to_string).collect();
+    names.sort();
+    if names.is_empty() { "nothing".to_owned() } else { names.join(",") }
 }

@@ -1,11 +1,10 @@
-//! Which program in the container serves a type, and how it is called.
+//! Which program in the container serves a type.
 //!
 //! Runs in the mounter; it only looks at file names in the container.
 
-use crate::policy::Admitted;
-use crate::request::{MountOption, MountOptions};
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use super::arguments::Style;
+use crate::config::filesystem::Command;
+use std::path::PathBuf;
 
 /// Where administrators' programs are, whatever PATH says: mount(8) looks for its helpers there too.
 const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -15,17 +14,22 @@ const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/
 pub struct Program {
     /// Its file in the container.
     pub path: PathBuf,
-    style: Style,
+    /// The name it is called by (`argv[0]`), where that is not the file's and makes a difference.
+    pub called: Option<&'static str>,
+    /// How it wants to be called.
+    pub style: Style,
 }
 
-/// How a program wants to be called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Style {
-    /// `mount.TYPE SOURCE TARGET [-snv] -o OPTIONS [-t TYPE]`, as mount(8) calls it.
-    Mount8,
-    /// `PROGRAM SOURCE TARGET -o OPTIONS`: a FUSE program by its own name.
-    Fuse,
+impl Program {
+    /// The name it is called by, as errors and logs give it, too.
+    pub fn name(&self) -> String {
+        let file = self.path.file_name().unwrap_or(self.path.as_os_str());
+        self.called.map_or_else(|| file.to_string_lossy().into_owned(), str::to_owned)
+    }
 }
+
+/// Programs that are mount(8) helpers when they are called by another name.
+const HELPERS_BY_NAME: [(&str, &str); 1] = [("rclone", "mount.rclone")];
 
 /// There is none.
 #[derive(Debug, thiserror::Error)]
@@ -39,27 +43,39 @@ pub struct NoHelper {
     tried: Vec<String>,
 }
 
-/// Finds the program for `fstype`: `mount.TYPE`, or for `fuse.SUB` and for a plain `SUB` the FUSE program itself.
+/// Finds the program for `fstype`: that of the configured command, or else `mount.TYPE`, or for `fuse.SUB` and for a
+/// plain `SUB` the FUSE program itself.
 ///
 /// So `fuse` with a source `SUB#…` goes to `mount.fuse`. For `fuse.SUB` that one would only run `SUB` through a shell.
-pub fn helper(fstype: &str) -> Result<Program, NoHelper> {
-    helper_in(fstype, &search_path())
+pub fn helper(fstype: &str, command: Option<&Command>) -> Result<Program, NoHelper> {
+    helper_in(fstype, command, &search_path())
 }
 
-fn helper_in(fstype: &str, directories: &str) -> Result<Program, NoHelper> {
-    let own = fstype.strip_prefix("fuse.").unwrap_or(fstype);
-    let mut candidates = vec![(format!("mount.{fstype}"), Style::Mount8)];
-    if fstype != "fuse" {
-        candidates.push((own.to_owned(), Style::Fuse));
-    }
+fn helper_in(fstype: &str, command: Option<&Command>, directories: &str) -> Result<Program, NoHelper> {
+    let candidates = match command {
+        Some(command) => vec![(command.program().to_owned(), Style::Configured(command.clone()))],
+        None => by_name(fstype),
+    };
     let found = candidates.iter().find_map(|(name, style)| {
         let path = which::which_in(name, Some(directories), "/").ok()?;
-        Some(Program { path, style: *style })
+        let by_name = HELPERS_BY_NAME.iter().find(|(program, _)| program == name && *style == Style::Fuse);
+        Some(match by_name {
+            Some((_, called)) => Program { path, called: Some(*called), style: Style::Mount8 },
+            None => Program { path, called: None, style: style.clone() },
+        })
     });
     found.ok_or_else(|| NoHelper {
         fstype: fstype.to_owned(),
         tried: candidates.into_iter().map(|(name, _)| name).collect(),
     })
+}
+
+fn by_name(fstype: &str) -> Vec<(String, Style)> {
+    let mut names = vec![(format!("mount.{fstype}"), Style::Mount8)];
+    if fstype != "fuse" {
+        names.push((fstype.strip_prefix("fuse.").unwrap_or(fstype).to_owned(), Style::Fuse));
+    }
+    names
 }
 
 /// The container's PATH and the system's directories.
@@ -71,14 +87,18 @@ pub fn search_path() -> String {
 }
 
 /// FUSE programs that are known to take `PROGRAM SOURCE TARGET -o OPTIONS`, so that their names may stand for types.
-const FUSE_PROGRAMS: [&str; 12] = [
+const FUSE_PROGRAMS: [&str; 16] = [
     "archivemount",
     "bindfs",
     "ceph-fuse",
+    "cryfs",
+    "encfs",
     "fuse-overlayfs",
+    "fuse-zip",
     "fuseiso",
     "gocryptfs",
     "mergerfs",
+    "rclone",
     "s3fs",
     "squashfuse",
     "squashfuse_ll",
@@ -102,104 +122,10 @@ fn types_in(directories: &str) -> Vec<String> {
     types.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
-impl Program {
-    /// Its name, as errors and logs give it.
-    pub fn name(&self) -> String {
-        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
-    }
-
-    /// Its arguments for a volume that it shall mount at `place`.
-    pub fn arguments(&self, admitted: &Admitted, place: &Path) -> Vec<OsString> {
-        let request = &admitted.request;
-        let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
-        let mut options = request.options.clone();
-        options.retain(|option| !ours(option) && !mount8s_own(option));
-        match self.style {
-            Style::Mount8 => {
-                let switches = request.switches;
-                let given = [(switches.sloppy, "-s"), (switches.no_mtab, "-n"), (switches.verbose, "-v")];
-                arguments.extend(given.iter().filter(|(given, _)| *given).map(|(_, switch)| switch.into()));
-                arguments.extend(["-o".into(), with_access(&options).into()]);
-                // As mount(8) does: only a helper that is not named after the whole type must be told it.
-                if request.fstype.contains('.') && !self.name().ends_with(&request.fstype) {
-                    arguments.extend(["-t".into(), request.fstype.clone().into()]);
-                }
-            }
-            Style::Fuse => {
-                options.retain(|option| !unknown_to_fuse(option));
-                if !options.is_empty() {
-                    arguments.extend(["-o".into(), options.to_string().into()]);
-                }
-            }
-        }
-        arguments
-    }
-}
-
-/// mount(8) always tells its helpers `rw` or `ro`, first.
-fn with_access(options: &MountOptions) -> String {
-    let last = options.iter().filter(|option| matches!(option.name.as_str(), "rw" | "ro")).last();
-    let access = last.map_or("rw", |option| option.name.as_str()).to_owned();
-    let mut rest = options.clone();
-    rest.retain(|option| !matches!(option.name.as_str(), "rw" | "ro"));
-    if rest.is_empty() { access } else { format!("{access},{rest}") }
-}
-
-/// Words for hostmount itself.
-fn ours(option: &MountOption) -> bool {
-    option.name == "noallow_other"
-}
-
-/// What mount(8) takes for itself and keeps from its helpers.
-fn mount8s_own(option: &MountOption) -> bool {
-    let name = option.name.as_str();
-    matches!(name, "defaults" | "auto" | "noauto" | "comment") || name.starts_with("x-") || name.starts_with("X-")
-}
-
-/// What mount.fuse3 keeps from FUSE programs, which would end with "unknown option".
-fn unknown_to_fuse(option: &MountOption) -> bool {
-    matches!(option.name.as_str(), "rw" | "user" | "nouser" | "users" | "_netdev" | "nofail")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::admit;
-    use crate::request::{Request, Switches};
     use std::os::unix::fs::PermissionsExt;
-
-    fn arguments(program: &str, fstype: &str, options: &str) -> Vec<String> {
-        let style = if program.starts_with("mount.") { Style::Mount8 } else { Style::Fuse };
-        let request = Request {
-            fstype: fstype.into(),
-            source: "src".into(),
-            target: "/t".into(),
-            options: MountOptions::parse(options).unwrap(),
-            switches: Switches { verbose: true, ..Switches::default() },
-        };
-        Program { path: program.into(), style }
-            .arguments(&admit(request).unwrap(), Path::new("/p/t"))
-            .into_iter()
-            .map(|argument| argument.into_string().unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn a_mount_helper_is_called_as_mount8_calls_it() {
-        let given = arguments("mount.glusterfs", "glusterfs", "log-level=ERROR,x-systemd.automount,ro,noallow_other");
-        assert_eq!(given, ["src", "/p/t", "-v", "-o", "ro,log-level=ERROR"]);
-        assert_eq!(arguments("mount.fuse3", "fuse.x", ""), ["src", "/p/t", "-v", "-o", "rw", "-t", "fuse.x"]);
-        assert_eq!(arguments("mount.fuse.x", "fuse.x", "a=1,"), ["src", "/p/t", "-v", "-o", "rw,a=1"]);
-    }
-
-    #[test]
-    fn a_fuse_program_gets_no_word_it_does_not_know() {
-        assert_eq!(arguments("bindfs", "fuse.bindfs", "rw,_netdev,defaults"), ["src", "/p/t"]);
-        assert_eq!(
-            arguments("bindfs", "bindfs", "ro,uid=5,context=\"a,b\""),
-            ["src", "/p/t", "-o", "ro,uid=5,context=\"a,b\""]
-        );
-    }
 
     #[test]
     fn the_most_special_program_is_taken() {
@@ -210,7 +136,7 @@ mod tests {
             std::fs::write(directory.join(name), "").unwrap();
             std::fs::set_permissions(directory.join(name), PermissionsExt::from_mode(0o755)).unwrap();
         };
-        let name = |fstype: &str| helper_in(fstype, path).map(|program| program.name());
+        let name = |fstype: &str| helper_in(fstype, None, path).map(|program| program.name());
         let message = name("fuse.x").unwrap_err().to_string();
         assert!(
             message.contains("unknown filesystem type 'fuse.x'") && message.contains("mount.fuse.x or x"),
@@ -229,6 +155,12 @@ mod tests {
         assert!(name("y").is_err());
         add("sshfs");
         assert_eq!(types_in(path), ["fuse.x", "sshfs", "x"]);
+        add("rclone");
+        let rclone = helper_in("fuse.rclone", None, path).unwrap();
+        assert_eq!((rclone.name(), rclone.path), ("mount.rclone".to_owned(), directory.join("rclone")));
+        assert_eq!(rclone.style, Style::Mount8);
+        let command = Command::try_from(vec!["sshfs".to_owned(), "{target}{options}".to_owned()]).unwrap();
+        assert_eq!(helper_in("x", Some(&command), path).unwrap().name(), "sshfs");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -4,15 +4,16 @@
 
 use super::confine::{ConfineError, confine_this_thread};
 use super::family::Family;
-use super::find::search_path;
+use super::find::{Program, search_path};
 use super::output::Output;
 use super::reaper::{Ending, Reaper};
+use crate::config::filesystem::Filesystem;
 use crate::engine::seccomp::listener::Listener;
 use rustix::event::Timespec;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use tracing::warn;
@@ -29,6 +30,8 @@ pub struct Helper {
     pub listener: Listener,
     /// Its words.
     pub output: Output,
+    /// Whether the program that was started serves the filesystem itself and does not exit.
+    pub foreground: bool,
     family: Family,
 }
 
@@ -51,22 +54,33 @@ pub enum LaunchError {
     Prepare(#[source] io::Error),
 }
 
-/// Starts `program` with no capability, in a process group of its own, in the calling thread's mount namespace.
+/// Starts `program` with no capability (but those its type is set to keep), in a process group of its own, in the
+/// calling thread's mount namespace.
 ///
 /// It holds no descriptor but 0 (`/dev/null`), 1 and 2 (one pipe to us): all of ours are close-on-exec.
-pub fn launch(reaper: &Reaper, program: &Path, arguments: &[OsString]) -> Result<Helper, LaunchError> {
+pub fn launch(
+    reaper: &Reaper,
+    program: &Program,
+    arguments: &[OsString],
+    settings: &Filesystem,
+) -> Result<Helper, LaunchError> {
     let (output, writer) = Output::new().map_err(LaunchError::Prepare)?;
     let family = Family::of_this_thread().map_err(LaunchError::Prepare)?;
     let copy = writer.try_clone().map_err(LaunchError::Prepare)?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(&program.path);
+    if let Some(called) = program.called {
+        command.arg0(called);
+    }
     command.args(arguments).process_group(0).stdin(Stdio::null()).stdout(writer).stderr(copy);
     command.env("PATH", search_path()).env_remove(crate::wire::SOCKET_VARIABLE).env_remove("HOSTPROCPATH");
+    command.envs(&settings.environment);
+    let keep = settings.capabilities().collect();
     let start = move || {
-        let listener = confine_this_thread()?;
+        let listener = confine_this_thread(&keep)?;
         let ending = reaper.spawn(&mut command);
         Ok::<_, LaunchError>((
             listener,
-            ending.map_err(|source| LaunchError::Spawn { program: program.to_owned(), source })?,
+            ending.map_err(|source| LaunchError::Spawn { program: program.path.clone(), source })?,
         ))
     };
     let (listener, ending) = thread::scope(|scope| {
@@ -76,7 +90,7 @@ pub fn launch(reaper: &Reaper, program: &Path, arguments: &[OsString]) -> Result
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
-    Ok(Helper { ending, listener, output, family })
+    Ok(Helper { ending, listener, output, foreground: settings.foreground, family })
 }
 
 impl Helper {
@@ -86,8 +100,8 @@ impl Helper {
         (listener, output)
     }
 
-    /// Ends everything the helper started.
-    pub fn end(self) {
+    /// Ends everything the helper started. What is left of it are its words, to the last.
+    pub fn end(mut self) -> Output {
         if let Err(error) = self.family.kill() {
             warn!("cannot look for the helper's processes: {error}");
         }
@@ -96,5 +110,7 @@ impl Helper {
             Ok(false) => warn!("processes of the helper are still there after SIGKILL: they wait for storage"),
             Err(error) => warn!("cannot see whether the helper has ended: {error}"),
         }
+        self.output.drain();
+        self.output
     }
 }

@@ -1,5 +1,6 @@
 //! A helper: the program in the container that speaks a filesystem, from finding it to its death.
 
+pub mod arguments;
 pub mod confine;
 pub mod family;
 pub mod find;

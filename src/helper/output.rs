@@ -1,17 +1,21 @@
 //! A helper's own words: what it writes to its standard output and error.
 //!
 //! They go to the log line by line; the last lines are kept for the caller. Runs in the mounter. Reading never waits,
-//! and what is kept is bounded, so that a helper that writes without end fills nothing.
+//! and what is kept and what is logged is bounded, so that a helper that writes without end fills nothing.
 
 use rustix::io::{Errno, ioctl_fionbio};
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
-use tracing::info;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
 
 /// How many lines are kept, and how many bytes of each.
 const LINES: usize = 64;
 const LINE: usize = 1024;
+/// How many lines go to the log in how long.
+const LOGGED: u64 = 200;
+const PERIOD: Duration = Duration::from_secs(60);
 /// How much is read at one go, so that one helper cannot keep the mounter from its other work.
 const PORTION: usize = 64 << 10;
 
@@ -22,6 +26,8 @@ pub struct Output {
     ended: bool,
     partial: Vec<u8>,
     lines: VecDeque<String>,
+    /// The period that counts for the log, and the lines in it.
+    period: (Instant, u64),
 }
 
 impl Output {
@@ -29,7 +35,10 @@ impl Output {
     pub fn new() -> io::Result<(Self, PipeWriter)> {
         let (pipe, writer) = io::pipe()?;
         ioctl_fionbio(&pipe, true)?;
-        Ok((Self { pipe, ended: false, partial: Vec::new(), lines: VecDeque::new() }, writer))
+        Ok((
+            Self { pipe, ended: false, partial: Vec::new(), lines: VecDeque::new(), period: (Instant::now(), 0) },
+            writer,
+        ))
     }
 
     /// Takes in what is there now.
@@ -80,11 +89,28 @@ impl Output {
         if line.is_empty() {
             return;
         }
-        info!(helper = line, "helper says");
+        self.log(&line);
         if self.lines.len() == LINES {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
+    }
+
+    fn log(&mut self, line: &str) {
+        let (since, lines) = &mut self.period;
+        if since.elapsed() > PERIOD {
+            if let Some(more @ 1..) = lines.checked_sub(LOGGED) {
+                warn!("{more} lines of the helper's were not logged");
+            }
+            self.period = (Instant::now(), 0);
+            return self.log(line);
+        }
+        match *lines {
+            0..LOGGED => info!(helper = line, "helper says"),
+            LOGGED => warn!("further lines of the helper's are not logged for a minute"),
+            _ => {}
+        }
+        *lines += 1;
     }
 }
 

@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 
 /// Below the state directory; in the container itself it stays empty.
 const DIRECTORY: &str = "mnt";
+/// What a helper may write to shall not fill the node's memory.
+const WRITABLE: &CStr = c"size=64m,mode=1777";
 
 /// A helper's mount point: `<state>/mnt` followed by the target's path, so that a process list tells which volume a
 /// helper serves. It exists in the helper's mount namespace only and needs no tidying up.
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
-    root: PathBuf,
     identity: (Device, u64),
 }
 
@@ -40,11 +41,12 @@ pub fn create_directory(state: &Path) -> io::Result<()> {
 }
 
 impl Place {
-    /// Moves the **calling thread** into a mount namespace of its own and makes the mount point there.
+    /// Moves the **calling thread** into a mount namespace of its own and makes the mount point there, and an empty tmpfs
+    /// on each of the `writable` directories.
     ///
     /// The namespace is a slave of the container's: what is unmounted there goes here as well, so that no volume is
     /// kept alive by a copy in another volume's namespace; nothing goes the other way.
-    pub fn prepare(state: &Path, target: &Path) -> Result<Self, PlaceError> {
+    pub fn prepare(state: &Path, target: &Path, writable: &[PathBuf]) -> Result<Self, PlaceError> {
         let root = state.join(DIRECTORY);
         let path = root.join(target.strip_prefix("/").unwrap_or(target));
         let failed = |step, path: &Path| {
@@ -55,15 +57,22 @@ impl Place {
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", slave).map_err(|e| failed("make a slave of", Path::new("/"))(e.into()))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let options: &CStr = c"size=64k,mode=0755";
-        mount(c"hostmount", &root, c"tmpfs", flags, options)
-            .map_err(|e| failed("mount a tmpfs on", &root)(e.into()))?;
-        mount_change(&root, MountPropagationFlags::PRIVATE).map_err(|e| failed("make private", &root)(e.into()))?;
+        let tmpfs = |path: &Path, flags, options: &CStr| {
+            mount(c"hostmount", path, c"tmpfs", flags, options)
+                .map_err(|e| failed("mount a tmpfs on", path)(e.into()))?;
+            mount_change(path, MountPropagationFlags::PRIVATE).map_err(|e| failed("make private", path)(e.into()))
+        };
+        for path in writable {
+            tmpfs(path, MountFlags::NOSUID | MountFlags::NODEV, WRITABLE)?;
+        }
+        // One of them may be the state directory, or above it.
+        fs::create_dir_all(&root).map_err(failed("create", &root))?;
+        tmpfs(&root, flags, c"size=64k,mode=0755")?;
         fs::create_dir_all(&path).map_err(failed("create", &path))?;
         let fd = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
         let identity = identity(fd.as_fd()).map_err(failed("stat", &path))?;
-        Ok(Self { path, root, identity })
+        Ok(Self { path, identity })
     }
 
     /// The path that the helper is told.
@@ -75,9 +84,10 @@ impl Place {
     pub fn is(&self, fd: BorrowedFd<'_>) -> bool {
         identity(fd).is_ok_and(|identity| identity == self.identity)
     }
+}
 
-    /// A helper's words as they would read had it mounted at the target itself.
-    pub fn in_words_of_the_node(&self, words: &str) -> String {
-        words.replace(&*self.root.to_string_lossy(), "")
-    }
+/// A helper's words as they would read had it mounted at the target itself.
+pub fn in_words_of_the_node(state: &Path, lines: &[String]) -> Vec<String> {
+    let root = state.join(DIRECTORY);
+    lines.iter().map(|line| line.replace(&*root.to_string_lossy(), "")).collect()
 }

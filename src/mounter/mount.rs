@@ -15,7 +15,8 @@ use tracing::info;
 
 /// Mounts a volume on the node. The answer is what the helper said meanwhile.
 pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec<String>, MountError> {
-    let admitted = admit(request)?;
+    let settings = mounter.config.filesystem(&request);
+    let admitted = admit(settings.complete(request))?;
     let _turn = mounter.registry.take_turn(&admitted.target)?;
     let target = mounter.node.visit(|| Target::open(&admitted.target, &mounter.config.kubelet_dir))??;
     refuse_double(mounter, &admitted, &target)?;
@@ -25,7 +26,7 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
         return Err(error);
     }
     let volume = Volume::new(admitted, raised.program.clone(), raised.name.clone());
-    let standing = raised.stand();
+    let standing = raised.stand(&mounter.state);
     info!(device = %volume.name.device, "mounted on the node");
     mounter.registry.adopt(volume, standing.listener, standing.output);
     Ok(standing.words)

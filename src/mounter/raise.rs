@@ -4,14 +4,15 @@
 //! with the helper alone, for the rest of its life.
 
 use super::Mounter;
-use super::ready::{NotReady, until_ready};
+use super::ready::{NotReady, Watched, until_ready};
 use super::registry::TargetBusy;
 use crate::engine::broker::{Broker, Grant, Progress};
 use crate::engine::seccomp::listener::Listener;
+use crate::helper::arguments::arguments;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
 use crate::helper::output::Output;
-use crate::helper::place::{Place, PlaceError};
+use crate::helper::place::{Place, PlaceError, in_words_of_the_node};
 use crate::node::mounts::Name;
 use crate::node::namespace::NamespaceError;
 use crate::node::target::TargetError;
@@ -99,14 +100,17 @@ pub struct Standing {
 /// Launches the helper for a request and waits until its filesystem answers. `caller` may go away meanwhile, which ends
 /// it. On an error nothing is left of it.
 pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'_>>) -> Result<Raised, MountError> {
-    let program = find::helper(&admitted.request.fstype)?;
+    let settings = mounter.config.filesystem(&admitted.request);
+    let program = find::helper(&admitted.request.fstype, settings.command.as_ref())?;
     // From here on this thread is in the helper's mount namespace.
-    let place = Place::prepare(&mounter.state, &admitted.target)?;
-    let arguments = program.arguments(admitted, place.path());
-    let mut helper = launch(&mounter.reaper, &program.path, &arguments)?;
+    let place = Place::prepare(&mounter.state, &admitted.target, &settings.writable)?;
+    let arguments = arguments(&program.style, &program.name(), &admitted.request, place.path());
+    let mut helper = launch(&mounter.reaper, &program, &arguments, &settings)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);
-    let ready = until_ready(&mut helper, &mut broker, admitted.family, mounter, caller);
+    let allowed = mounter.config.ready_timeout(&settings);
+    let watched = Watched { mounter, caller, allowed };
+    let ready = until_ready(&mut helper, &mut broker, admitted.family, watched);
     let reason = match (ready, broker.progress()) {
         (Ok(()), Progress::Mounted(device)) => {
             return Ok(Raised { name: broker.name(device), program: program.name(), helper, broker });
@@ -114,8 +118,10 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
         (Ok(()), _) => NotReady::Withdrawn,
         (Err(reason), _) => reason,
     };
-    let (output, objections) = (words_of(&helper, &broker), broker.objections().to_vec());
-    end(helper, broker);
+    let objections = broker.objections().to_vec();
+    let lines = end(helper, broker).lines();
+    let output = in_words_of_the_node(&mounter.state, &lines);
+    mounter.registry.remember_failed(admitted, program.name(), lines);
     let source_name = admitted.request.source.clone();
     Err(MountError::Helper { helper: program.name(), source_name, reason, output, objections })
 }
@@ -127,11 +133,11 @@ impl Raised {
     }
 
     /// The filesystem shows elsewhere now: lets go of the helper's own copy, so that its end there is its end.
-    pub fn stand(mut self) -> Standing {
+    pub fn stand(mut self, state: &Path) -> Standing {
         if let Err(error) = self.broker.let_go() {
             warn!("cannot let go of the helper's own copy; `umount` on the node will not end the helper: {error}");
         }
-        let words = words_of(&self.helper, &self.broker);
+        let words = in_words_of_the_node(state, &self.helper.output.lines());
         let (listener, output) = self.helper.release();
         Standing { listener, output, words }
     }
@@ -142,12 +148,8 @@ impl Raised {
     }
 }
 
-fn end(helper: Helper, broker: Broker) {
+fn end(helper: Helper, broker: Broker) -> Output {
     // The filesystem first: a helper that waits for its own filesystem could not end before it.
     drop(broker);
-    helper.end();
-}
-
-fn words_of(helper: &Helper, broker: &Broker) -> Vec<String> {
-    helper.output.lines().iter().map(|line| broker.place().in_words_of_the_node(line)).collect()
+    helper.end()
 }

@@ -54,6 +54,17 @@ pub enum NotReady {
     Wait(#[source] io::Error),
 }
 
+/// What else a wait depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    /// Who may be stopping.
+    pub mounter: &'a Mounter,
+    /// The caller's connection, if somebody waits.
+    pub caller: Option<BorrowedFd<'a>>,
+    /// How long it may take.
+    pub allowed: Duration,
+}
+
 /// Where an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -65,17 +76,16 @@ enum Source {
     Stopping,
 }
 
-/// Serves the helper's calls until it is ready: until the program that was started has exited with 0, it has mounted,
-/// and the filesystem answers. On an error the filesystem, if there is one, has been ended; the helper has not.
+/// Serves the helper's calls until it is ready: until it has mounted, the program that was started has exited with 0 (but
+/// for one that stays in the foreground), and the filesystem answers. On an error the filesystem, if there is one, has been ended; the helper has not.
 pub fn until_ready(
     helper: &mut Helper,
     broker: &mut Broker,
     family: Family,
-    mounter: &Mounter,
-    caller: Option<BorrowedFd<'_>>,
+    watched: Watched<'_>,
 ) -> Result<(), NotReady> {
     thread::scope(|scope| {
-        let done = wait(scope, helper, broker, family, mounter, caller);
+        let done = wait(scope, helper, broker, family, watched);
         if done.is_err() {
             // A probe may be waiting for an answer that will never come: this gives it one.
             broker.abort().map_err(NotReady::Wait)?;
@@ -89,16 +99,15 @@ fn wait<'scope>(
     helper: &mut Helper,
     broker: &mut Broker,
     family: Family,
-    mounter: &Mounter,
-    caller: Option<BorrowedFd<'_>>,
+    watched: Watched<'_>,
 ) -> Result<(), NotReady> {
-    let allowed = mounter.config.ready_timeout();
+    let Watched { mounter, caller, allowed } = watched;
     let deadline = Instant::now() + allowed;
     let mut exited = false;
     let mut probe = None;
     loop {
         let mounted = matches!(broker.progress(), Progress::Mounted(_));
-        if exited && mounted && probe.is_none() {
+        if (exited || helper.foreground) && mounted && probe.is_none() {
             if family != Family::Fuse {
                 // A filesystem of the kernel's: mount(2) has had its answer from the server.
                 return Ok(());
@@ -106,10 +115,11 @@ fn wait<'scope>(
             probe = Some(start_probe(scope, broker.place().path()).map_err(NotReady::Wait)?);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let events = next_events(helper, exited, probe.as_ref(), mounter, caller, left).map_err(NotReady::Wait)?;
-        if events.is_empty() && left.is_zero() {
+        // Whatever there is still to hear: a helper may have something to say without end.
+        if left.is_zero() {
             return Err(NotReady::TimedOut { allowed, mounted });
         }
+        let events = next_events(helper, exited, probe.as_ref(), mounter, caller, left).map_err(NotReady::Wait)?;
         for (source, flags) in events {
             match source {
                 Source::Output => helper.output.drain(),

@@ -1,24 +1,28 @@
 //! The volumes that stand, and what becomes of them.
 //!
 //! Runs in the mounter: request threads add volumes, the main thread hears of their helpers' calls, words and ends.
-//! A volume lasts as long as its helper runs or its mount is on the node, whichever is longer.
+//! A volume lasts as long as its helper runs or its mount is on the node, whichever is longer. What its helper said
+//! is kept for a while longer.
 
-use super::Mounter;
+mod view;
+
+pub use view::{look, views};
+
 use crate::engine::seccomp::listener::Listener;
 use crate::helper::output::Output;
-use crate::node::mounts::{self, Device, Name};
+use crate::node::mounts::{Device, Name};
 use crate::node::showings::{self, Showing};
 use crate::node::tree::Tree;
 use crate::policy::Admitted;
-use crate::wire::{VolumeState, VolumeView};
 use rustix::event::epoll;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, info, info_span, warn};
+use view::Past;
 
 /// A volume that is on the node.
 #[derive(Debug, Clone)]
@@ -63,6 +67,7 @@ pub struct Registry {
 struct Volumes {
     last: u64,
     by_id: BTreeMap<u64, Entry>,
+    past: Past,
 }
 
 #[derive(Debug)]
@@ -72,6 +77,8 @@ struct Entry {
     listener: Option<Listener>,
     /// Gone when nobody can write any more.
     output: Option<Output>,
+    /// What was said before: by helpers that it has taken the place of, and all of it once its output is gone.
+    said: Vec<String>,
     life: Life,
     /// Keeps the number of a dead volume's filesystem from being used again, for as long as it may be healed.
     hold: Option<Tree>,
@@ -96,6 +103,9 @@ enum Life {
     /// Another has taken its place; it serves what was open before.
     Retired,
 }
+
+/// How many of a volume's last lines are kept, over all its helpers.
+const LINES: usize = 64;
 
 /// A helper that lived so long has done well: the next death is healed at once.
 const LONG: Duration = Duration::from_secs(60);
@@ -131,18 +141,19 @@ impl Registry {
 
     /// Takes in a volume that stands now.
     pub fn adopt(&self, volume: Volume, listener: Listener, output: Output) {
-        self.enter(&mut locked(&self.volumes), volume, listener, output, 0);
+        self.enter(&mut locked(&self.volumes), volume, listener, output, 0, Vec::new());
     }
 
     /// A fresh helper serves volume `old` from here on.
     pub fn succeed(&self, old: u64, volume: Volume, listener: Listener, output: Output) {
         let mut volumes = locked(&self.volumes);
-        let mut failures = 0;
+        let (mut failures, mut said) = (0, Vec::new());
         if let Some(entry) = volumes.by_id.get_mut(&old) {
             // Having died counts; having been replaced while it served does not.
             let died = matches!(entry.life, Life::Dead { .. });
             failures = if died { entry.failures + 1 } else { 0 };
             entry.life = Life::Retired;
+            said = entry.words();
             if entry.listener.is_none() {
                 if !died {
                     report_retired();
@@ -150,10 +161,18 @@ impl Registry {
                 self.remove(&mut volumes, old);
             }
         }
-        self.enter(&mut volumes, volume, listener, output, failures);
+        self.enter(&mut volumes, volume, listener, output, failures, said);
     }
 
-    fn enter(&self, volumes: &mut Volumes, volume: Volume, listener: Listener, output: Output, failures: u32) {
+    fn enter(
+        &self,
+        volumes: &mut Volumes,
+        volume: Volume,
+        listener: Listener,
+        output: Output,
+        failures: u32,
+        said: Vec<String>,
+    ) {
         volumes.last += 1;
         let id = volumes.last;
         let (listener, output) = (Some(listener), Some(output));
@@ -161,6 +180,7 @@ impl Registry {
             volume,
             listener,
             output,
+            said,
             life: Life::Serving,
             hold: None,
             being_replaced: false,
@@ -215,6 +235,7 @@ impl Registry {
                     output.has_ended()
                 });
                 if ended {
+                    entry.said = entry.words();
                     self.forget_descriptor(&mut entry.output);
                 }
                 false
@@ -347,8 +368,18 @@ impl Registry {
     fn remove(&self, volumes: &mut Volumes, id: u64) {
         if let Some(mut entry) = volumes.by_id.remove(&id) {
             self.forget_descriptor(&mut entry.listener);
-            self.forget_descriptor(&mut entry.output);
+            if let Some(output) = &entry.output {
+                let _ = epoll::delete(&self.events, output);
+            }
+            if entry.life != Life::Retired {
+                entry.pass_into(&mut volumes.past);
+            }
         }
+    }
+
+    /// Keeps the words of a helper that could not mount.
+    pub fn remember_failed(&self, admitted: &Admitted, helper: String, lines: Vec<String>) {
+        locked(&self.volumes).past.remember(view::failed(admitted, helper), lines);
     }
 
     fn watch(&self, id: u64, channel: Channel, fd: &impl AsFd) -> io::Result<()> {
@@ -360,6 +391,15 @@ impl Registry {
             // Not closing alone: a copy of the descriptor in a process just being forked would keep the events coming.
             let _ = epoll::delete(&self.events, &fd);
         }
+    }
+}
+
+impl Entry {
+    /// The last lines of its helper, and of those before.
+    fn words(&self) -> Vec<String> {
+        let mut lines = self.said.clone();
+        lines.extend(self.output.iter().flat_map(Output::lines));
+        lines.split_off(lines.len().saturating_sub(LINES))
     }
 }
 
@@ -383,27 +423,6 @@ fn wait_after(failures: u32) -> Duration {
         0 => Duration::ZERO,
         more => FIRST_WAIT.saturating_mul(2u32.saturating_pow(more - 1)).min(LONGEST_WAIT),
     }
-}
-
-/// All volumes, as the node's mount table shows them just now (read once).
-pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
-    let table = mounts::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
-    let on_node: HashSet<(&Path, Device)> = table.iter().map(|mount| (mount.target.as_path(), mount.device)).collect();
-    let volumes = locked(&mounter.registry.volumes);
-    let view = |Entry { volume, listener, .. }: &Entry| VolumeView {
-        target: volume.admitted.target.to_string_lossy().into_owned(),
-        fstype: volume.admitted.request.fstype.clone(),
-        source: volume.admitted.request.source.clone(),
-        state: match (on_node.contains(&(volume.admitted.target.as_path(), volume.name.device)), listener) {
-            (_, None) => VolumeState::Dead,
-            (true, Some(_)) => VolumeState::Mounted,
-            (false, Some(_)) => VolumeState::Detached,
-        },
-        helper: volume.helper.clone(),
-        device: volume.name.device.to_string(),
-        since: volume.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-    };
-    Ok(volumes.by_id.values().filter(|entry| entry.life != Life::Retired).map(view).collect())
 }
 
 impl Drop for Turn {

@@ -371,13 +371,23 @@ fn perform(mounter: &Mounter, call: Call, caller: &Caller) -> Reply {
             let _span = info_span!("volume", target).entered();
             answer::to_replace(replace::at(mounter, Path::new(&target), only_if_dead))
         }
-        Call::List => match registry::views(mounter) {
-            Ok(volumes) => Reply::Volumes(volumes),
-            Err(error) => Reply::Failed {
-                exit: Exit::System,
-                message: format!("cannot read the node's mount table: {error}"),
+        Call::Look { target } => match registry::look(mounter, Path::new(&target)) {
+            Ok(Some(volume)) => Reply::Volume(Box::new(volume)),
+            Ok(None) => Reply::Failed {
+                exit: Exit::Usage,
+                message: format!("no volume of hostmount's is or was at {target}, or it ended too long ago"),
                 output: Vec::new(),
             },
+            Err(error) => no_table(&error),
+        },
+        Call::List => match registry::views(mounter) {
+            Ok(volumes) => Reply::Volumes(volumes),
+            Err(error) => no_table(&error),
         },
     }
+}
+
+fn no_table(error: &io::Error) -> Reply {
+    let message = format!("cannot read the node's mount table: {error}");
+    Reply::Failed { exit: Exit::System, message, output: Vec::new() }
 }

@@ -4,8 +4,10 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
+pub mod filesystems;
 pub mod gluster;
 pub mod mounter;
+pub mod servers;
 pub mod sshd;
 
 use hostmount::demo::machine::{Machine, Network, Process, Propagation, Recipe, Room};
@@ -45,6 +47,16 @@ const HELPERS: &[&str] = &[
     "rclone",
     "mergerfs",
     "gocryptfs",
+    "fuse-overlayfs",
+    "archivemount",
+    "fuseiso",
+    "fuse-zip",
+    "fuse2fs",
+    "unionfs",
+    "encfs",
+    "cryfs",
+    "mount.davfs",
+    "umount.davfs",
 ];
 
 /// A node that nothing may be installed on, and its mounter's container.

@@ -1,0 +1,123 @@
+//! What others are told about volumes: those that are there, and the last ones that were.
+//!
+//! Runs in the mounter, on the threads of those who ask.
+
+use super::{Entry, Life, locked};
+use crate::helper::place::in_words_of_the_node;
+use crate::mounter::Mounter;
+use crate::node::mounts::{self, Device};
+use crate::policy::Admitted;
+use crate::wire::{VolumeDetail, VolumeState, VolumeView};
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many volumes are remembered after their end: at 64 KiB of words each at most, a bounded amount.
+const REMEMBERED: usize = 100;
+
+/// The last volumes that ended or failed, one for each target, the latest last.
+#[derive(Debug, Default)]
+pub(super) struct Past(VecDeque<VolumeDetail>);
+
+impl Past {
+    /// Keeps what is known of a volume that has come to its end just now.
+    pub(super) fn remember(&mut self, view: VolumeView, lines: Vec<String>) {
+        self.0.retain(|past| past.view.target != view.target);
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(VolumeDetail { view, ended: Some(seconds(SystemTime::now())), lines });
+    }
+}
+
+impl Entry {
+    /// Keeps what is known of it.
+    pub(super) fn pass_into(mut self, past: &mut Past) {
+        if let Some(output) = &mut self.output {
+            output.drain();
+        }
+        past.remember(self.view(VolumeState::Ended), self.words());
+    }
+
+    fn view(&self, state: VolumeState) -> VolumeView {
+        let volume = &self.volume;
+        let device = volume.name.device.to_string();
+        view(&volume.admitted, state, volume.helper.clone(), device, seconds(volume.since))
+    }
+
+    /// Its state, by what the node's mount table shows.
+    fn state(&self, on_node: &HashSet<(PathBuf, Device)>) -> VolumeState {
+        let place = (self.volume.admitted.target.clone(), self.volume.name.device);
+        match (on_node.contains(&place), &self.listener) {
+            (_, None) => VolumeState::Dead,
+            (true, Some(_)) => VolumeState::Mounted,
+            (false, Some(_)) => VolumeState::Detached,
+        }
+    }
+}
+
+/// A volume that never was one: its helper could not mount it.
+pub(super) fn failed(admitted: &Admitted, helper: String) -> VolumeView {
+    view(admitted, VolumeState::Failed, helper, String::new(), seconds(SystemTime::now()))
+}
+
+fn view(admitted: &Admitted, state: VolumeState, helper: String, device: String, since: u64) -> VolumeView {
+    let target = admitted.target.to_string_lossy().into_owned();
+    let (fstype, source) = (admitted.request.fstype.clone(), admitted.request.source.clone());
+    VolumeView { target, fstype, source, state, helper, device, since }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// All volumes, as the node's mount table shows them just now (read once).
+pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
+    let on_node = on_node(mounter)?;
+    let volumes = locked(&mounter.registry.volumes);
+    let there = volumes.by_id.values().filter(|entry| entry.life != Life::Retired);
+    Ok(there.map(|entry| entry.view(entry.state(&on_node))).collect())
+}
+
+/// The volume at `target`: the topmost that is there, or else the last one that was or should have been.
+pub fn look(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetail>> {
+    let on_node = on_node(mounter)?;
+    let volumes = locked(&mounter.registry.volumes);
+    let here = |entry: &&Entry| entry.life != Life::Retired && entry.volume.admitted.target == target;
+    let there = volumes.by_id.values().rfind(here).map(|entry| {
+        let view = entry.view(entry.state(&on_node));
+        VolumeDetail { view, ended: None, lines: entry.words() }
+    });
+    let found = there.or_else(|| volumes.past.0.iter().find(|past| Path::new(&past.view.target) == target).cloned());
+    Ok(found.map(|found| VolumeDetail { lines: in_words_of_the_node(&mounter.state, &found.lines), ..found }))
+}
+
+/// What is mounted where on the node.
+fn on_node(mounter: &Mounter) -> io::Result<HashSet<(PathBuf, Device)>> {
+    let table = mounts::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
+    Ok(table.into_iter().map(|mount| (mount.target, mount.device)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_for_each_target_and_not_too_many() {
+        let mut past = Past::default();
+        let mut end = |target: String, word: &str| {
+            let (fstype, source, helper, device) = ("x".into(), "s".into(), "h".into(), String::new());
+            let view = VolumeView { target, fstype, source, state: VolumeState::Ended, helper, device, since: 0 };
+            past.remember(view, vec![word.to_owned()]);
+        };
+        (0..REMEMBERED).for_each(|number| end(format!("/mnt/{number}"), "first"));
+        end("/mnt/0".into(), "second");
+        end("/mnt/new".into(), "first");
+        let found = |target: &str| past.0.iter().find(|past| past.view.target == target).map(|past| &past.lines[0]);
+        assert_eq!(past.0.len(), REMEMBERED);
+        assert_eq!(found("/mnt/0").unwrap(), "second");
+        assert_eq!(found("/mnt/1"), None, "the oldest goes first");
+        assert!(found("/mnt/new").is_some());
+    }
+}
