@@ -353,6 +353,15 @@ impl Registry {
         due.collect()
     }
 
+    /// The volume seems to be gone from everywhere. While another helper takes its place that means nothing: its places
+    /// are that one's already.
+    pub fn forget_unless_replaced(&self, id: u64) {
+        let replaced = locked(&self.volumes).by_id.get(&id).is_some_and(|entry| entry.being_replaced);
+        if !replaced {
+            self.forget(id);
+        }
+    }
+
     /// The volume is gone from everywhere.
     pub fn forget(&self, id: u64) {
         let mut volumes = locked(&self.volumes);
