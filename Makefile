@@ -17,7 +17,7 @@ test: packages
 	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run $(CARGO) test
 
 bench: packages
-	$(AS_ROOT) $(CARGO) bench --bench mount
+	$(AS_ROOT) $(CARGO) bench
 
 check:
 	$(CARGO) fmt --all --check

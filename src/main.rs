@@ -11,6 +11,8 @@ fn main() -> ExitCode {
     match name.to_str() {
         Some("mount") => front::mount8::main(rest),
         Some("umount") => front::umount8::main(rest),
+        // FlexVolume drivers are named after their directory: hostmount~fuse/fuse.
+        Some("fuse") => front::flexvolume::main(rest),
         Some("mount.memfs") => demo::memfs::main(rest.iter().cloned()),
         _ => front::cli::main(arguments.into_iter()),
     }

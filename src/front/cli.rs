@@ -1,6 +1,6 @@
 //! The command line of `hostmount` itself.
 
-use super::{doctor, install, list, look, mount8, replace, serve, umount8};
+use super::{doctor, flexvolume, install, list, look, mount8, replace, serve, umount8};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -26,6 +26,12 @@ enum Command {
     /// Unmount a volume on this node; the arguments are umount(8)'s
     #[command(disable_help_flag = true)]
     Umount {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Answer a call of kubelet's as a FlexVolume driver
+    #[command(disable_help_flag = true)]
+    Flexvolume {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -66,6 +72,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Mount { arguments } => mount8::main(&arguments),
         Command::Umount { arguments } => umount8::main(&arguments),
+        Command::Flexvolume { arguments } => flexvolume::main(&arguments),
         Command::List { output } => list::main(output),
         Command::Heal(arguments) => replace::main(&arguments, replace::Which::Dead),
         Command::Swap(arguments) => replace::main(&arguments, replace::Which::Any),

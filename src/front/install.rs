@@ -20,6 +20,9 @@ pub struct Arguments {
     /// Directory of the node's that it can run programs from
     #[arg(long)]
     to: PathBuf,
+    /// Kubelet's FlexVolume plugin directory on the node, for the driver hostmount~fuse
+    #[arg(long)]
+    flexvolume: Option<PathBuf>,
     /// Configuration file: types with a command of their own are served too [default: as for `serve`]
     #[arg(long)]
     config: Option<PathBuf>,
@@ -46,7 +49,8 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             return Exit::Usage.into();
         }
     };
-    match install(&arguments.to, types) {
+    let installed = install(&arguments.to, types);
+    match installed.and_then(|()| arguments.flexvolume.as_deref().map_or(Ok(()), install_driver)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hostmount: {}.", chain(&error));
@@ -62,17 +66,35 @@ fn install(directory: &Path, types: BTreeSet<String>) -> Result<(), InstallError
     };
     fs::create_dir_all(directory).map_err(failed("create", directory))?;
     served::write_list(directory, types).map_err(failed("write the list of types in", directory))?;
-    let running = Path::new("/proc/self/exe");
-    put(directory, "hostmount", |unfinished| {
-        fs::copy(running, unfinished)?;
-        fs::set_permissions(unfinished, fs::Permissions::from_mode(0o755))
-    })
-    .map_err(failed("install the binary in", directory))?;
+    put(directory, "hostmount", copy_this_program).map_err(failed("install the binary in", directory))?;
     for name in NAMES {
         put(directory, name, |unfinished| symlink("hostmount", unfinished))
             .map_err(failed("install a name of the binary in", directory))?;
     }
     Ok(())
+}
+
+/// The driver is a copy: the plugin directory may be on another filesystem than the binary. Kubelet watches the
+/// directory and skips names that begin with a dot, so it appears by rename, the binary in it.
+fn install_driver(plugins: &Path) -> Result<(), InstallError> {
+    let failed = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| InstallError { step, path, source }
+    };
+    let driver = plugins.join("hostmount~fuse");
+    let copy = |directory: &Path| put(directory, "fuse", copy_this_program);
+    if driver.is_dir() {
+        return copy(&driver).map_err(failed("install the FlexVolume driver in", &driver));
+    }
+    let unfinished = plugins.join(".hostmount~fuse");
+    fs::create_dir_all(&unfinished).map_err(failed("create", &unfinished))?;
+    copy(&unfinished).map_err(failed("install the FlexVolume driver in", &unfinished))?;
+    fs::rename(&unfinished, &driver).map_err(failed("put in place", &driver))
+}
+
+fn copy_this_program(to: &Path) -> io::Result<()> {
+    fs::copy("/proc/self/exe", to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))
 }
 
 /// Makes a file under a name of its own first, and renames it when it is whole.

@@ -5,6 +5,7 @@
 pub mod call;
 pub mod cli;
 pub mod doctor;
+pub mod flexvolume;
 pub mod install;
 pub mod list;
 pub mod look;

@@ -58,7 +58,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 }
 
 /// A filesystem whose helper is dead must not keep a pod from ending: in use or not, it is detached.
-fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+pub fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     match unmount(target, flags) {
         Err(Errno::BUSY) if ask(target).is_err() => unmount(target, flags | UnmountFlags::DETACH),
         done => done,

@@ -1,0 +1,231 @@
+//! Kubelet's calls: the FlexVolume driver, and every call that real kubelets were seen to make.
+//!
+//! `captured/*.jsonl` holds those of kubelet 1.20.2 and 1.36.2, one a line, with pod ids replaced.
+
+mod node;
+
+use node::mounter::Mounter;
+use node::{Done, Place, TestNode, require};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+const PLUGINS: &str = "/run/hostmount/plugins";
+const DRIVER: &str = "/run/hostmount/plugins/hostmount~fuse/fuse";
+const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/hostmount~fuse/v";
+
+/// A node whose mounter has installed the driver and the binary in a directory that both share.
+fn start() -> (TestNode, Mounter) {
+    let test = TestNode::start();
+    let install = format!("/usr/local/bin/hostmount install --to /run/hostmount/bin --flexvolume {PLUGINS}");
+    test.container.sh_ok(&install);
+    // A new version takes the old one's place.
+    test.container.sh_ok(&install);
+    test.container.sh_ok("mkdir /tmp/source && echo served >/tmp/source/f");
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    let mounter = test.start_mounter(&[], &[]);
+    (test, mounter)
+}
+
+/// A call of the driver: its exit code and the one object it prints, with nothing beside it.
+#[track_caller]
+fn call(node: &Place, arguments: &[&str]) -> (Option<i32>, Value) {
+    let Done { code, stdout, stderr } = node.run(DRIVER, arguments);
+    assert_eq!(stderr, "", "{arguments:?}");
+    let answer = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {stdout}"));
+    assert_eq!(stdout.lines().count(), 1);
+    (code, answer)
+}
+
+fn options(fstype: &str, access: &str) -> String {
+    // As kubelet 1.36.2 sends them.
+    json!({
+        "kubernetes.io/fsType": "",
+        "kubernetes.io/pod.name": "p",
+        "kubernetes.io/pod.namespace": "default",
+        "kubernetes.io/pod.uid": "11111111-2222-3333-4444-555555555555",
+        "kubernetes.io/pvOrVolumeName": "v",
+        "kubernetes.io/readwrite": access,
+        "kubernetes.io/serviceAccount.name": "",
+        "fstype": fstype,
+        "source": "/tmp/source",
+        "options": "noexec",
+    })
+    .to_string()
+}
+
+#[test]
+fn flexvolume_mounts_and_unmounts() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let (test, mounter) = start();
+    let node = &test.node;
+    let (code, answer) = call(node, &["init"]);
+    assert_eq!((code, &answer["status"]), (Some(0), &json!("Success")));
+    assert_eq!(answer["capabilities"]["attach"], json!(false));
+    let success = (Some(0), json!({ "status": "Success" }));
+    // Unmounted before it was mounted, mounted twice, unmounted twice.
+    assert_eq!(call(node, &["unmount", TARGET]), success);
+    for _again in 0..2 {
+        assert_eq!(call(node, &["mount", TARGET, &options("fuse.bindfs", "rw")]), success);
+    }
+    assert_eq!(node.mountinfo().iter().filter(|line| line.contains(TARGET)).count(), 1);
+    node.sh_ok(&format!("cat {TARGET}/f && touch {TARGET}/new"));
+    assert!(node.mount_at(TARGET).unwrap().contains("noexec"));
+    for _again in 0..2 {
+        assert_eq!(call(node, &["unmount", TARGET]), success);
+    }
+    mounter.wait_until_said("\"unmounted\"", 1);
+    assert_eq!(call(node, &["mount", TARGET, &options("fuse.bindfs", "ro")]), success);
+    assert!(node.sh(&format!("touch {TARGET}/new2")).stderr.contains("Read-only"));
+    assert_eq!(call(node, &["unmount", "/var/lib/kubelet/no-such-directory"]), success);
+}
+
+#[test]
+fn flexvolume_failures_are_one_object() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let (test, mounter) = start();
+    let node = &test.node;
+    let fails = |arguments: &[&str], words: &[&str]| {
+        let (code, answer) = call(node, arguments);
+        assert_eq!((code, &answer["status"]), (Some(1), &json!("Failure")), "{arguments:?}");
+        let message = answer["message"].as_str().unwrap();
+        for word in words {
+            assert!(message.contains(word), "{word} is not in {message}");
+        }
+    };
+    fails(&["mount", TARGET, "{"], &["not a JSON object"]);
+    fails(&["mount", TARGET, "{}"], &["'fstype' is missing"]);
+    fails(&["mount", TARGET], &["number of arguments"]);
+    fails(&[], &["no call is named"]);
+    fails(&["mount", TARGET, &options("nosuch", "rw")], &["unknown filesystem type 'nosuch'"]);
+    fails(&["mount", "/var/lib/kubelet/missing", &options("fuse.bindfs", "rw")], &["mount point does not exist"]);
+    // The helper's own words.
+    let bad = options("fuse.bindfs", "rw").replace("/tmp/source", "/nonexist");
+    fails(&["mount", TARGET, &bad], &["No such file or directory", "bindfs could not mount"]);
+    for unsupported in [
+        "attach",
+        "waitforattach",
+        "isattached",
+        "detach",
+        "mountdevice",
+        "unmountdevice",
+        "expandvolume",
+        "expandfs",
+        "getvolumename",
+    ] {
+        let (code, answer) = call(node, &[unsupported, "{}"]);
+        assert_eq!((code, &answer["status"]), (Some(1), &json!("Not supported")));
+    }
+    drop(mounter);
+    fails(&["mount", TARGET, &options("fuse.bindfs", "rw")], &["the mounter is not running"]);
+    assert_eq!(node.mount_at(TARGET), None);
+}
+
+/// Replays each captured call. The helpers for types that the test has no server for are recorders, and say so: they
+/// write their arguments down and mount the demo's filesystem; what a captured driver call asks for is the user's own
+/// invention, and must be refused in words.
+#[test]
+fn every_call_that_real_kubelets_made() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let (test, mounter) = start();
+    let recorder =
+        "#!/bin/sh\nprintf '%s\\n' \"$@\" >/run/hostmount/recorded\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"\n";
+    test.container.visit(|| {
+        for fstype in ["glusterfs", "nfs", "ceph", "cifs"] {
+            let path = format!("/usr/sbin/mount.{fstype}");
+            let _ = fs::remove_file(&path);
+            fs::write(&path, recorder).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    });
+    let mut seen = BTreeSet::new();
+    for file in ["v1.20.2", "v1.36.2", "v1.36.2-standalone"] {
+        let text = fs::read_to_string(format!("{}/tests/captured/{file}.jsonl", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        for line in text.lines() {
+            let call: Value = serde_json::from_str(line).unwrap();
+            let argv: Vec<&str> = call["argv"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+            replay(&test, &argv);
+            seen.insert(format!("{} {}", argv[0].rsplit('/').next().unwrap(), argv[1]));
+        }
+    }
+    for secret in ["AQBcephkey", "k3y", "cEBzcyB3b3JkIic"] {
+        assert!(!mounter.said().contains(secret), "{secret} is in the log");
+    }
+    let kinds: Vec<_> = seen.iter().filter(|kind| !kind.starts_with("umount ")).map(String::as_str).collect();
+    assert_eq!(kinds, ["fuse init", "fuse mount", "fuse unmount", "mount -o", "mount mount"]);
+}
+
+fn replay(test: &TestNode, argv: &[&str]) {
+    let node = &test.node;
+    match argv {
+        [program, "init"] if program.ends_with("~fuse/fuse") => assert_eq!(call(node, &["init"]).0, Some(0)),
+        [program, "mount", target, options] if program.ends_with("~fuse/fuse") => {
+            let (code, answer) = call(node, &["mount", target, options]);
+            let message = answer["message"].as_str().unwrap_or_default();
+            assert_eq!(code, Some(1), "{answer}");
+            let known = ["secret ('password')", "unknown option", "'fstype' is missing"];
+            assert!(known.iter().any(|words| message.contains(words)), "{message}");
+            assert!(!message.contains("cEBzcyB3b3JkIic"), "a secret is in {message}");
+        }
+        [program, "unmount", target] if program.ends_with("~fuse/fuse") => {
+            assert_eq!(call(node, &["unmount", target]).0, Some(0));
+        }
+        ["/opt/hostmount/bin/mount", arguments @ ..] => external_mounter(test, arguments),
+        // subPath, and umount: kubelet's PATH leads to the node's own programs or to ours, with the same outcome.
+        ["mount", "-o", "bind", _, target] => {
+            node.sh_ok(&format!("mkdir -p '{target}' /mnt/subpath"));
+            test.mount(&["-o", "bind", "/mnt/subpath", target]).ok("bind");
+        }
+        ["mount", "-o", "bind,remount", _, target] => {
+            test.mount(&["-o", "bind,remount,ro", "/mnt/subpath", target]).ok("bind,remount");
+        }
+        ["umount", target] => {
+            let mounted = node.mount_at(&target.replace(' ', "\\040")).is_some();
+            let done = test.umount(&[target]);
+            assert_eq!(done.code == Some(0), mounted, "{target}: {}", done.stderr);
+            // It tries a directory that is not mounted to learn what the node's umount says.
+            let words = ["not mounted", "no mount point specified"];
+            assert!(mounted || words.iter().any(|words| done.stderr.contains(words)), "{}", done.stderr);
+        }
+        other => panic!("a call that the test does not know: {other:?}"),
+    }
+}
+
+/// A call of the external mounter: what reaches the helper is what kubelet gave, with `rw` or `ro` in front.
+fn external_mounter(test: &TestNode, arguments: &[&str]) {
+    let fstype = arguments[2];
+    let (options, rest) = match &arguments[3..] {
+        ["-o", options, rest @ ..] => (*options, rest),
+        rest => ("", rest),
+    };
+    let [source, target] = rest else { panic!("{arguments:?}") };
+    test.node.sh_ok(&format!("mkdir -p '{target}'"));
+    if test.node.mount_at(&target.replace(' ', "\\040")).is_some() {
+        test.umount(&[target]).ok("umount of an earlier call's");
+    }
+    let done = test.mount(arguments);
+    let recorded = test.node.sh_ok("cat /run/hostmount/recorded");
+    let recorded: Vec<&str> = recorded.lines().collect();
+    let place = format!("/run/hostmount/mnt{target}");
+    assert_eq!(recorded[..3], [*source, &*place, "-o"], "{arguments:?}");
+    let wanted: BTreeSet<_> = options.split(',').filter(|word| !word.is_empty() && *word != "ro").collect();
+    let mut given: Vec<_> = recorded[3].split(',').collect();
+    let access = given.remove(0);
+    assert_eq!(access, if options.split(',').any(|word| word == "ro") { "ro" } else { "rw" });
+    assert_eq!(given.iter().copied().collect::<BTreeSet<_>>(), wanted);
+    // The recorder mounts a FUSE filesystem. That is what glusterfs is, and what the kernel's own types are not.
+    if fstype == "glusterfs" {
+        done.ok("mount");
+        assert!(test.node.mount_at(target).is_some());
+    } else {
+        assert_eq!(done.code, Some(32));
+        assert!(done.stderr.contains("a filesystem of type 'fuse.memfs' is not granted"), "{}", done.stderr);
+    }
+}
