@@ -13,12 +13,12 @@ pub fn settle(mounter: &Mounter, id: u64) {
     let Some(volume) = mounter.registry.volume(id) else { return };
     let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
     if mounter.connections.is_gone(volume.name.device) {
-        return mounter.registry.forget(id);
+        return mounter.registry.forget_unless_replaced(id);
     }
     match mounter.registry.showings(id, &volume.name, &mounter.host_proc) {
         Ok(showings) => match showings.iter().find_map(|showing| showing.hold().ok()) {
             Some(hold) => bury(mounter, id, hold),
-            None if showings.is_empty() => mounter.registry.forget(id),
+            None if showings.is_empty() => mounter.registry.forget_unless_replaced(id),
             None => warn!("the volume's helper has ended, and its mounts are covered by others"),
         },
         Err(error) => warn!("cannot look for the places where the volume shows: {error}"),

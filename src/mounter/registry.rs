@@ -353,6 +353,15 @@ impl Registry {
         due.collect()
     }
 
+    /// The volume shows nowhere any more. While another helper is put in its place, that is no news: its successor takes
+    /// over what is known of it.
+    pub fn forget_unless_replaced(&self, id: u64) {
+        let being_replaced = locked(&self.volumes).by_id.get(&id).is_some_and(|entry| entry.being_replaced);
+        if !being_replaced {
+            self.forget(id);
+        }
+    }
+
     /// The volume is gone from everywhere.
     pub fn forget(&self, id: u64) {
         let mut volumes = locked(&self.volumes);
