@@ -353,11 +353,11 @@ impl Registry {
         due.collect()
     }
 
-    /// The volume shows nowhere any more. While another helper is put in its place, that is no news: its successor takes
-    /// over what is known of it.
+    /// The volume seems to be gone from everywhere. While another helper takes its place that means nothing: its places
+    /// are that one's already.
     pub fn forget_unless_replaced(&self, id: u64) {
-        let being_replaced = locked(&self.volumes).by_id.get(&id).is_some_and(|entry| entry.being_replaced);
-        if !being_replaced {
+        let replaced = locked(&self.volumes).by_id.get(&id).is_some_and(|entry| entry.being_replaced);
+        if !replaced {
             self.forget(id);
         }
     }
