@@ -113,6 +113,8 @@ fn a_volumes_words_outlive_it() {
     let (helper, _) = processes.iter().find(|(_, line)| line.contains("mount.memfs mortal")).unwrap();
     test.node.sh_ok(&format!("kill -9 {helper}"));
     mounter.wait_until_said("\"healed\"", 1);
+    // That the old filesystem left the node was no unmounting.
+    assert_eq!(mounter.said().matches("\"unmounted\"").count(), 1);
     let words = "started for /mnt/v\ntold mortal\n";
     assert_eq!(look(&["logs", "/mnt/v"]).ok("logs"), format!("{words}{words}"));
     // The last word at a target counts.

@@ -137,6 +137,8 @@ impl Raised {
         if let Err(error) = self.broker.let_go() {
             warn!("cannot let go of the helper's own copy; `umount` on the node will not end the helper: {error}");
         }
+        // Its exit may have been heard of before its last words.
+        self.helper.output.drain();
         let words = in_words_of_the_node(state, &self.helper.output.lines());
         let (listener, output) = self.helper.release();
         Standing { listener, output, words }
