@@ -4,10 +4,14 @@
 CARGO ?= cargo
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build demo test bench check packages clean
+.PHONY: build preload demo test bench check packages clean
 
 build:
 	$(CARGO) build --release
+
+# The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
+preload:
+	RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) build --package hostmount-preload --profile preload
 
 demo: build
 	$(AS_ROOT) $(CARGO) run --release --quiet -- demo

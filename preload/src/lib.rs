@@ -1,1 +1,158 @@
-//! Reserved for the preload engine: `mount()`, `umount()` … for `LD_PRELOAD`.
+//! `libhostmount_preload.so`: libc's mount() and umount() in a helper, done elsewhere.
+//!
+//! Runs in helpers' processes, by `LD_PRELOAD` or `/etc/ld.so.preload`. With a mounter ([`mounter`]) the helper has no
+//! capability and the mounter performs the call; without one ([`node`]) a copy of the process mounts on the node.
+//!
+//! It is a guest in somebody else's program: no constructors, no threads, no allocation, no panic, and no symbol but
+//! those it replaces. What a program does by making system calls itself (Go's does) it cannot see.
+#![cfg_attr(panic = "abort", no_std)]
+#![allow(unsafe_code)]
+
+pub mod message;
+mod mounter;
+mod mountinfo;
+mod node;
+mod sys;
+
+use core::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use sys::Errno;
+
+/// Old programs put this into the flags' upper half; the kernel ignores it (mount(2)).
+const MS_MGC_VAL: u64 = 0xc0ed_0000;
+const MS_MGC_MSK: u64 = 0xffff_0000;
+
+/// mount(2).
+///
+/// # Safety
+///
+/// As for libc's: each string is null or a C string, and `data` is what the type takes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mount(
+    source: *const c_char,
+    target: *const c_char,
+    fstype: *const c_char,
+    flags: c_ulong,
+    data: *const c_void,
+) -> c_int {
+    // SAFETY: what the caller vouches for is what this asks for.
+    answer(unsafe { try_mount(source, target, fstype, flags, data) })
+}
+
+/// umount2(2).
+///
+/// # Safety
+///
+/// `target` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: what the caller vouches for is what this asks for.
+    answer(unsafe { try_unmount(target, flags) })
+}
+
+/// umount(2).
+///
+/// # Safety
+///
+/// `target` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn umount(target: *const c_char) -> c_int {
+    // SAFETY: as above.
+    answer(unsafe { try_unmount(target, 0) })
+}
+
+/// Functions of the new mount interface. Told that this kernel has none of it, programs fall back to mount(2).
+///
+/// Their arguments are left where they are: in C's calling conventions only the caller knows of them.
+macro_rules! not_here {
+    ($($name:ident)*) => {$(
+        #[doc = "Answers ENOSYS."]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name() -> c_int {
+            answer(Err(Errno(libc::ENOSYS)))
+        }
+    )*};
+}
+
+not_here! { fsopen fsconfig fsmount fspick open_tree open_tree_attr move_mount mount_setattr }
+
+fn answer(done: Result<(), Errno>) -> c_int {
+    match done {
+        Ok(()) => 0,
+        Err(errno) => {
+            errno.set();
+            -1
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`mount`].
+unsafe fn try_mount(
+    source: *const c_char,
+    target: *const c_char,
+    fstype: *const c_char,
+    flags: c_ulong,
+    data: *const c_void,
+) -> Result<(), Errno> {
+    let modern = if flags & MS_MGC_MSK == MS_MGC_VAL { flags & !MS_MGC_MSK } else { flags };
+    // SAFETY: the caller vouches that it is null or a C string.
+    let source_text = unsafe { text(source) };
+    // SAFETY: as above.
+    let target_text = unsafe { text(target) };
+    // SAFETY: as above.
+    let fstype_text = unsafe { text(fstype) };
+    if target.is_null() {
+        return Err(Errno::FAULT);
+    }
+    if let Some(socket) = sys::environment(mounter::SOCKET) {
+        // SAFETY: the types that a mounter serves take a string as their data, and a null pointer is an empty one.
+        let data = unsafe { text(data.cast()) };
+        return mounter::mount(socket, [source_text, target_text, fstype_text, data], modern);
+    }
+    if node::takes(fstype_text, modern) {
+        // SAFETY: `data` is the caller's, for this type.
+        if let Some(done) = unsafe { node::mount([source_text, target_text, fstype_text], modern, data) } {
+            return done;
+        }
+    }
+    // SAFETY: the caller vouches for the pointers.
+    unsafe { sys::mount(source, target, fstype, flags, data) }
+}
+
+/// # Safety
+///
+/// `target` is null or a C string.
+unsafe fn try_unmount(target: *const c_char, flags: c_int) -> Result<(), Errno> {
+    if target.is_null() {
+        return Err(Errno::FAULT);
+    }
+    // SAFETY: it is a C string then.
+    let path = unsafe { text(target) };
+    if let Some(socket) = sys::environment(mounter::SOCKET) {
+        return mounter::unmount(socket, path, flags);
+    }
+    match node::unmount(path, flags) {
+        Some(done) => done,
+        // SAFETY: as above.
+        None => unsafe { sys::unmount(target, flags) },
+    }
+}
+
+/// A C string; an empty one for a null pointer, as the kernel takes it.
+///
+/// # Safety
+///
+/// The pointer is null or leads to a C string that lives as long as the result.
+unsafe fn text<'a>(pointer: *const c_char) -> &'a CStr {
+    // SAFETY: as the caller vouches.
+    if pointer.is_null() { c"" } else { unsafe { CStr::from_ptr(pointer) } }
+}
+
+/// Nothing here panics; should it all the same, the program must not go on.
+#[cfg(panic = "abort")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::abort() }
+}

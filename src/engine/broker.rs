@@ -207,7 +207,7 @@ impl Broker {
         done.map_err(|objection| {
             let words = crate::exit::chain(&objection);
             warn!("refused a call of the helper's: {words}");
-            self.objections.push(words);
+            self.objections.push(format!("hostmount refused a call of it: {words}"));
             objection.errno()
         })
     }

@@ -6,6 +6,8 @@
 use super::call::ask;
 use super::serve::host_proc;
 use crate::config::Config;
+use crate::engine::preload::DEFAULT_OBJECT;
+use crate::engine::{Choice, choose};
 use crate::exit::{Exit, chain};
 use crate::helper::confine::confine_this_thread;
 use crate::helper::find;
@@ -64,10 +66,15 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         ),
         show(
             "confinement",
-            "the kernel needs seccomp user notification (5.0 and later); run the container privileged",
+            "run the container privileged",
             in_thread(|| {
-                Ok(confine_this_thread(&Default::default()).map(|_| "a helper can be left without privileges")?)
+                Ok(confine_this_thread(&Default::default()).map(|()| "a helper can be left without privileges")?)
             }),
+        ),
+        show(
+            "engine",
+            "run the container privileged, without a seccomp profile, or put the preload engine's shared object into it",
+            choose(Choice::Auto, DEFAULT_OBJECT.into()).map(|method| method.to_string()).map_err(Into::into),
         ),
         show(
             "mounts",

@@ -1,6 +1,7 @@
 //! `hostmount serve`: starts the mounter in the container.
 
 use crate::config::Config;
+use crate::engine::{Choice, preload::DEFAULT_OBJECT};
 use crate::exit::{Exit, chain};
 use crate::mounter::server::{ServeError, Settings, serve};
 use crate::observe::log;
@@ -23,6 +24,12 @@ pub struct Arguments {
     /// A proc filesystem of the node's [default: $HOSTPROCPATH/proc]
     #[arg(long)]
     host_proc: Option<PathBuf>,
+    /// How helpers' mount calls reach the mounter
+    #[arg(long, value_enum, default_value = "auto")]
+    engine: Choice,
+    /// The preload engine's shared object
+    #[arg(long, default_value = DEFAULT_OBJECT)]
+    preload: PathBuf,
 }
 
 /// Runs `hostmount serve`.
@@ -37,6 +44,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
         socket: arguments.socket,
         state: arguments.state,
         host_proc: arguments.host_proc.unwrap_or_else(host_proc),
+        engine: arguments.engine,
+        preload: arguments.preload,
     };
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,6 @@
 //! (capabilities(7), prctl(2), seccomp(2)). So a thread of the mounter's puts them on, starts the helper, and ends:
 //! nothing has to be done between fork and exec, and every step has an ordinary error.
 
-use crate::engine::seccomp::listener::Listener;
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use std::io;
 
@@ -24,17 +23,10 @@ pub enum ConfineError {
     /// prctl(PR_SET_NO_NEW_PRIVS).
     #[error("cannot set no_new_privs")]
     NoNewPrivs(#[source] io::Error),
-    /// seccomp(2) with a listener.
-    #[error(
-        "cannot install the seccomp filter; the kernel needs seccomp user notification (5.0 and later), \
-             and the container's own seccomp profile must allow seccomp(2): run it privileged"
-    )]
-    Filter(#[source] io::Error),
 }
 
-/// Takes every privilege but the capabilities in `keep` from the calling thread, for ever, and returns the listener for
-/// its mount calls.
-pub fn confine_this_thread(keep: &CapsHashSet) -> Result<Listener, ConfineError> {
+/// Takes every privilege but the capabilities in `keep` from the calling thread, for ever.
+pub fn confine_this_thread(keep: &CapsHashSet) -> Result<(), ConfineError> {
     // The bounding set first: emptying it takes a capability (CAP_SETPCAP).
     for (set, name) in [
         (CapSet::Ambient, "ambient"),
@@ -45,8 +37,7 @@ pub fn confine_this_thread(keep: &CapsHashSet) -> Result<Listener, ConfineError>
     ] {
         reduce(set, keep).map_err(|source| ConfineError::Capabilities { set: name, kept: names(keep), source })?;
     }
-    rustix::thread::set_no_new_privs(true).map_err(|errno| ConfineError::NoNewPrivs(errno.into()))?;
-    Listener::install().map_err(ConfineError::Filter)
+    rustix::thread::set_no_new_privs(true).map_err(|errno| ConfineError::NoNewPrivs(errno.into()))
 }
 
 fn reduce(set: CapSet, keep: &CapsHashSet) -> Result<(), CapsError> {

@@ -7,11 +7,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The processes of one helper, named by the mount namespace they live in.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Family {
     namespace: (u64, u64),
 }
@@ -22,34 +23,39 @@ impl Family {
         Ok(Self { namespace: namespace_at(Path::new("/proc/thread-self/ns/mnt"))? })
     }
 
-    /// Sends SIGKILL to every member, those too that are started meanwhile. They may take a moment to go.
-    pub fn kill(&self) -> io::Result<()> {
-        // A process with SIGKILL pending cannot fork any more: when a round finds nobody new, there is nobody else.
-        let mut killed = HashSet::new();
-        while self.kill_others(&mut killed)? {}
-        Ok(())
-    }
-
-    /// One look at all processes; whether there was a member that is not in `killed` yet.
-    fn kill_others(&self, killed: &mut HashSet<Pid>) -> io::Result<bool> {
-        let mut found = false;
+    /// The processes that are members just now.
+    pub fn members(&self) -> io::Result<Vec<(Pid, OwnedFd)>> {
+        let mut members = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let entry = entry?;
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
             else {
                 continue;
             };
-            // The descriptor first, then the look: what is killed is what was looked at.
+            // The descriptor first, then the look: it is the very process that was looked at.
             let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            if namespace_at(&entry.path().join("ns/mnt")).is_ok_and(|namespace| namespace == self.namespace)
-                && killed.insert(pid)
-            {
-                found = true;
+            if namespace_at(&entry.path().join("ns/mnt")).is_ok_and(|namespace| namespace == self.namespace) {
+                members.push((pid, process));
+            }
+        }
+        Ok(members)
+    }
+
+    /// Sends SIGKILL to every member, those too that are started meanwhile. They may take a moment to go.
+    pub fn kill(&self) -> io::Result<()> {
+        // A process with SIGKILL pending cannot fork any more: when a round finds nobody new, there is nobody else.
+        let mut killed = HashSet::new();
+        loop {
+            let mut others = self.members()?;
+            others.retain(|(pid, _)| killed.insert(*pid));
+            if others.is_empty() {
+                return Ok(());
+            }
+            for (_, process) in others {
                 // It may have ended by itself by now.
                 let _ = pidfd_send_signal(process, Signal::KILL);
             }
         }
-        Ok(found)
     }
 }
 

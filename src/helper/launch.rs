@@ -6,20 +6,23 @@ use super::confine::{ConfineError, confine_this_thread};
 use super::family::Family;
 use super::find::{Program, search_path};
 use super::output::Output;
+use super::place::Place;
 use super::reaper::{Ending, Reaper};
 use crate::config::filesystem::Filesystem;
+use crate::engine::preload::{self, SOCKET_VARIABLE, is_static};
 use crate::engine::seccomp::listener::Listener;
-use rustix::event::Timespec;
+use crate::engine::{Engine, Method};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 use tracing::warn;
 
 /// How long killed processes may take to go: they can be held up in the kernel, by storage that does not answer.
-const LAST_MOMENTS: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
 /// A helper that runs.
 #[derive(Debug)]
@@ -27,12 +30,13 @@ pub struct Helper {
     /// Hears of the end of the program that was started (a daemon may live on).
     pub ending: Ending,
     /// Hears of its mount calls, and of the end of everything it started.
-    pub listener: Listener,
+    pub engine: Engine,
     /// Its words.
     pub output: Output,
     /// Whether the program that was started serves the filesystem itself and does not exit.
     pub foreground: bool,
     family: Family,
+    unseen: Option<String>,
 }
 
 /// Why a helper does not run.
@@ -41,6 +45,20 @@ pub enum LaunchError {
     /// Its privileges could not be taken away: it is not started with them.
     #[error("cannot confine the helper")]
     Confine(#[from] ConfineError),
+    /// seccomp(2) with a listener.
+    #[error(
+        "cannot install the seccomp filter; the kernel needs seccomp user notification (5.0 and later), \
+             and the container's own seccomp profile must allow seccomp(2): run it privileged"
+    )]
+    Filter(#[source] io::Error),
+    /// The socket for the shared object.
+    #[error("cannot listen for the helper's calls at {path}", path = path.display())]
+    Listen {
+        /// Where, in the helper's mount namespace.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// fork or exec failed.
     #[error("cannot start {program}", program = program.display())]
     Spawn {
@@ -54,12 +72,17 @@ pub enum LaunchError {
     Prepare(#[source] io::Error),
 }
 
+/// What the dynamic linker loads first.
+const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
+
 /// Starts `program` with no capability (but those its type is set to keep), in a process group of its own, in the
 /// calling thread's mount namespace.
 ///
 /// It holds no descriptor but 0 (`/dev/null`), 1 and 2 (one pipe to us): all of ours are close-on-exec.
 pub fn launch(
+    method: &Method,
     reaper: &Reaper,
+    place: &Place,
     program: &Program,
     arguments: &[OsString],
     settings: &Filesystem,
@@ -75,29 +98,74 @@ pub fn launch(
     command.env("PATH", search_path()).env_remove(crate::wire::SOCKET_VARIABLE).env_remove("HOSTPROCPATH");
     command.envs(&settings.environment);
     let keep = settings.capabilities().collect();
-    let start = move || {
-        let listener = confine_this_thread(&keep)?;
-        let ending = reaper.spawn(&mut command);
-        Ok::<_, LaunchError>((
-            listener,
-            ending.map_err(|source| LaunchError::Spawn { program: program.path.clone(), source })?,
-        ))
+    let start = || -> Result<_, LaunchError> {
+        confine_this_thread(&keep)?;
+        // Moved in here, so that only the helper holds the end of its output that it writes to.
+        let mut command = command;
+        let mut engine = prepare(method, place, &family, &mut command)?;
+        let started = reaper.spawn(&mut command);
+        let (process, ending) =
+            started.map_err(|source| LaunchError::Spawn { program: program.path.clone(), source })?;
+        if let Engine::Preload(server) = &mut engine
+            && let Err(error) = server.watch(process)
+        {
+            // Nobody would notice its end, so it ends at once.
+            let _ = family.kill();
+            return Err(LaunchError::Prepare(error));
+        }
+        Ok((engine, ending))
     };
-    let (listener, ending) = thread::scope(|scope| {
+    let (engine, ending) = thread::scope(|scope| {
         let launcher = thread::Builder::new().name("launch".into()).spawn_scoped(scope, start);
         match launcher.map_err(LaunchError::Prepare)?.join() {
             Ok(started) => started,
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
-    Ok(Helper { ending, listener, output, foreground: settings.foreground, family })
+    let unseen = unseen(method, &program.path);
+    Ok(Helper { ending, engine, output, foreground: settings.foreground, family, unseen })
+}
+
+/// Gets a helper's calls to us. Runs on the thread that is about to start it, which has no privilege any more.
+fn prepare(method: &Method, place: &Place, family: &Family, command: &mut Command) -> Result<Engine, LaunchError> {
+    match method {
+        Method::Seccomp => Listener::install().map(Engine::Seccomp).map_err(LaunchError::Filter),
+        Method::Preload(object) => {
+            let path = place.socket();
+            let mut objects = object.clone().into_os_string();
+            if let Some((_, Some(others))) = command.get_envs().find(|(name, _)| *name == PRELOAD_VARIABLE) {
+                objects.push(":");
+                objects.push(others);
+            }
+            command.env(PRELOAD_VARIABLE, objects).env(SOCKET_VARIABLE, &path);
+            let server = preload::Server::listen(&path, family.clone());
+            server.map(Engine::Preload).map_err(|source| LaunchError::Listen { path, source })
+        }
+    }
+}
+
+/// What to say when a helper fails whose calls may have been made where the engine does not see them.
+fn unseen(method: &Method, program: &Path) -> Option<String> {
+    let unseen = matches!(method, Method::Preload(_)) && is_static(program).unwrap_or(false);
+    unseen.then(|| {
+        format!(
+            "{} is statically linked, so the preload engine does not see its mount(2): \
+             run the mounter with --engine seccomp",
+            program.display()
+        )
+    })
 }
 
 impl Helper {
+    /// Why the helper may have failed, for a reason that lies with us.
+    pub fn excuse(&self) -> Option<&str> {
+        self.unseen.as_deref()
+    }
+
     /// The volume stands: from here on the helper ends with its mount, as helpers do.
-    pub fn release(self) -> (Listener, Output) {
-        let Self { listener, output, .. } = self;
-        (listener, output)
+    pub fn release(self) -> (Engine, Output) {
+        let Self { engine, output, .. } = self;
+        (engine, output)
     }
 
     /// Ends everything the helper started. What is left of it are its words, to the last.
@@ -105,7 +173,7 @@ impl Helper {
         if let Err(error) = self.family.kill() {
             warn!("cannot look for the helper's processes: {error}");
         }
-        match self.listener.is_abandoned(&LAST_MOMENTS) {
+        match self.engine.wait_for_end(LAST_MOMENTS) {
             Ok(true) => {}
             Ok(false) => warn!("processes of the helper are still there after SIGKILL: they wait for storage"),
             Err(error) => warn!("cannot see whether the helper has ended: {error}"),

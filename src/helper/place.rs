@@ -23,6 +23,7 @@ const WRITABLE: &CStr = c"size=64m,mode=1777";
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
+    root: PathBuf,
     identity: (Device, u64),
 }
 
@@ -72,12 +73,17 @@ impl Place {
         let fd = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
         let identity = identity(fd.as_fd()).map_err(failed("stat", &path))?;
-        Ok(Self { path, identity })
+        Ok(Self { path, root, identity })
     }
 
     /// The path that the helper is told.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where a socket for the helper alone can be; no target is called that.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join(".preload")
     }
 
     /// Whether a descriptor names this very directory.

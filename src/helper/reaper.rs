@@ -3,9 +3,10 @@
 //! The mounter is a child subreaper (prctl(2)): a helper that goes into the background becomes its child. Only the
 //! main thread waits, for all; who started a process gets its exit status through a pipe, which can be polled.
 
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait};
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, PoisonError};
@@ -21,16 +22,20 @@ pub struct Reaper {
 pub struct Ending(PipeReader);
 
 impl Reaper {
-    /// Starts a program and says where its end can be learned.
+    /// Starts a program; returns its process, and where its end can be learned.
     ///
     /// The lock is held meanwhile, and by [`reap`](Self::reap) before it collects: nobody collects a process that is
     /// not entered yet.
-    pub fn spawn(&self, command: &mut Command) -> io::Result<Ending> {
+    pub fn spawn(&self, command: &mut Command) -> io::Result<(OwnedFd, Ending)> {
         let (reader, writer) = io::pipe()?;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
+        // It has not been collected yet: its id is still its own.
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).inspect_err(|_| {
+            let _ = child.kill();
+        })?;
         waiting.insert(child.id().cast_signed(), writer);
-        Ok(Ending(reader))
+        Ok((process, Ending(reader)))
     }
 
     /// Collects all that have ended. The main thread calls it upon SIGCHLD.

@@ -17,7 +17,7 @@ pub fn to_mount(result: Result<Vec<String>, MountError>) -> Reply {
             let mut output = Vec::new();
             if let MountError::Helper { objections, output: words, .. } = error {
                 for objection in objections {
-                    message.push_str("; hostmount refused a call of it: ");
+                    message.push_str("; ");
                     message.push_str(&objection);
                 }
                 output = words;
@@ -51,14 +51,14 @@ fn exit_of(error: &MountError) -> Exit {
     match error {
         MountError::Refused(_) => Exit::Usage,
         MountError::Node(_) | MountError::Place(_) => Exit::System,
-        MountError::Launch(LaunchError::Confine(_) | LaunchError::Prepare(_)) => Exit::System,
+        MountError::Launch(LaunchError::Spawn { .. }) => Exit::MountFailure,
+        MountError::Launch(_) => Exit::System,
         MountError::Helper { reason: NotReady::CallerGone | NotReady::Stopping, .. } => Exit::Interrupted,
         MountError::Helper { reason: NotReady::Wait(_), .. } => Exit::System,
         MountError::NoHelper(_)
         | MountError::Target(_)
         | MountError::AlreadyMounted { .. }
         | MountError::Busy(_)
-        | MountError::Launch(LaunchError::Spawn { .. })
         | MountError::Helper { .. }
         | MountError::Graft(_) => Exit::MountFailure,
     }

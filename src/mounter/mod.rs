@@ -14,6 +14,7 @@ pub mod replace;
 pub mod server;
 
 use crate::config::Config;
+use crate::engine::Method;
 use crate::helper::reaper::Reaper;
 use crate::node::connections::Connections;
 use crate::node::namespace::MountNamespace;
@@ -38,6 +39,8 @@ pub struct Mounter {
     pub registry: Registry,
     /// Who collects processes.
     pub reaper: Reaper,
+    /// How helpers' calls reach us.
+    pub method: Method,
     /// Readable once the mounter shall stop: requests under way give up then.
     pub stopping: OwnedFd,
 }

@@ -28,7 +28,7 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
     let volume = Volume::new(admitted, raised.program.clone(), raised.name.clone());
     let standing = raised.stand(&mounter.state);
     info!(device = %volume.name.device, "mounted on the node");
-    mounter.registry.adopt(volume, standing.listener, standing.output);
+    mounter.registry.adopt(volume, standing.engine, standing.output);
     Ok(standing.words)
 }
 

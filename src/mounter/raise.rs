@@ -6,8 +6,8 @@
 use super::Mounter;
 use super::ready::{NotReady, Watched, until_ready};
 use super::registry::TargetBusy;
+use crate::engine::Engine;
 use crate::engine::broker::{Broker, Grant, Progress};
-use crate::engine::seccomp::listener::Listener;
 use crate::helper::arguments::arguments;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
@@ -90,7 +90,7 @@ pub struct Raised {
 #[derive(Debug)]
 pub struct Standing {
     /// Hears of its calls, and of its end.
-    pub listener: Listener,
+    pub engine: Engine,
     /// Its further words.
     pub output: Output,
     /// What it said so far, in words of the node.
@@ -105,7 +105,7 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     // From here on this thread is in the helper's mount namespace.
     let place = Place::prepare(&mounter.state, &admitted.target, &settings.writable)?;
     let arguments = arguments(&program.style, &program.name(), &admitted.request, place.path());
-    let mut helper = launch(&mounter.reaper, &program, &arguments, &settings)?;
+    let mut helper = launch(&mounter.method, &mounter.reaper, &place, &program, &arguments, &settings)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);
     let allowed = mounter.config.ready_timeout(&settings);
@@ -118,7 +118,8 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
         (Ok(()), _) => NotReady::Withdrawn,
         (Err(reason), _) => reason,
     };
-    let objections = broker.objections().to_vec();
+    let mut objections = broker.objections().to_vec();
+    objections.extend(helper.excuse().map(str::to_owned));
     let lines = end(helper, broker).lines();
     let output = in_words_of_the_node(&mounter.state, &lines);
     mounter.registry.remember_failed(admitted, program.name(), lines);
@@ -140,8 +141,8 @@ impl Raised {
         // Its exit may have been heard of before its last words.
         self.helper.output.drain();
         let words = in_words_of_the_node(state, &self.helper.output.lines());
-        let (listener, output) = self.helper.release();
-        Standing { listener, output, words }
+        let (engine, output) = self.helper.release();
+        Standing { engine, output, words }
     }
 
     /// Ends it, and everything the helper started.

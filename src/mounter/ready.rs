@@ -3,6 +3,7 @@
 //! Runs on the volume's own thread, inside the helper's mount namespace.
 
 use super::Mounter;
+use crate::engine::Heard;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;
 use crate::node::target::ask;
@@ -69,7 +70,7 @@ pub struct Watched<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Output,
-    Listener,
+    Engine,
     Ending,
     Probe,
     Caller,
@@ -120,16 +121,21 @@ fn wait<'scope>(
             return Err(NotReady::TimedOut { allowed, mounted });
         }
         let events = next_events(helper, exited, probe.as_ref(), mounter, caller, left).map_err(NotReady::Wait)?;
-        for (source, flags) in events {
+        for source in events {
             match source {
                 Source::Output => helper.output.drain(),
-                Source::Listener if flags.contains(PollFlags::IN) => {
-                    let answer = || helper.listener.answer(Some(broker)).map(|()| broker.device());
+                Source::Engine => {
+                    let mut heard = Heard::Call;
+                    let answer = || {
+                        heard = helper.engine.heed(Some(broker))?;
+                        Ok(if heard == Heard::Call { broker.device() } else { None })
+                    };
                     mounter.registry.while_devices_change(answer).map_err(NotReady::Wait)?;
+                    // The program's own status, if it is still to come, tells more.
+                    if heard == Heard::Gone && exited && !mounted {
+                        return Err(gave_up(broker));
+                    }
                 }
-                // Everybody is gone. The program's own status, if it is still to come, tells more.
-                Source::Listener if exited && !mounted => return Err(gave_up(broker)),
-                Source::Listener => {}
                 Source::Ending => {
                     let status = helper.ending.status().map_err(NotReady::Wait)?;
                     exited = true;
@@ -163,9 +169,9 @@ fn next_events(
     mounter: &Mounter,
     caller: Option<BorrowedFd<'_>>,
     left: Duration,
-) -> io::Result<Vec<(Source, PollFlags)>> {
-    let mut sources = vec![Source::Stopping, Source::Listener];
-    let mut fds = vec![PollFd::new(&mounter.stopping, PollFlags::IN), PollFd::new(&helper.listener, PollFlags::IN)];
+) -> io::Result<Vec<Source>> {
+    let mut sources = vec![Source::Stopping, Source::Engine];
+    let mut fds = vec![PollFd::new(&mounter.stopping, PollFlags::IN), PollFd::new(&helper.engine, PollFlags::IN)];
     let mut add = |source, fd| {
         sources.push(source);
         fds.push(fd);
@@ -188,7 +194,7 @@ fn next_events(
         Err(errno) => return Err(errno.into()),
     }
     let events = sources.into_iter().zip(fds.iter().map(PollFd::revents));
-    Ok(events.filter(|(_, flags)| !flags.is_empty()).collect())
+    Ok(events.filter(|(_, flags)| !flags.is_empty()).map(|(source, _)| source).collect())
 }
 
 /// A thread that asks the filesystem one question. It may wait in the kernel for as long as nobody answers; so it is

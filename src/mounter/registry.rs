@@ -8,7 +8,7 @@ mod view;
 
 pub use view::{look, views};
 
-use crate::engine::seccomp::listener::Listener;
+use crate::engine::{Engine, Heard};
 use crate::helper::output::Output;
 use crate::node::mounts::{Device, Name};
 use crate::node::showings::{self, Showing};
@@ -47,8 +47,8 @@ impl Volume {
 /// Which of a volume's descriptors an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// The seccomp listener.
-    Listener,
+    /// The engine.
+    Engine,
     /// The helper's output.
     Output,
 }
@@ -74,7 +74,7 @@ struct Volumes {
 struct Entry {
     volume: Volume,
     /// Gone when nothing of the helper runs any more.
-    listener: Option<Listener>,
+    engine: Option<Engine>,
     /// Gone when nobody can write any more.
     output: Option<Output>,
     /// What was said before: by helpers that it has taken the place of, and all of it once its output is gone.
@@ -140,12 +140,12 @@ impl Registry {
     }
 
     /// Takes in a volume that stands now.
-    pub fn adopt(&self, volume: Volume, listener: Listener, output: Output) {
-        self.enter(&mut locked(&self.volumes), volume, listener, output, 0, Vec::new());
+    pub fn adopt(&self, volume: Volume, engine: Engine, output: Output) {
+        self.enter(&mut locked(&self.volumes), volume, engine, output, 0, Vec::new());
     }
 
     /// A fresh helper serves volume `old` from here on.
-    pub fn succeed(&self, old: u64, volume: Volume, listener: Listener, output: Output) {
+    pub fn succeed(&self, old: u64, volume: Volume, engine: Engine, output: Output) {
         let mut volumes = locked(&self.volumes);
         let (mut failures, mut said) = (0, Vec::new());
         if let Some(entry) = volumes.by_id.get_mut(&old) {
@@ -154,31 +154,31 @@ impl Registry {
             failures = if died { entry.failures + 1 } else { 0 };
             entry.life = Life::Retired;
             said = entry.words();
-            if entry.listener.is_none() {
+            if entry.engine.is_none() {
                 if !died {
                     report_retired();
                 }
                 self.remove(&mut volumes, old);
             }
         }
-        self.enter(&mut volumes, volume, listener, output, failures, said);
+        self.enter(&mut volumes, volume, engine, output, failures, said);
     }
 
     fn enter(
         &self,
         volumes: &mut Volumes,
         volume: Volume,
-        listener: Listener,
+        engine: Engine,
         output: Output,
         failures: u32,
         said: Vec<String>,
     ) {
         volumes.last += 1;
         let id = volumes.last;
-        let (listener, output) = (Some(listener), Some(output));
+        let (engine, output) = (Some(engine), Some(output));
         let mut entry = Entry {
             volume,
-            listener,
+            engine,
             output,
             said,
             life: Life::Serving,
@@ -188,14 +188,14 @@ impl Registry {
             born: Instant::now(),
         };
         let watched = entry
-            .listener
+            .engine
             .as_ref()
-            .map_or(Ok(()), |fd| self.watch(id, Channel::Listener, fd))
+            .map_or(Ok(()), |fd| self.watch(id, Channel::Engine, fd))
             .and_then(|()| entry.output.as_ref().map_or(Ok(()), |fd| self.watch(id, Channel::Output, fd)));
         if let Err(error) = watched {
             // Without the events the volume works all the same, but nobody would notice its end.
             error!(target = %entry.volume.admitted.target.display(), "cannot watch the volume's helper: {error}");
-            entry.listener = None;
+            entry.engine = None;
             entry.output = None;
         }
         volumes.by_id.insert(id, entry);
@@ -224,7 +224,7 @@ impl Registry {
 
     /// Takes in what happened on one of a volume's descriptors. `true`: nothing of its helper runs any more, and
     /// [`settle`](super::heal::settle) shall see what is left.
-    pub fn heed(&self, id: u64, channel: Channel, hung_up: bool) -> bool {
+    pub fn heed(&self, id: u64, channel: Channel) -> bool {
         let mut volumes = locked(&self.volumes);
         let Some(entry) = volumes.by_id.get_mut(&id) else { return false };
         let _span = info_span!("volume", target = %entry.volume.admitted.target.display()).entered();
@@ -240,28 +240,29 @@ impl Registry {
                 }
                 false
             }
-            Channel::Listener if hung_up && entry.life == Life::Retired => {
-                report_retired();
-                self.remove(&mut volumes, id);
-                false
-            }
-            Channel::Listener if hung_up => {
-                self.forget_descriptor(&mut entry.listener);
-                !entry.being_replaced
-            }
-            Channel::Listener => {
-                if let Some(Err(error)) = entry.listener.as_mut().map(|listener| listener.answer(None)) {
-                    warn!("cannot answer a call of the helper's: {error}");
+            Channel::Engine => match entry.engine.as_mut().map(|engine| engine.heed(None)) {
+                Some(Ok(Heard::Gone)) if entry.life == Life::Retired => {
+                    report_retired();
+                    self.remove(&mut volumes, id);
+                    false
                 }
-                false
-            }
+                Some(Ok(Heard::Gone)) => {
+                    self.forget_descriptor(&mut entry.engine);
+                    !entry.being_replaced
+                }
+                Some(Err(error)) => {
+                    warn!("cannot answer a call of the helper's: {error}");
+                    false
+                }
+                _ => false,
+            },
         }
     }
 
     /// The ids of volumes whose helper is gone.
     pub fn without_helper(&self) -> Vec<u64> {
         let volumes = locked(&self.volumes);
-        volumes.by_id.iter().filter(|(_, entry)| entry.listener.is_none()).map(|(id, _)| *id).collect()
+        volumes.by_id.iter().filter(|(_, entry)| entry.engine.is_none()).map(|(id, _)| *id).collect()
     }
 
     /// A volume whose helper is gone is still shown: how long to wait before it is healed, and whether that is news.
@@ -313,7 +314,7 @@ impl Registry {
     pub fn give_up_replacing(&self, id: u64) {
         if let Some(entry) = locked(&self.volumes).by_id.get_mut(&id) {
             entry.being_replaced = false;
-            if entry.life == Life::Serving && entry.listener.is_none() {
+            if entry.life == Life::Serving && entry.engine.is_none() {
                 entry.life = Life::Dead { retry: Some(Instant::now()) };
             }
         }
@@ -376,7 +377,7 @@ impl Registry {
 
     fn remove(&self, volumes: &mut Volumes, id: u64) {
         if let Some(mut entry) = volumes.by_id.remove(&id) {
-            self.forget_descriptor(&mut entry.listener);
+            self.forget_descriptor(&mut entry.engine);
             if let Some(output) = &entry.output {
                 let _ = epoll::delete(&self.events, output);
             }
@@ -419,7 +420,7 @@ pub fn token(id: u64, channel: Channel) -> u64 {
 
 /// The way back from [`token`].
 pub fn from_token(token: u64) -> (u64, Channel) {
-    (token >> 1, if token & 1 == 1 { Channel::Output } else { Channel::Listener })
+    (token >> 1, if token & 1 == 1 { Channel::Output } else { Channel::Engine })
 }
 
 fn report_retired() {

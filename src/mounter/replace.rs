@@ -70,7 +70,7 @@ pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
             let next = Volume { name: raised.name.clone(), ..volume.clone() };
             info!(old = %volume.name.device, new = %next.name.device, "a fresh helper serves the volume");
             let standing = raised.stand(&mounter.state);
-            mounter.registry.succeed(id, next, standing.listener, standing.output);
+            mounter.registry.succeed(id, next, standing.engine, standing.output);
             Ok(shown)
         }
         Err(error) => {

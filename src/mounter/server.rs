@@ -7,6 +7,7 @@ use super::caller::{Caller, CallerError};
 use super::registry::{self, Registry};
 use super::{Mounter, answer, heal, mount, replace};
 use crate::config::Config;
+use crate::engine::{self, Choice, NoEngine};
 use crate::exit::{Exit, chain};
 use crate::helper::place;
 use crate::helper::reaper::Reaper;
@@ -43,6 +44,10 @@ pub struct Settings {
     pub state: PathBuf,
     /// A proc filesystem that shows the node's processes.
     pub host_proc: PathBuf,
+    /// How helpers' calls shall reach us.
+    pub engine: Choice,
+    /// The preload engine's shared object.
+    pub preload: PathBuf,
 }
 
 /// Why the mounter does not run.
@@ -57,6 +62,9 @@ pub enum ServeError {
         /// The lock file.
         path: PathBuf,
     },
+    /// Helpers' calls would not reach us.
+    #[error(transparent)]
+    Engine(#[from] NoEngine),
     /// A step of the start, or a system call of the main loop.
     #[error("cannot {step}")]
     Step {
@@ -85,6 +93,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     enter_own_namespace()?;
     fs::create_dir_all(&settings.state).map_err(step(format!("create {}", settings.state.display())))?;
     let _lock = take_lock(&settings.state)?;
+    let method = engine::choose(settings.engine, settings.preload)?;
     place::create_directory(&settings.state).map_err(step("prepare the state directory"))?;
     let listener = listen(&settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
@@ -101,6 +110,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         state: settings.state,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?),
         reaper: Reaper::default(),
+        method,
         stopping,
     });
     info!(socket = %settings.socket.display(), version = env!("CARGO_PKG_VERSION"), "the mounter is ready");
@@ -259,8 +269,7 @@ impl Loop {
                     }
                     token => {
                         let (id, channel) = registry::from_token(token);
-                        let hung_up = { event.flags }.contains(epoll::EventFlags::HUP);
-                        if self.mounter.registry.heed(id, channel, hung_up) {
+                        if self.mounter.registry.heed(id, channel) {
                             self.in_background(vec![id], heal::settle);
                         }
                     }

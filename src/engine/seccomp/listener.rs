@@ -5,6 +5,7 @@
 
 use super::filter;
 use super::memory::Caller;
+use crate::engine::Heard;
 use crate::engine::broker::{Broker, MountCall};
 use crate::request::MountOptions;
 use crate::sys::seccomp::{self, Notification};
@@ -36,8 +37,21 @@ impl Listener {
         Ok(Self { fd: seccomp::install(&filter::program())?, unheard: None })
     }
 
-    /// Takes one stopped call and answers it: by the broker, or, once the volume stands, with a refusal.
-    pub fn answer(&mut self, broker: Option<&mut Broker>) -> io::Result<()> {
+    /// See [`Engine::heed`](crate::engine::Engine::heed).
+    pub fn heed(&mut self, broker: Option<&mut Broker>) -> io::Result<Heard> {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        let flags = fds[0].revents();
+        if flags.contains(PollFlags::IN) {
+            self.answer(broker)?;
+        } else if flags.contains(PollFlags::HUP) {
+            return Ok(Heard::Gone);
+        }
+        Ok(Heard::Call)
+    }
+
+    /// Takes one stopped call and answers it.
+    fn answer(&mut self, broker: Option<&mut Broker>) -> io::Result<()> {
         let call = match seccomp::receive(self.fd.as_fd()) {
             Ok(call) => call,
             // Its thread was killed in between.
@@ -57,13 +71,6 @@ impl Listener {
             }
             done => done,
         }
-    }
-
-    /// Whether nothing of the helper runs any more.
-    pub fn is_abandoned(&self, timeout: &Timespec) -> io::Result<bool> {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
-        poll(&mut fds, Some(timeout))?;
-        Ok(fds[0].revents().contains(PollFlags::HUP))
     }
 
     fn caller(&self, call: Notification) -> Caller<'_> {

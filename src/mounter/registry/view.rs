@@ -49,7 +49,7 @@ impl Entry {
     /// Its state, by what the node's mount table shows.
     fn state(&self, on_node: &HashSet<(PathBuf, Device)>) -> VolumeState {
         let place = (self.volume.admitted.target.clone(), self.volume.name.device);
-        match (on_node.contains(&place), &self.listener) {
+        match (on_node.contains(&place), &self.engine) {
             (_, None) => VolumeState::Dead,
             (true, Some(_)) => VolumeState::Mounted,
             (false, Some(_)) => VolumeState::Detached,

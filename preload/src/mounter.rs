@@ -1,0 +1,58 @@
+//! With a mounter: the call goes to its broker, which mounts within the helper's grant.
+//!
+//! Runs in a helper that has no capability. The mounter listens on a socket in the helper's own mount namespace; the
+//! path is all that a helper must keep: descriptors that daemons close are none of ours.
+
+use crate::message::{LONGEST, Operation, header};
+use crate::sys::{self, Errno, Fd};
+use core::ffi::{CStr, c_int};
+
+/// Names the socket; set by the mounter for its helpers.
+pub(crate) const SOCKET: &CStr = c"HOSTMOUNT_PRELOAD_SOCKET";
+
+pub(crate) fn mount(socket: &CStr, [source, target, fstype, data]: [&CStr; 4], flags: u64) -> Result<(), Errno> {
+    if [source, fstype, data].iter().any(|string| string.count_bytes() >= LONGEST) {
+        return Err(Errno::INVALID);
+    }
+    let target = sys::open(target, libc::O_PATH)?;
+    let header = header(Operation::Mount, flags);
+    let strings = [source, fstype, data].map(CStr::to_bytes_with_nul);
+    let [source, fstype, data_bytes] = strings;
+    let device = fuse_device(data);
+    ask(socket, [&header, source, fstype, data_bytes], &target, device)
+}
+
+pub(crate) fn unmount(socket: &CStr, target: &CStr, flags: c_int) -> Result<(), Errno> {
+    let nofollow = if flags & libc::UMOUNT_NOFOLLOW == 0 { 0 } else { libc::O_NOFOLLOW };
+    let target = sys::open(target, libc::O_PATH | nofollow)?;
+    ask(socket, [&header(Operation::Unmount, 0), b"\0", b"\0", b"\0"], &target, None)
+}
+
+fn ask(socket: &CStr, parts: [&[u8]; 4], target: &Fd, device: Option<c_int>) -> Result<(), Errno> {
+    let (ours, theirs) = sys::socket_pair()?;
+    let descriptors = [theirs.number(), target.number(), device.unwrap_or(-1)];
+    let count = if device.is_some() { 3 } else { 2 };
+    sys::send(socket, parts, descriptors.get(..count).unwrap_or_default())?;
+    // Ours alone is left: should the mounter end without an answer, we read the end of the connection.
+    drop(theirs);
+    let mut answer = [0; 4];
+    loop {
+        match sys::read(&ours, &mut answer) {
+            Err(Errno(libc::EINTR)) => {}
+            Err(errno) => return Err(errno),
+            Ok(4) => break,
+            Ok(_) => return Err(Errno::IO),
+        }
+    }
+    match c_int::from_ne_bytes(answer) {
+        0 => Ok(()),
+        errno => Err(Errno(errno)),
+    }
+}
+
+/// The number that `fd=` in FUSE's mount data names. The mounter looks at what the descriptor really is.
+fn fuse_device(data: &CStr) -> Option<c_int> {
+    let mut options = data.to_bytes().split(|byte| *byte == b',');
+    let digits = options.find_map(|option| option.strip_prefix(b"fd="))?;
+    core::str::from_utf8(digits).ok()?.parse().ok()
+}

@@ -1,0 +1,379 @@
+//! The preload engine: the shared object itself, helpers with it under a mounter, and a container without a mounter.
+
+mod node;
+
+use hostmount::demo::machine::Network;
+use hostmount::engine::preload::DEFAULT_OBJECT;
+use node::gluster::{self, Gluster};
+use node::mounter::Mounter;
+use node::sshd::{self, Sshd};
+use node::{HOSTMOUNT, NODE_BIN, Place, TestNode, require};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+
+/// The shared object, built as documented.
+static OBJECT: LazyLock<PathBuf> = LazyLock::new(|| {
+    // TARGET-DIRECTORY/TRIPLE/PROFILE/hostmount
+    let triple = Path::new(HOSTMOUNT).ancestors().nth(2).unwrap();
+    let mut make = Command::new("make");
+    make.args(["-C", env!("CARGO_MANIFEST_DIR"), "preload", concat!("CARGO=", env!("CARGO"))]);
+    let made = make.env("CARGO_TARGET_DIR", triple.parent().unwrap()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    triple.join("preload/libhostmount_preload.so")
+});
+
+/// Puts it into a container.
+fn install(container: &Place) {
+    let object = fs::read(&*OBJECT).unwrap();
+    container.visit(|| {
+        fs::create_dir_all(Path::new(DEFAULT_OBJECT).parent().unwrap()).unwrap();
+        fs::write(DEFAULT_OBJECT, object).unwrap();
+    });
+}
+
+/// A node whose mounter uses the preload engine.
+fn start(network: &Network) -> (TestNode, Mounter) {
+    let test = TestNode::start_in(network);
+    install(&test.container);
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    test.container.sh_ok("mkdir /tmp/source /tmp/elsewhere");
+    let mounter = test.start_mounter(&["--engine", "preload"], &[]);
+    (test, mounter)
+}
+
+fn use_it(test: &TestNode) {
+    test.node.sh_ok(&format!(
+        "set -e; cd {TARGET}
+        echo hello >a; test \"$(cat a)\" = hello
+        mkdir d; mv a d/b; test \"$(ls d)\" = b; rm -r d; test -z \"$(ls)\"; echo stays >kept"
+    ));
+}
+
+fn lines_of(test: &TestNode, helper: &str) -> Vec<u32> {
+    test.processes().into_iter().filter(|(_, line)| line.contains(helper)).map(|(pid, _)| pid).collect()
+}
+
+/// Its processes have no capability and no filter; unmounted on the node, they end by themselves.
+fn check_and_unmount(test: &TestNode, mounter: &Mounter, helper: &str) {
+    let processes = lines_of(test, helper);
+    assert!(!processes.is_empty());
+    for pid in processes {
+        let status = test.node.sh_ok(&format!("cat /proc/{pid}/status"));
+        for line in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|set| format!("{set}\t{:016x}\n", 0)) {
+            assert!(status.contains(&line), "{status}");
+        }
+        assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t0\n"), "{status}");
+    }
+    test.node.sh_ok(&format!("umount {TARGET}"));
+    mounter.wait_until_said("\"unmounted\"", 1);
+    assert_eq!(test.node.mount_at(TARGET), None);
+    assert_eq!(lines_of(test, helper), [0; 0]);
+}
+
+fn readelf(what: &str) -> String {
+    let output = Command::new("readelf").args(["--wide", what]).arg(&*OBJECT).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_object_exports_what_it_replaces_and_nothing_else() {
+    if !require(&["make", "readelf"]) {
+        return;
+    }
+    let symbols = readelf("--dyn-syms");
+    let defined = symbols.lines().filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, _, _, _, "GLOBAL" | "WEAK", _, section, name] if section != "UND" => name.split('@').next(),
+        _ => None,
+    });
+    let expected = [
+        "mount",
+        "umount",
+        "umount2",
+        "fsopen",
+        "fsconfig",
+        "fsmount",
+        "fspick",
+        "open_tree",
+        "open_tree_attr",
+        "move_mount",
+        "mount_setattr",
+    ];
+    assert_eq!(defined.collect::<BTreeSet<_>>(), BTreeSet::from(expected), "{symbols}");
+}
+
+#[test]
+fn the_object_loads_with_old_libraries() {
+    if !require(&["make", "readelf"]) {
+        return;
+    }
+    let dynamic = readelf("--dynamic");
+    let needed: Vec<_> = dynamic.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    assert!(matches!(needed[..], [one] if one.contains("[libc.so.6]")), "{needed:?}");
+    let versions = readelf("--version-info");
+    let versions = versions.split_whitespace().filter_map(|word| word.strip_prefix("GLIBC_"));
+    let numbers = versions.map(|version| version.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>());
+    // Debian 11's.
+    let newest = numbers.max().unwrap();
+    assert!(newest <= vec![2, 31], "{newest:?}");
+    // A panic would need this: none is left in there.
+    assert!(!readelf("--dyn-syms").contains("abort"));
+}
+
+#[test]
+fn bindfs() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    let (test, mounter) = start(&Network::new().unwrap());
+    test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
+    assert!(mounter.said().contains("it was asked for"), "{}", mounter.said());
+    let line = test.node.mount_at(TARGET).unwrap();
+    assert!(line.contains("nosuid,nodev") && line.contains("allow_other"), "{line}");
+    use_it(&test);
+    check_and_unmount(&test, &mounter, "bindfs");
+    test.mount(&["-t", "fuse.bindfs", "-o", "ro", "/tmp/source", TARGET]).ok("mount read-only");
+    assert!(test.node.sh(&format!("touch {TARGET}/new")).stderr.contains("Read-only file system"));
+}
+
+#[test]
+fn sshfs() {
+    if !require(&[sshd::PROGRAMS, &["make", "sshfs"]].concat()) {
+        return;
+    }
+    let network = Network::new().unwrap();
+    let server = Sshd::start(&network);
+    let (test, mounter) = start(&network);
+    server.install_client(&test.container);
+    let options = format!("port={},IdentityFile=/root/.ssh/id_ed25519", sshd::PORT);
+    test.mount(&["-t", "fuse.sshfs", "-o", &options, "root@10.77.0.1:/srv/export", TARGET]).ok("mount");
+    use_it(&test);
+    check_and_unmount(&test, &mounter, "sshfs");
+}
+
+#[test]
+fn glusterfs() {
+    if !require(&[gluster::PROGRAMS, &["make"]].concat()) {
+        return;
+    }
+    let network = Network::new().unwrap();
+    let server = Gluster::start(&network);
+    let source = server.volume("gv0");
+    let (test, mounter) = start(&network);
+    test.mount(&["-t", "glusterfs", &source, TARGET]).ok("mount");
+    use_it(&test);
+    assert_eq!(server.place.sh_ok("cat /brick/gv0/kept"), "stays\n");
+    check_and_unmount(&test, &mounter, "/usr/sbin/glusterfs");
+}
+
+#[test]
+fn what_is_not_granted_is_refused() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    let (test, mounter) = start(&Network::new().unwrap());
+    let lines = "exec 2>&1
+        try() { if \"$@\" >/tmp/said 2>&1; then echo \"GRANTED: $*\"; else echo \"refused: $*\"; fi; }
+        try mount -i -t tmpfs x \"$2\"
+        try mount --bind / \"$2\"
+        try mount -i -t fuse.fault -o fd=0,rootmode=40000,user_id=0,group_id=0 x \"$2\"
+        try bindfs /tmp/source /tmp/elsewhere
+        try umount -l /proc
+        try env --unset=LD_PRELOAD mount -i -t tmpfs x \"$2\"
+        bindfs \"$1\" \"$2\" || exit 7
+        try bindfs \"$1\" \"$2\"";
+    helper(&test.container, lines);
+    test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
+    let said = mounter.said();
+    assert!(!said.contains("GRANTED"), "{said}");
+    assert_eq!(said.matches("refused: ").count(), 7, "{said}");
+    for objection in [
+        "a filesystem of type 'tmpfs' is not granted",
+        "they act on existing mounts",
+        "does not name an open /dev/fuse",
+        "anywhere but at its own mount point",
+        "a second mount of the same helper",
+    ] {
+        assert!(said.contains(objection), "{objection} is not in {said}");
+    }
+    check_and_unmount(&test, &mounter, "bindfs");
+}
+
+#[test]
+fn a_helper_that_fails_leaves_nothing() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    let (test, mounter) = start(&Network::new().unwrap());
+    let before = test.node.mountinfo();
+    // Its daemons leave the session and close all descriptors.
+    helper(&test.container, "bindfs \"$1\" \"$2\"; setsid sleep 1000 </dev/null >/dev/null 2>&1 & exit 7");
+    let done = test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]);
+    assert_eq!(done.code, Some(32), "{}", done.stderr);
+    assert_eq!(test.node.mountinfo(), before);
+    assert_eq!(lines_of(&test, "sleep 1000"), [0; 0]);
+    assert_eq!(lines_of(&test, "bindfs"), [0; 0]);
+    assert!(!mounter.said().contains("after SIGKILL"), "{}", mounter.said());
+    // It ends without an error and without a mount; nobody is left to wait for.
+    helper(&test.container, "exit 0");
+    let done = test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]);
+    assert!(done.stderr.contains("it ended without having mounted anything"), "{}", done.stderr);
+}
+
+#[test]
+fn a_daemon_that_closes_everything_is_still_watched() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    let (test, mounter) = start(&Network::new().unwrap());
+    // Two daemons one after the other, without any descriptor in common with us.
+    let close = "exec </dev/null >/dev/null 2>&1; for n in 3 4 5 6 7 8 9; do eval \"exec $n<&-\"; done";
+    helper(&test.container, &format!("bindfs \"$1\" \"$2\"; ({close}; setsid sh -c 'sleep 1000; :' &) ; exit 0"));
+    test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
+    test.node.sh_ok(&format!("umount {TARGET}"));
+    // bindfs has gone with its mount, the sleeper has not: the volume is still there.
+    let sleeper = lines_of(&test, "sleep 1000");
+    assert!(!sleeper.is_empty() && !mounter.said().contains("\"unmounted\""), "{}", mounter.said());
+    for pid in sleeper {
+        test.node.sh_ok(&format!("kill {pid}"));
+    }
+    mounter.wait_until_said("\"unmounted\"", 1);
+}
+
+#[test]
+fn a_static_helper_is_told_to_need_the_other_engine() {
+    if !require(&["make"]) {
+        return;
+    }
+    let (test, _mounter) = start(&Network::new().unwrap());
+    // The demo's filesystem is a name of the static binary.
+    test.node.sh_ok(&format!("echo memfs >{NODE_BIN}/served-types"));
+    let done = test.mount(&["-t", "memfs", "memory", TARGET]);
+    assert_eq!(done.code, Some(32), "{}", done.stderr);
+    assert!(done.stderr.contains("statically linked") && done.stderr.contains("--engine seccomp"), "{}", done.stderr);
+}
+
+#[test]
+fn the_engine_is_chosen_by_trying() {
+    if !require(&[]) {
+        return;
+    }
+    let test = TestNode::start();
+    let mounter = test.start_mounter(&[], &[]);
+    assert!(mounter.said().contains("\"seccomp\"") && mounter.said().contains("it works here"), "{}", mounter.said());
+    let done = test.container.sh("hostmount serve --state /tmp/other --socket /tmp/s --engine preload");
+    assert_eq!(done.code, Some(2));
+    assert!(done.stderr.contains(DEFAULT_OBJECT) && done.stderr.contains("--preload"), "{}", done.stderr);
+}
+
+/// A helper for type `fuse.fault` that runs these lines of shell; `$1` is the source, `$2` the mount point.
+fn helper(container: &Place, lines: &str) {
+    container.visit(|| {
+        let path = "/usr/sbin/mount.fuse.fault";
+        fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    });
+}
+
+/// Without a mounter: how the object gets into the programs of a container.
+#[derive(Debug, Clone, Copy)]
+enum Loaded {
+    Environment,
+    LdSoPreload,
+}
+
+/// A container that mounts for its node without a mounter.
+fn without_mounter(network: &Network, loaded: Loaded) -> (TestNode, String) {
+    let test = TestNode::start_in(network);
+    install(&test.container);
+    test.container.sh_ok(&format!("mkdir -p {TARGET} /tmp/source"));
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    let before = match loaded {
+        Loaded::Environment => format!("export LD_PRELOAD={DEFAULT_OBJECT}; "),
+        Loaded::LdSoPreload => {
+            test.container.visit(|| fs::write("/etc/ld.so.preload", DEFAULT_OBJECT).unwrap());
+            String::new()
+        }
+    };
+    (test, before)
+}
+
+#[test]
+fn without_a_mounter_it_appears_on_the_node_and_goes_with_the_nodes_umount() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    for loaded in [Loaded::Environment, Loaded::LdSoPreload] {
+        let (test, before) = without_mounter(&Network::new().unwrap(), loaded);
+        let mount = match loaded {
+            // mount(8) takes LD_* out of the environment of the helpers it runs.
+            Loaded::Environment => "bindfs",
+            Loaded::LdSoPreload => "mount -t fuse.bindfs",
+        };
+        for _again in 0..2 {
+            test.container.sh_ok(&format!("{before}{mount} /tmp/source {TARGET}"));
+            let line = test.node.mount_at(TARGET).expect("it is on the node");
+            assert!(line.contains(" - fuse /tmp/source "), "{line}");
+            use_it(&test);
+            // The helper sees what it has mounted, for as long as it is mounted.
+            assert_eq!(test.container.sh_ok(&format!("cat {TARGET}/kept")), "stays\n", "{loaded:?}");
+            let pids = lines_of(&test, "bindfs");
+            assert_eq!(pids.len(), 1);
+            test.node.sh_ok(&format!("rm {TARGET}/kept && umount {TARGET} && tail --pid={} -f /dev/null", pids[0]));
+            let left = test.container.mountinfo();
+            assert!(!left.iter().any(|line| line.contains(" - fuse")), "{left:?}");
+            assert_eq!(left.iter().filter(|line| line.contains(TARGET)).count(), 1, "more than one covering: {left:?}");
+        }
+        // The node may take its directory away.
+        test.node.sh_ok(&format!("rmdir {TARGET}"));
+    }
+}
+
+#[test]
+fn without_a_mounter_umount_in_the_container_is_umount_on_the_node() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    let (test, before) = without_mounter(&Network::new().unwrap(), Loaded::Environment);
+    test.container.sh_ok(&format!("{before}cd {TARGET} && bindfs /tmp/source ."));
+    assert!(test.node.mount_at(TARGET).is_some());
+    test.container.sh_ok(&format!("{before}umount {TARGET}"));
+    assert_eq!(test.node.mount_at(TARGET), None);
+    // Anything else is the container's own.
+    test.container.sh_ok(&format!("{before}mount -t tmpfs own /mnt && umount /mnt && mount -t tmpfs own /mnt"));
+    assert_eq!(test.node.mount_at("/mnt").filter(|line| line.contains("own")), None);
+    let own = format!("{before}HOSTMOUNT_PRELOAD_TYPES=nothing,fuse.other bindfs /tmp/source {TARGET}");
+    test.container.sh_ok(&own);
+    assert_eq!(test.node.mount_at(TARGET), None);
+    assert!(test.container.mount_at(TARGET).is_some());
+    test.container.sh_ok(&format!("{before}umount {TARGET}"));
+    assert_eq!(test.container.mount_at(TARGET).filter(|line| line.contains("fuse")), None);
+    // The kernel's own errors come through.
+    test.container.sh_ok("mkdir /var/lib/kubelet/nowhere");
+    let done = test.container.sh(&format!("{before}bindfs /tmp/source /var/lib/kubelet/nowhere"));
+    assert!(done.stderr.contains("No such file or directory"), "{}", done.stderr);
+}
+
+#[test]
+fn without_a_mounter_glusterfs_sees_its_mount() {
+    if !require(&[gluster::PROGRAMS, &["make"]].concat()) {
+        return;
+    }
+    let network = Network::new().unwrap();
+    let server = Gluster::start(&network);
+    let source = server.volume("gv0");
+    let (test, before) = without_mounter(&network, Loaded::LdSoPreload);
+    test.container.sh_ok(&format!("{before}mount -t glusterfs {source} {TARGET}"));
+    use_it(&test);
+    assert_eq!(server.place.sh_ok("cat /brick/gv0/kept"), "stays\n");
+    let pids = lines_of(&test, "/usr/sbin/glusterfs");
+    assert_eq!(pids.len(), 1);
+    test.node.sh_ok(&format!("umount {TARGET} && tail --pid={} -f /dev/null", pids[0]));
+    assert_eq!(lines_of(&test, "/usr/sbin/glusterfs"), [0; 0]);
+}
