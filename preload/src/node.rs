@@ -142,15 +142,25 @@ impl Visit {
                 let _ = self.uncover(0);
             }
             sys::attach(&tree, target)?;
-            // Nothing that happens in the container may happen on the node.
-            let none: *const c_char = null();
-            // SAFETY: the target is a C string; the other arguments are not used with this flag.
-            let slave = unsafe { sys::mount(none, target.as_ptr(), none, libc::MS_SLAVE, null()) };
-            slave.inspect_err(|_| {
-                let _ = self.uncover(libc::MNT_DETACH);
-            })
+            let done = self.become_slave(there.mount);
+            if done != Ok(true) {
+                sys::enter(&self.container)?;
+                self.uncover(libc::MNT_DETACH)?;
+            }
+            done
         };
-        cover().is_ok()
+        cover().unwrap_or(false)
+    }
+
+    /// Nothing that happens on the covering may happen on the node. `false`: the covering itself did, as the container
+    /// and the node share the mounts around it (a bidirectional volume). Then no covering is needed.
+    fn become_slave(&self, mount_before: Option<u64>) -> Result<bool, Errno> {
+        let target = self.target.as_c_str();
+        let none: *const c_char = null();
+        // SAFETY: the target is a C string; the other arguments are not used with this flag.
+        unsafe { sys::mount(none, target.as_ptr(), none, libc::MS_SLAVE, null()) }?;
+        sys::enter(&self.node)?;
+        Ok(mount_before.is_some() && sys::identity(target)?.mount == mount_before)
     }
 
     fn uncover(&self, flags: c_int) -> Result<(), Errno> {
@@ -166,7 +176,8 @@ impl Visit {
             return Ok(false);
         }
         sys::enter(&self.node)?;
-        Ok(sys::identity(target)? == here)
+        let there = sys::identity(target)?;
+        Ok(there.mount_root && there.same_file(&here))
     }
 }
 

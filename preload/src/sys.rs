@@ -103,6 +103,8 @@ pub(crate) struct Identity {
     inode: u64,
     /// Whether a mount begins just there (5.8 and later; before that: never).
     pub(crate) mount_root: bool,
+    /// The mount's own number (5.8 and later; before that: none).
+    pub(crate) mount: Option<u64>,
 }
 
 impl Identity {
@@ -121,14 +123,16 @@ pub(crate) fn identity_of(fd: &Fd) -> Result<Identity, Errno> {
 }
 
 fn statx(at: c_int, path: &CStr, flags: c_int) -> Result<Identity, Errno> {
+    let mask = libc::STATX_INO | libc::STATX_MNT_ID;
     // SAFETY: all-zero bytes are a valid value of this plain C structure.
     let mut stat: libc::statx = unsafe { zeroed() };
     // SAFETY: the path is a C string, and the kernel writes one `statx` to the pointer, which is one.
-    check(unsafe { libc::syscall(libc::SYS_statx, at, path.as_ptr(), flags, libc::STATX_INO, &raw mut stat) })?;
+    check(unsafe { libc::syscall(libc::SYS_statx, at, path.as_ptr(), flags, mask, &raw mut stat) })?;
     Ok(Identity {
         device: (stat.stx_dev_major, stat.stx_dev_minor),
         inode: stat.stx_ino,
         mount_root: stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
+        mount: (stat.stx_mask & libc::STATX_MNT_ID != 0).then_some(stat.stx_mnt_id),
     })
 }
 
