@@ -33,7 +33,7 @@ fn doctor_tells_what_works_and_what_to_do() {
     let done = hostmount(&test.container, &["doctor"]);
     let words = done.stdout;
     assert_eq!(done.code, Some(0), "{words}{}", done.stderr);
-    for good in ["/dev/fuse", "confinement", "mounts", "node", "types"] {
+    for good in ["/dev/fuse", "confinement", "engine", "mounts", "node", "types"] {
         assert!(words.contains(&format!("ok    {good}: ")), "{words}");
     }
     for (fstype, program) in [("fuse.talk", "/usr/sbin/mount.fuse.talk"), ("bindfs", "/usr/bin/bindfs")] {

@@ -2,7 +2,7 @@
 
 mod node;
 
-use hostmount::demo::machine::Network;
+use hostmount::demo::machine::{Machine, Network, Recipe};
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use node::gluster::{self, Gluster};
 use node::mounter::Mounter;
@@ -325,7 +325,10 @@ fn without_a_mounter_it_appears_on_the_node_and_goes_with_the_nodes_umount() {
             assert_eq!(test.container.sh_ok(&format!("cat {TARGET}/kept")), "stays\n", "{loaded:?}");
             let pids = lines_of(&test, "bindfs");
             assert_eq!(pids.len(), 1);
-            test.node.sh_ok(&format!("rm {TARGET}/kept && umount {TARGET} && tail --pid={} -f /dev/null", pids[0]));
+            test.node.sh_ok(&format!(
+                "rm {TARGET}/kept && umount {TARGET} && timeout 30 tail --pid={} -f /dev/null",
+                pids[0]
+            ));
             let left = test.container.mountinfo();
             assert!(!left.iter().any(|line| line.contains(" - fuse")), "{left:?}");
             assert_eq!(left.iter().filter(|line| line.contains(TARGET)).count(), 1, "more than one covering: {left:?}");
@@ -374,6 +377,54 @@ fn without_a_mounter_glusterfs_sees_its_mount() {
     assert_eq!(server.place.sh_ok("cat /brick/gv0/kept"), "stays\n");
     let pids = lines_of(&test, "/usr/sbin/glusterfs");
     assert_eq!(pids.len(), 1);
-    test.node.sh_ok(&format!("umount {TARGET} && tail --pid={} -f /dev/null", pids[0]));
+    test.node.sh_ok(&format!("umount {TARGET} && timeout 30 tail --pid={} -f /dev/null", pids[0]));
     assert_eq!(lines_of(&test, "/usr/sbin/glusterfs"), [0; 0]);
 }
+
+#[test]
+fn without_a_mounter_in_real_containers() {
+    if !require(&["make", "bindfs", "podman", "runc"]) {
+        return;
+    }
+    // A machine with helpers, whose userland is the container's image at the same time.
+    let places = ["/var/lib/containers", "/var/lib/kubelet", "/run", "/tmp", "/dev/shm"];
+    let recipe = Recipe::userland().fuse().shared().bind("/", "/opt/image").writable(places);
+    let machine = Machine::start(&Network::new().unwrap(), recipe).unwrap();
+    let node = Place(machine.node().clone());
+    install(&node);
+    node.sh_ok(&format!("mkdir -p {TARGET}; cp {DEFAULT_OBJECT} /run/preload.so"));
+    let same = "--volume /var/lib/kubelet:/var/lib/kubelet";
+    let (host_pid, host_proc) = ("--pid host", "--volume /proc:/host/proc --env HOSTPROCPATH=/host");
+    // Its first process is a shell that collects daemons, as every container's should.
+    // What the container shows of the node, and how it finds the node's first process.
+    let containers = [
+        host_pid.to_owned(),
+        format!("{host_proc} {same}"),
+        format!("{host_pid} {same}:rslave"),
+        format!("{host_proc} {same}:rshared"),
+    ];
+    for options in containers {
+        node.sh_ok(&format!(
+            "{PODMAN} run --detach --name mounter --privileged --network none --ulimit nofile=1024:1024 \
+             --ulimit nproc=1000:1000 --volume /run/preload.so:/run/preload.so {options} \
+             --rootfs /opt/image:O sh -c 'sleep infinity & wait'"
+        ));
+        let inside = |line: &str| node.sh_ok(&format!("{PODMAN} exec mounter sh -c '{line}'"));
+        inside(&format!(
+            "mkdir -p {TARGET} /srv/source; echo packed >/srv/source/f; echo /run/preload.so >/etc/ld.so.preload"
+        ));
+        let on_node = || node.mountinfo().iter().filter(|line| line.contains(TARGET)).count();
+        inside(&format!("mount -t fuse.bindfs /srv/source {TARGET}"));
+        assert_eq!(node.sh_ok(&format!("cat {TARGET}/f")), "packed\n", "{options}");
+        assert_eq!(inside(&format!("cat {TARGET}/f")), "packed\n", "{options}");
+        assert_eq!(on_node(), 1, "{options}");
+        node.sh_ok(&format!("pid=$(pgrep -x bindfs) && umount {TARGET} && timeout 30 tail --pid=$pid -f /dev/null"));
+        assert!(!inside("cat /proc/self/mountinfo").contains(" - fuse "), "{options}");
+        inside(&format!("mount -t fuse.bindfs /srv/source {TARGET} && umount {TARGET}"));
+        assert_eq!(on_node(), 0, "{options}");
+        node.sh_ok(&format!("{PODMAN} rm --force --time 0 mounter"));
+    }
+}
+
+/// crun refuses the hybrid cgroups that some machines have.
+const PODMAN: &str = "podman --runtime runc --cgroup-manager cgroupfs --events-backend none";
