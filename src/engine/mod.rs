@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod preload;
 pub mod seccomp;
+pub mod watch;
 
 use broker::Broker;
 use preload::NoObject;
@@ -97,6 +98,8 @@ pub enum Engine {
     Seccomp(Listener),
     /// The socket that the shared object calls, and the helper's processes.
     Preload(preload::Server),
+    /// The helper's processes: an earlier mounter started it, and took its engine with it. Its calls answer ENOSYS.
+    Adopted(watch::Watch),
 }
 
 /// What there was to hear.
@@ -115,6 +118,7 @@ impl Engine {
         match self {
             Self::Seccomp(listener) => listener.heed(broker),
             Self::Preload(server) => server.heed(broker),
+            Self::Adopted(watch) => Ok(watch.heed()?.unwrap_or(Heard::Call)),
         }
     }
 
@@ -140,6 +144,7 @@ impl AsFd for Engine {
         match self {
             Self::Seccomp(listener) => listener.as_fd(),
             Self::Preload(server) => server.as_fd(),
+            Self::Adopted(watch) => watch.as_fd(),
         }
     }
 }

@@ -5,14 +5,12 @@
 
 use super::message::{self, Operation};
 use crate::engine::Heard;
+use crate::engine::watch::Watch;
 use crate::engine::broker::{Broker, MountCall};
 use crate::helper::family::Family;
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
-use std::collections::HashMap;
 use std::fs::{Permissions, set_permissions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -22,18 +20,11 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use tracing::{debug, warn};
 
-/// Marks events of the socket; those of processes carry numbers from 1.
-const CALLS: u64 = 0;
-
 /// The mounter's end of one helper.
 #[derive(Debug)]
 pub struct Server {
     socket: UnixDatagram,
-    /// An epoll descriptor over the socket and the processes.
-    events: OwnedFd,
-    family: Family,
-    members: HashMap<u64, OwnedFd>,
-    last_number: u64,
+    watch: Watch,
 }
 
 impl Server {
@@ -42,46 +33,25 @@ impl Server {
         let socket = UnixDatagram::bind(path)?;
         // Nobody else sees the path, and what the helper starts may run as somebody else.
         set_permissions(path, Permissions::from_mode(0o666))?;
-        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&events, &socket, epoll::EventData::new_u64(CALLS), epoll::EventFlags::IN)?;
-        Ok(Self { socket, events, family, members: HashMap::new(), last_number: 0 })
+        let mut watch = Watch::new(family)?;
+        watch.take_in_other(&socket)?;
+        Ok(Self { socket, watch })
     }
 
     /// Takes in a process of the helper's.
     pub fn watch(&mut self, process: OwnedFd) -> io::Result<()> {
-        self.last_number += 1;
-        let number = epoll::EventData::new_u64(self.last_number);
-        epoll::add(&self.events, &process, number, epoll::EventFlags::IN)?;
-        self.members.insert(self.last_number, process);
-        Ok(())
+        self.watch.take_in(process)
     }
 
     /// See [`Engine::heed`](crate::engine::Engine::heed).
     pub fn heed(&mut self, broker: Option<&mut Broker>) -> io::Result<Heard> {
-        let mut events = Vec::with_capacity(16);
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        epoll::wait(&self.events, spare_capacity(&mut events), Some(&now))?;
-        let tokens: Vec<u64> = events.iter().map(|event| event.data.u64()).collect();
-        // What the helper asked for before it ended comes first.
-        if tokens.contains(&CALLS) {
-            self.answer(broker);
-            return Ok(Heard::Call);
-        }
-        for token in tokens {
-            // The last one stays: it goes on telling that everybody is gone.
-            if self.members.len() == 1 {
-                let others = self.family.members()?;
-                if others.is_empty() {
-                    return Ok(Heard::Gone);
-                }
-                others.into_iter().try_for_each(|(_, process)| self.watch(process))?;
-            }
-            if let Some(process) = self.members.remove(&token) {
-                // Not closing alone: a copy in a process just being forked would keep the events coming.
-                epoll::delete(&self.events, &process)?;
+        match self.watch.heed()? {
+            Some(heard) => Ok(heard),
+            None => {
+                self.answer(broker);
+                Ok(Heard::Call)
             }
         }
-        Ok(Heard::Call)
     }
 
     fn answer(&self, broker: Option<&mut Broker>) {
@@ -141,6 +111,6 @@ fn perform(
 
 impl AsFd for Server {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+        self.watch.as_fd()
     }
 }

@@ -1,0 +1,88 @@
+//! Noticing the end of a helper by its processes: a descriptor for each, and a look for others when the last has ended.
+//!
+//! Runs in the mounter. For helpers that have no listener: those of the `preload` engine, and those that an earlier mounter
+//! started.
+
+use super::Heard;
+use crate::helper::family::Family;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Marks events of a descriptor that is not a process's; those of processes carry numbers from 1.
+const OTHER: u64 = 0;
+
+/// The processes of one helper. Its descriptor is readable when something has happened.
+#[derive(Debug)]
+pub struct Watch {
+    /// An epoll descriptor over the processes.
+    events: OwnedFd,
+    family: Family,
+    members: HashMap<u64, OwnedFd>,
+    last_number: u64,
+}
+
+impl Watch {
+    /// A watch over the processes of `family` that are to be taken in.
+    pub fn new(family: Family) -> io::Result<Self> {
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Self { events, family, members: HashMap::new(), last_number: 0 })
+    }
+
+    /// A watch over all processes that `family` has now.
+    pub fn over(family: Family) -> io::Result<Self> {
+        let members = family.members()?;
+        let mut watch = Self::new(family)?;
+        members.into_iter().try_for_each(|(_, process)| watch.take_in(process))?;
+        Ok(watch)
+    }
+
+    /// Takes in a process of the helper's.
+    pub fn take_in(&mut self, process: OwnedFd) -> io::Result<()> {
+        self.last_number += 1;
+        let number = epoll::EventData::new_u64(self.last_number);
+        epoll::add(&self.events, &process, number, epoll::EventFlags::IN)?;
+        self.members.insert(self.last_number, process);
+        Ok(())
+    }
+
+    /// Takes in something else to hear of: [`heed`](Self::heed) says when it is readable.
+    pub fn take_in_other(&mut self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::add(&self.events, fd, epoll::EventData::new_u64(OTHER), epoll::EventFlags::IN)?)
+    }
+
+    /// Takes in what has happened. `None`: the other descriptor is readable, which comes first.
+    pub fn heed(&mut self) -> io::Result<Option<Heard>> {
+        let mut events = Vec::with_capacity(16);
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        epoll::wait(&self.events, spare_capacity(&mut events), Some(&now))?;
+        let tokens: Vec<u64> = events.iter().map(|event| event.data.u64()).collect();
+        // What the helper asked for before it ended comes first.
+        if tokens.contains(&OTHER) {
+            return Ok(None);
+        }
+        for token in tokens {
+            // The last one stays: it goes on telling that everybody is gone.
+            if self.members.len() == 1 {
+                let others = self.family.members()?;
+                if others.is_empty() {
+                    return Ok(Some(Heard::Gone));
+                }
+                others.into_iter().try_for_each(|(_, process)| self.take_in(process))?;
+            }
+            if let Some(process) = self.members.remove(&token) {
+                // Not closing alone: a copy in a process just being forked would keep the events coming.
+                epoll::delete(&self.events, &process)?;
+            }
+        }
+        Ok(Some(Heard::Call))
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}
