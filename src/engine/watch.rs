@@ -31,12 +31,15 @@ impl Watch {
         Ok(Self { events, family, members: HashMap::new(), last_number: 0 })
     }
 
-    /// A watch over all processes that `family` has now.
-    pub fn over(family: Family) -> io::Result<Self> {
+    /// A watch over all processes that `family` has now; none if it has none.
+    pub fn over(family: Family) -> io::Result<Option<Self>> {
         let members = family.members()?;
+        if members.is_empty() {
+            return Ok(None);
+        }
         let mut watch = Self::new(family)?;
         members.into_iter().try_for_each(|(_, process)| watch.take_in(process))?;
-        Ok(watch)
+        Ok(Some(watch))
     }
 
     /// Takes in a process of the helper's.

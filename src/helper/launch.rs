@@ -157,6 +157,11 @@ fn unseen(method: &Method, program: &Path) -> Option<String> {
 }
 
 impl Helper {
+    /// Everything it started.
+    pub fn family(&self) -> &Family {
+        &self.family
+    }
+
     /// Why the helper may have failed, for a reason that lies with us.
     pub fn excuse(&self) -> Option<&str> {
         self.unseen.as_deref()

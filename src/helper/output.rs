@@ -4,9 +4,14 @@
 //! and what is kept and what is logged is bounded, so that a helper that writes without end fills nothing.
 
 use rustix::io::{Errno, ioctl_fionbio};
+use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::Pid;
 use std::collections::VecDeque;
-use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -16,6 +21,8 @@ const LINE: usize = 1024;
 /// How many lines go to the log in how long.
 const LOGGED: u64 = 200;
 const PERIOD: Duration = Duration::from_secs(60);
+/// How much fits into the pipe while the mounter is busy, or away.
+const PIPE: usize = 1 << 20;
 /// How much is read at one go, so that one helper cannot keep the mounter from its other work.
 const PORTION: usize = 64 << 10;
 
@@ -31,14 +38,31 @@ pub struct Output {
 }
 
 impl Output {
-    /// The reading end for us, the writing end for a helper.
-    pub fn new() -> io::Result<(Self, PipeWriter)> {
-        let (pipe, writer) = io::pipe()?;
+    /// The reading end for us, and an end for a helper, which both reads and writes: as long as the helper lives the pipe
+    /// has a reader, so that it is not ended by SIGPIPE when the mounter is. A full pipe makes it wait, as any pipe does
+    /// (programs give up when told EAGAIN instead): while the mounter is away it may write a megabyte.
+    pub fn new() -> io::Result<(Self, File)> {
+        let (pipe, _writer) = io::pipe()?;
         ioctl_fionbio(&pipe, true)?;
-        Ok((
-            Self { pipe, ended: false, partial: Vec::new(), lines: VecDeque::new(), period: (Instant::now(), 0) },
-            writer,
-        ))
+        fcntl_setpipe_size(&pipe, PIPE)?;
+        let file = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        let writer = OpenOptions::new().read(true).write(true).open(file)?;
+        Ok((Self::reading(pipe), writer))
+    }
+
+    /// What these processes write, which an earlier mounter started: the same pipe, where one still has it.
+    pub fn of_processes(processes: &[Pid]) -> Option<Self> {
+        let numbers = processes.iter().flat_map(|process| [1, 2].map(|number| (process.as_raw_nonzero(), number)));
+        let pipe = numbers.into_iter().find_map(|(process, number)| {
+            let file = format!("/proc/{process}/fd/{number}");
+            std::fs::read_link(&file).ok().filter(|leads_to| leads_to.as_os_str().as_bytes().starts_with(b"pipe:"))?;
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()
+        })?;
+        Some(Self::reading(OwnedFd::from(pipe).into()))
+    }
+
+    fn reading(pipe: PipeReader) -> Self {
+        Self { pipe, ended: false, partial: Vec::new(), lines: VecDeque::new(), period: (Instant::now(), 0) }
     }
 
     /// Takes in what is there now.

@@ -36,6 +36,14 @@ pub struct PlaceError {
     source: io::Error,
 }
 
+/// What mount tables show as the source of the tmpfs that places are on: it marks a helper's mount namespace.
+pub const SOURCE: &str = "hostmount";
+
+/// Where, in its mount namespace, the helper of a volume at `target` has its mount point.
+pub fn path(state: &Path, target: &Path) -> PathBuf {
+    state.join(DIRECTORY).join(target.strip_prefix("/").unwrap_or(target))
+}
+
 /// Makes the directory that places are mounted on. Once, when the mounter starts.
 pub fn create_directory(state: &Path) -> io::Result<()> {
     fs::create_dir_all(state.join(DIRECTORY))
@@ -49,7 +57,7 @@ impl Place {
     /// kept alive by a copy in another volume's namespace; nothing goes the other way.
     pub fn prepare(state: &Path, target: &Path, writable: &[PathBuf]) -> Result<Self, PlaceError> {
         let root = state.join(DIRECTORY);
-        let path = root.join(target.strip_prefix("/").unwrap_or(target));
+        let path = path(state, target);
         let failed = |step, path: &Path| {
             let path = path.to_owned();
             move |source: io::Error| PlaceError { step, path, source }
@@ -59,8 +67,7 @@ impl Place {
         mount_change("/", slave).map_err(|e| failed("make a slave of", Path::new("/"))(e.into()))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         let tmpfs = |path: &Path, flags, options: &CStr| {
-            mount(c"hostmount", path, c"tmpfs", flags, options)
-                .map_err(|e| failed("mount a tmpfs on", path)(e.into()))?;
+            mount(SOURCE, path, c"tmpfs", flags, options).map_err(|e| failed("mount a tmpfs on", path)(e.into()))?;
             mount_change(path, MountPropagationFlags::PRIVATE).map_err(|e| failed("make private", path)(e.into()))
         };
         for path in writable {

@@ -9,6 +9,8 @@ pub mod heal;
 pub mod mount;
 pub mod raise;
 pub mod ready;
+pub mod record;
+pub mod recover;
 pub mod registry;
 pub mod replace;
 pub mod server;

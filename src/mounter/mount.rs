@@ -25,10 +25,10 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
         raised.fall();
         return Err(error);
     }
-    let volume = Volume::new(admitted, raised.program.clone(), raised.name.clone());
+    let volume = Volume::new(admitted, &raised);
     let standing = raised.stand(&mounter.state);
     info!(device = %volume.name.device, "mounted on the node");
-    mounter.registry.adopt(volume, standing.engine, standing.output);
+    mounter.registry.adopt(volume, standing.engine, Some(standing.output));
     Ok(standing.words)
 }
 

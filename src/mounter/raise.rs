@@ -9,6 +9,7 @@ use super::registry::TargetBusy;
 use crate::engine::Engine;
 use crate::engine::broker::{Broker, Grant, Progress};
 use crate::helper::arguments::arguments;
+use crate::helper::family::Family;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
 use crate::helper::output::Output;
@@ -128,6 +129,11 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
 }
 
 impl Raised {
+    /// Everything the helper started.
+    pub fn family(&self) -> Family {
+        self.helper.family().clone()
+    }
+
     /// Where the calling thread sees the filesystem.
     pub fn path(&self) -> &Path {
         self.broker.place().path()

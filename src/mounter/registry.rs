@@ -8,7 +8,10 @@ mod view;
 
 pub use view::{look, views};
 
+use super::raise::Raised;
+use super::record::Records;
 use crate::engine::{Engine, Heard};
+use crate::helper::family::Family;
 use crate::helper::output::Output;
 use crate::node::mounts::{Device, Name};
 use crate::node::showings::{self, Showing};
@@ -35,12 +38,17 @@ pub struct Volume {
     pub name: Name,
     /// When it was mounted.
     pub since: SystemTime,
+    /// Everything its helper started.
+    pub family: Family,
+    /// Whether all of what was asked for is known; if not, a fresh helper cannot be given it.
+    pub known: bool,
 }
 
 impl Volume {
     /// A volume that has just been mounted.
-    pub fn new(admitted: Admitted, helper: String, name: Name) -> Self {
-        Self { admitted, helper, name, since: SystemTime::now() }
+    pub fn new(admitted: Admitted, raised: &Raised) -> Self {
+        let (helper, name, family) = (raised.program.clone(), raised.name.clone(), raised.family());
+        Self { admitted, helper, name, since: SystemTime::now(), family, known: true }
     }
 }
 
@@ -57,6 +65,7 @@ pub enum Channel {
 #[derive(Debug)]
 pub struct Registry {
     events: OwnedFd,
+    records: Records,
     volumes: Mutex<Volumes>,
     turns: Arc<Mutex<HashSet<PathBuf>>>,
     /// Held for writing while a filesystem is mounted, and for reading while somebody looks for one by its number.
@@ -127,8 +136,8 @@ pub struct TargetBusy;
 
 impl Registry {
     /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`].
-    pub fn new(events: OwnedFd) -> Self {
-        Self { events, volumes: Mutex::default(), turns: Arc::default(), devices: RwLock::default() }
+    pub fn new(events: OwnedFd, records: Records) -> Self {
+        Self { events, records, volumes: Mutex::default(), turns: Arc::default(), devices: RwLock::default() }
     }
 
     /// Takes the turn for `target`; dropped, it is given back.
@@ -140,8 +149,23 @@ impl Registry {
     }
 
     /// Takes in a volume that stands now.
-    pub fn adopt(&self, volume: Volume, engine: Engine, output: Output) {
-        self.enter(&mut locked(&self.volumes), volume, engine, output, 0, Vec::new());
+    pub fn adopt(&self, volume: Volume, engine: Engine, output: Option<Output>) {
+        self.enter(&mut locked(&self.volumes), volume, Some(engine), output, 0, Vec::new());
+    }
+
+    /// Takes in a volume whose helper has ended while nobody looked.
+    pub fn adopt_dead(&self, volume: Volume) {
+        self.enter(&mut locked(&self.volumes), volume, None, None, 0, Vec::new());
+    }
+
+    /// What the next mounter will know.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Whether a volume has this device number.
+    pub fn has_device(&self, device: Device) -> bool {
+        locked(&self.volumes).by_id.values().any(|entry| entry.volume.name.device == device)
     }
 
     /// A fresh helper serves volume `old` from here on.
@@ -153,6 +177,7 @@ impl Registry {
             let died = matches!(entry.life, Life::Dead { .. });
             failures = if died { entry.failures + 1 } else { 0 };
             entry.life = Life::Retired;
+            self.records.drop(&entry.volume.family);
             said = entry.words();
             if entry.engine.is_none() {
                 if !died {
@@ -161,21 +186,23 @@ impl Registry {
                 self.remove(&mut volumes, old);
             }
         }
-        self.enter(&mut volumes, volume, engine, output, failures, said);
+        self.enter(&mut volumes, volume, Some(engine), Some(output), failures, said);
     }
 
     fn enter(
         &self,
         volumes: &mut Volumes,
         volume: Volume,
-        engine: Engine,
-        output: Output,
+        engine: Option<Engine>,
+        output: Option<Output>,
         failures: u32,
         said: Vec<String>,
     ) {
         volumes.last += 1;
         let id = volumes.last;
-        let (engine, output) = (Some(engine), Some(output));
+        if volume.known {
+            self.records.keep(&volume);
+        }
         let mut entry = Entry {
             volume,
             engine,
@@ -378,6 +405,9 @@ impl Registry {
     fn remove(&self, volumes: &mut Volumes, id: u64) {
         if let Some(mut entry) = volumes.by_id.remove(&id) {
             self.forget_descriptor(&mut entry.engine);
+            if entry.life != Life::Retired {
+                self.records.drop(&entry.volume.family);
+            }
             if let Some(output) = &entry.output {
                 let _ = epoll::delete(&self.events, output);
             }

@@ -32,6 +32,9 @@ pub enum ReplaceError {
     /// Unmounted meanwhile.
     #[error("there is no such volume")]
     NoVolume,
+    /// There is no record of what was asked for.
+    #[error("an earlier mounter has mounted it, and how is not known any more; unmount it and mount it again")]
+    Unknown,
     /// No new helper.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -58,6 +61,9 @@ pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
     let _turn = mounter.registry.take_turn(&volume.admitted.target).map_err(MountError::from)?;
     // Somebody may have replaced or unmounted it before it was our turn.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
+    if !volume.known {
+        return Err(ReplaceError::Unknown);
+    }
     let raised = raise(mounter, &volume.admitted, None)?;
     mounter.registry.begin_to_replace(id);
     match show_everywhere(mounter, id, &volume.name, &raised) {
@@ -67,7 +73,7 @@ pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
             Ok(Replaced::Gone)
         }
         Ok(shown) => {
-            let next = Volume { name: raised.name.clone(), ..volume.clone() };
+            let next = Volume { name: raised.name.clone(), family: raised.family(), ..volume.clone() };
             info!(old = %volume.name.device, new = %next.name.device, "a fresh helper serves the volume");
             let standing = raised.stand(&mounter.state);
             mounter.registry.succeed(id, next, standing.engine, standing.output);

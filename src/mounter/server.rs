@@ -4,6 +4,8 @@
 //! here waits for a helper, a filesystem or a path on the node.
 
 use super::caller::{Caller, CallerError};
+use super::record::Records;
+use super::recover::recover;
 use super::registry::{self, Registry};
 use super::{Mounter, answer, heal, mount, replace};
 use crate::config::Config;
@@ -95,6 +97,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let _lock = take_lock(&settings.state)?;
     let method = engine::choose(settings.engine, settings.preload)?;
     place::create_directory(&settings.state).map_err(step("prepare the state directory"))?;
+    let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
     let listener = listen(&settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
@@ -108,11 +111,12 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         connections,
         host_proc: settings.host_proc,
         state: settings.state,
-        registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?),
+        registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
         reaper: Reaper::default(),
         method,
         stopping,
     });
+    recover(&mounter).map_err(step("look for the volumes of an earlier mounter"))?;
     info!(socket = %settings.socket.display(), version = env!("CARGO_PKG_VERSION"), "the mounter is ready");
     let result = Loop::new(mounter, events, listener)?.run();
     if let Err(error) = fs::remove_file(&settings.socket) {
@@ -243,6 +247,8 @@ impl Loop {
     }
 
     fn run(self) -> Result<(), ServeError> {
+        // Those of an earlier mounter whose helper died meanwhile.
+        self.in_background(self.mounter.registry.without_helper(), heal::settle);
         let mut stop = false;
         let mut buffer = Vec::with_capacity(64);
         while !stop || self.under_way.count.load(Ordering::Acquire) > 0 {

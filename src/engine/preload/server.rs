@@ -5,8 +5,8 @@
 
 use super::message::{self, Operation};
 use crate::engine::Heard;
-use crate::engine::watch::Watch;
 use crate::engine::broker::{Broker, MountCall};
+use crate::engine::watch::Watch;
 use crate::helper::family::Family;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;

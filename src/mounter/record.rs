@@ -1,0 +1,142 @@
+//! What the next mounter must know of a volume: a file for each, in the state directory.
+//!
+//! Runs in the mounter. Requests may hold secrets in their options, so records are kept on a memory filesystem only,
+//! readable by root only. A file appears whole, by rename(2).
+
+use super::registry::Volume;
+use crate::helper::family::Family;
+use crate::node::mounts::{Device, Name};
+use crate::policy::admit;
+use crate::request::Request;
+use rustix::fs::{Mode, statfs};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+use tracing::warn;
+
+/// Changes whenever an older mounter would misread a record.
+const VERSION: u32 = 1;
+/// What statfs(2) calls filesystems that are in memory.
+const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// The directory of the records, or none if it would be on a disk.
+#[derive(Debug)]
+pub struct Records(Option<PathBuf>);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    request: Request,
+    helper: String,
+    device: (u32, u32),
+    /// The source as mount tables show it.
+    shown_source: String,
+    /// Since 1970.
+    since: Duration,
+    /// The mount namespace that the helper lives in. Its number may be used again: the reader must look who lives there.
+    namespace: (u64, u64),
+}
+
+impl Records {
+    /// The records below `state`.
+    pub fn below(state: &Path) -> io::Result<Self> {
+        if !MEMORY.contains(&statfs(state)?.f_type) {
+            warn!(
+                "{} is not on a memory filesystem: volumes will not be known any more after a restart of the mounter",
+                state.display()
+            );
+            return Ok(Self(None));
+        }
+        let directory = state.join("volumes");
+        DirBuilder::new().recursive(true).mode(Mode::RWXU.bits()).create(&directory)?;
+        Ok(Self(Some(directory)))
+    }
+
+    /// Keeps what is known of a volume. That it cannot be kept is no reason to fail: the volume works.
+    pub fn keep(&self, volume: &Volume) {
+        let Some(file) = self.file_of(&volume.family) else { return };
+        if let Err(error) = write(&file, volume) {
+            warn!("cannot keep a record of the volume, a later mounter will not know it: {}: {error}", file.display());
+        }
+    }
+
+    /// The helper is gone, or serves nothing new any more.
+    pub fn drop(&self, family: &Family) {
+        if let Some(file) = self.file_of(family)
+            && let Err(error) = fs::remove_file(&file)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!("cannot remove a record: {}: {error}", file.display());
+        }
+    }
+
+    /// All volumes that were kept, the oldest first: of several at one target the last is on top. What cannot be read is told and removed: it would not be better the next time.
+    pub fn read(&self) -> Vec<Volume> {
+        let Some(directory) = &self.0 else { return Vec::new() };
+        let files = match fs::read_dir(directory) {
+            Ok(files) => files.flatten().map(|entry| entry.path()),
+            Err(error) => {
+                warn!("cannot list the records in {}: {error}", directory.display());
+                return Vec::new();
+            }
+        };
+        let volume = |file: PathBuf| match read(&file) {
+            Ok(volume) if self.file_of(&volume.family).as_ref() == Some(&file) => Some(volume),
+            Ok(_) => discard(&file, "its name is not its helper's"),
+            Err(problem) => discard(&file, &problem),
+        };
+        let mut volumes: Vec<Volume> = files.filter_map(volume).collect();
+        volumes.sort_by_key(|volume| volume.since);
+        volumes
+    }
+
+    fn file_of(&self, family: &Family) -> Option<PathBuf> {
+        let (device, inode) = family.namespace();
+        Some(self.0.as_ref()?.join(format!("{device:x}-{inode:x}.json")))
+    }
+}
+
+fn discard(file: &Path, problem: &str) -> Option<Volume> {
+    warn!("a record is left aside: {}: {problem}", file.display());
+    if let Err(error) = fs::remove_file(file) {
+        warn!("cannot remove it: {error}");
+    }
+    None
+}
+
+fn write(file: &Path, volume: &Volume) -> io::Result<()> {
+    let record = Record {
+        version: VERSION,
+        request: volume.admitted.request.clone(),
+        helper: volume.helper.clone(),
+        device: (volume.name.device.major, volume.name.device.minor),
+        shown_source: volume.name.source.to_string_lossy().into_owned(),
+        since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        namespace: volume.family.namespace(),
+    };
+    let unfinished = file.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut new = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    new.write_all(&serde_json::to_vec(&record)?)?;
+    fs::rename(unfinished, file)
+}
+
+fn read(file: &Path) -> Result<Volume, String> {
+    let bytes = fs::read(file).map_err(|error| error.to_string())?;
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if record.version != VERSION {
+        return Err(format!("it has version {}", record.version));
+    }
+    let (major, minor) = record.device;
+    Ok(Volume {
+        admitted: admit(record.request).map_err(|error| error.to_string())?,
+        helper: record.helper,
+        name: Name { device: Device { major, minor }, source: record.shown_source.into() },
+        since: UNIX_EPOCH + record.since,
+        family: Family::of_namespace(record.namespace),
+        known: true,
+    })
+}

@@ -1,0 +1,160 @@
+//! Finding the volumes of an earlier mounter again: from its records, and where those are lost, from the mount tables and
+//! the processes.
+//!
+//! Runs in the mounter, on the main thread, before it takes requests. What lives is never ended for want of a record.
+
+use super::Mounter;
+use super::registry::Volume;
+use crate::engine::Engine;
+use crate::engine::watch::Watch;
+use crate::helper::family::{self, Home};
+use crate::helper::output::Output;
+use crate::helper::place;
+use crate::node::mounts::{self, Mount, Name};
+use crate::node::namespace::MountNamespace;
+use crate::node::showings;
+use crate::policy::admit;
+use crate::request::{MountOptions, Request, Switches};
+use rustix::mount::{UnmountFlags, unmount};
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use tracing::{info, info_span, warn};
+
+/// Takes in every volume that is there, and ends what an earlier mounter had begun and cannot finish any more.
+pub fn recover(mounter: &Mounter) -> io::Result<()> {
+    let homes = family::homes()?;
+    let recorded = mounter.registry.records().read();
+    for volume in &recorded {
+        let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
+        let home = homes.iter().find(|home| home.family == volume.family);
+        let place = place::path(&mounter.state, &volume.admitted.target);
+        match home.filter(|home| home.shows(&place)) {
+            Some(home) => {
+                // The earlier mounter may have died before it could.
+                let_go(home, &place);
+                take_in(mounter, volume.clone(), home);
+            }
+            // Its helper died while nobody looked: the main thread sees what is left of it.
+            None => mounter.registry.adopt_dead(volume.clone()),
+        }
+    }
+    let table = mounts::parse(&fs::read(mounter.host_proc.join("1/mountinfo"))?);
+    let known: HashSet<_> = recorded.iter().map(|volume| volume.family.clone()).collect();
+    for home in homes.iter().filter(|home| !known.contains(&home.family)) {
+        if let Some(target) = target_of(home, &mounter.state) {
+            let _span = info_span!("volume", target = %target.display()).entered();
+            take_in_without_record(mounter, home, &target, &table)?;
+        }
+    }
+    Ok(())
+}
+
+fn take_in(mounter: &Mounter, volume: Volume, home: &Home) {
+    match Watch::over(home.family.clone()) {
+        Ok(None) => mounter.registry.adopt_dead(volume),
+        Ok(Some(watch)) => {
+            info!(device = %volume.name.device, "an earlier mounter's volume is taken in");
+            mounter.registry.adopt(volume, Engine::Adopted(watch), Output::of_processes(&home.processes));
+        }
+        Err(error) => warn!("cannot watch the helper of an earlier mounter's volume: {error}"),
+    }
+}
+
+/// A helper of an earlier mounter's of which there is no record: it was starting when that one died, or records are lost.
+fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: &[Mount]) -> io::Result<()> {
+    let place = place::path(&mounter.state, target);
+    let here = home.mounts().iter().rfind(|mount| mount.target == place && is_fuse(mount));
+    let shown = match &here {
+        // Not let go of yet. Attached on the node already?
+        Some(mount) => {
+            let name = Name { device: mount.device, source: mount.source.clone() };
+            let elsewhere = showings::of(&name, &mounter.host_proc)?.len() > 1;
+            elsewhere.then(|| Mount::clone(mount))
+        }
+        // Let go of, if it ever mounted: then the node shows it, unless another volume does.
+        None => {
+            let there = table.iter().rfind(|mount| mount.target == target).filter(|mount| is_fuse(mount));
+            there.filter(|mount| !mounter.registry.has_device(mount.device)).cloned()
+        }
+    };
+    match shown {
+        Some(mount) => {
+            let_go(home, &place);
+            let Some(volume) = volume_from(&mount, target, home) else { return Ok(()) };
+            warn!("there is no record of this volume: it cannot be healed or swapped; unmount it and mount it again");
+            take_in(mounter, volume, home);
+        }
+        None if here.is_none() && home.may_serve() => {
+            warn!("processes of an earlier mounter's helper are left alone: they may serve a pod still");
+        }
+        None => {
+            info!("a helper that was starting when the earlier mounter ended is ended");
+            home.family.kill()?;
+        }
+    }
+    Ok(())
+}
+
+fn is_fuse(mount: &Mount) -> bool {
+    mount.fstype == "fuse" || mount.fstype.as_encoded_bytes().starts_with(b"fuse.")
+}
+
+/// What can be told of a volume by its mount alone.
+fn volume_from(mount: &Mount, target: &Path, home: &Home) -> Option<Volume> {
+    let request = Request {
+        fstype: mount.fstype.to_string_lossy().into_owned(),
+        source: mount.source.to_string_lossy().into_owned(),
+        target: target.to_string_lossy().into_owned(),
+        options: MountOptions::default(),
+        switches: Switches::default(),
+    };
+    Some(Volume {
+        admitted: admit(request).ok()?,
+        helper: home.name(),
+        name: Name { device: mount.device, source: mount.source.clone() },
+        since: SystemTime::now(),
+        family: home.family.clone(),
+        known: false,
+    })
+}
+
+/// Which target a helper was started for: its mount point's path tells.
+fn target_of(home: &Home, state: &Path) -> Option<PathBuf> {
+    let root = place::path(state, Path::new("/"));
+    let marked = home.mounts().iter().any(|mount| mount.target == root && mount.source == place::SOURCE);
+    if !marked {
+        return None;
+    }
+    let mut target = PathBuf::from("/");
+    loop {
+        // Below the mount point itself is the helper's filesystem, if it is still there: not to be asked.
+        let here = place::path(state, &target);
+        if home.mounts().iter().any(|mount| mount.target == here && is_fuse(mount)) {
+            return Some(target);
+        }
+        let mut directories = fs::read_dir(home.file(&here))
+            .ok()?
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        match directories.next() {
+            Some(directory) => target.push(directory.file_name()),
+            None => return (target != Path::new("/")).then_some(target),
+        }
+    }
+}
+
+fn let_go(home: &Home, place: &Path) {
+    if !home.mounts().iter().any(|mount| mount.target == place && is_fuse(mount)) {
+        return;
+    }
+    let done = MountNamespace::at(home.file_below_proc("ns/mnt"))
+        .and_then(|namespace| namespace.visit(|| unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)));
+    match done {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!("cannot let go of the helper's own copy: {error}"),
+        Err(error) => warn!("cannot let go of the helper's own copy: {}", crate::exit::chain(&error)),
+    }
+}

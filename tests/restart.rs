@@ -1,0 +1,175 @@
+//! The mounter goes and comes back: volumes go on being served, and the next mounter knows them.
+
+mod node;
+
+use nix::sys::signal::Signal;
+use node::mounter::Mounter;
+use node::{NODE_BIN, Place, TestNode, require};
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+
+fn start(targets: &[&str]) -> (TestNode, Mounter) {
+    let test = TestNode::start();
+    for target in targets {
+        test.node.sh_ok(&format!("mkdir -p {target}"));
+    }
+    test.container.sh_ok("mkdir /tmp/source && echo served >/tmp/source/f");
+    let mounter = test.start_mounter(&[], &[]);
+    (test, mounter)
+}
+
+fn kill(mounter: &mut Mounter) {
+    mounter.signal(Signal::SIGKILL);
+    mounter.wait();
+}
+
+fn list(test: &TestNode) -> String {
+    test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json"))
+}
+
+/// Reads, over and over, in a process of its own; ends with an error at the first read that fails.
+fn reader(place: &Place, file: &str) -> hostmount::demo::machine::Process {
+    let mut command = hostmount::demo::machine::Room::command("/bin/sh");
+    command.args(["-c", &format!("while [ ! -e /tmp/enough ]; do cat {file} >/dev/null || exit 1; done")]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    place.spawn(command)
+}
+
+#[test]
+fn volumes_are_served_while_the_mounter_is_away_and_known_to_the_next() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let (test, mut mounter) = start(&[TARGET, "/mnt/second"]);
+    test.mount(&["-t", "fuse.bindfs", "-o", "ro,noexec", "/tmp/source", TARGET]).ok("mount");
+    test.container.sh_ok("mkdir /tmp/second");
+    test.mount(&["-t", "fuse.bindfs", "/tmp/second", "/mnt/second"]).ok("mount");
+    let before = list(&test);
+    let mut reader = reader(&test.node, &format!("{TARGET}/f"));
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL] {
+        mounter.signal(signal);
+        mounter.wait();
+        test.node.sh_ok("echo while away >/mnt/second/a && cat /mnt/second/a");
+        mounter = test.start_mounter(&[], &[]);
+        assert_eq!(list(&test), before);
+    }
+    test.node.sh_ok("touch /tmp/enough");
+    assert!(reader.wait().unwrap().success(), "a read failed");
+    // The next mounter heals with the options of the first, and sees volumes end.
+    test.node.sh_ok("kill -9 $(pidof bindfs)");
+    mounter.wait_until_said("\"healed\"", 2);
+    assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
+    assert!(test.node.mount_at(TARGET).unwrap().contains(" ro,nosuid,nodev,noexec"));
+    test.node.sh_ok(&format!("umount {TARGET} /mnt/second"));
+    mounter.wait_until_said("\"unmounted\"", 2);
+    test.wait_for_processes("bindfs", 0);
+    assert_eq!(list(&test), "[]\n");
+    assert_eq!(test.container.sh_ok("ls /run/hostmount/volumes"), "");
+}
+
+#[test]
+fn what_happened_while_the_mounter_was_away() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let (test, mut mounter) = start(&[TARGET, "/mnt/unmounted"]);
+    for target in [TARGET, "/mnt/unmounted"] {
+        test.mount(&["-t", "fuse.bindfs", "/tmp/source", target]).ok("mount");
+    }
+    kill(&mut mounter);
+    test.node.sh_ok("umount /mnt/unmounted");
+    test.wait_for_processes("bindfs", 1);
+    test.node.sh_ok("kill -9 $(pidof bindfs)");
+    test.wait_for_processes("bindfs", 0);
+    let mounter = test.start_mounter(&[], &[]);
+    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_until_said("\"unmounted\"", 1);
+    assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
+    assert_eq!(list(&test).matches("\"target\"").count(), 1);
+}
+
+#[test]
+fn records_that_are_lost_or_nonsense() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    for damage in [
+        "rm -r /run/hostmount/volumes",
+        "for f in /run/hostmount/volumes/*; do : >$f; done",
+        "for f in /run/hostmount/volumes/*; do head -c 40 $f >/tmp/cut; cat /tmp/cut >$f; done",
+        "for f in /run/hostmount/volumes/*; do sed -i 's/\"version\":1/\"version\":99/' $f; done",
+        "for f in /run/hostmount/volumes/*; do head -c 5000 /dev/urandom >$f; mv $f /run/hostmount/volumes/x.json; done",
+        "for f in /run/hostmount/volumes/*; do cp $f /run/hostmount/volumes/1-1.json; done",
+    ] {
+        let (test, mut mounter) = start(&[TARGET]);
+        test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
+        kill(&mut mounter);
+        test.container.sh_ok(damage);
+        let mounter = test.start_mounter(&[], &[]);
+        // A live volume is neither lost nor ended.
+        assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n", "{damage}");
+        let shown = list(&test);
+        assert!(shown.contains(TARGET) && shown.contains("\"mounted\""), "{damage}: {shown}");
+        test.node.sh_ok(&format!("umount {TARGET}"));
+        mounter.wait_until_said("\"unmounted\"", 1);
+        test.wait_for_processes("bindfs", 0);
+    }
+}
+
+#[test]
+fn the_mounter_is_killed_at_any_moment() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let (test, mut mounter) = start(&[TARGET]);
+    let mut chance = node::chance();
+    let (mut stood, mut undone) = (0, 0);
+    for _round in 0..60 {
+        let mut command = hostmount::demo::machine::Room::command(format!("{NODE_BIN}/mount"));
+        command.args(["-t", "fuse.bindfs", "/tmp/source", TARGET]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut caller = test.node.spawn(command);
+        // The moment itself: a mount takes some milliseconds.
+        thread::sleep(Duration::from_micros(chance.u64(0..6000)));
+        kill(&mut mounter);
+        caller.wait().unwrap();
+        mounter = test.start_mounter(&[], &[]);
+        // All or nothing, and the next mounter knows which.
+        let mounted = test.node.mount_at(TARGET).is_some();
+        assert_eq!(list(&test).contains(TARGET), mounted, "{}", mounter.said());
+        if mounted {
+            test.node.sh_ok(&format!("cat {TARGET}/f && umount {TARGET}"));
+            stood += 1;
+        } else {
+            undone += 1;
+        }
+        test.wait_for_processes("bindfs", 0);
+    }
+    println!("{stood} stood, {undone} were undone");
+    assert_eq!(list(&test), "[]\n");
+}
+
+#[test]
+fn a_helper_that_talks_is_not_ended_with_the_mounter() {
+    if !require(&[]) {
+        return;
+    }
+    let (test, mut mounter) = start(&[TARGET]);
+    // Not a fault: a helper whose daemon keeps its output, and goes on talking.
+    test.container.visit(|| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = "/usr/sbin/mount.fuse.talk";
+        let lines = "#!/bin/sh\nmount.memfs \"$1\" \"$2\" || exit 1\n(while sleep 0.01; do echo talking; done; echo ended) &\nexit 0\n";
+        std::fs::write(path, lines).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    test.mount(&["-t", "fuse.talk", "x", TARGET]).ok("mount");
+    mounter.wait_until_said("talking", 3);
+    kill(&mut mounter);
+    let mounter = test.start_mounter(&[], &[]);
+    mounter.wait_until_said("talking", 3);
+    test.node.sh_ok(&format!("umount {TARGET}"));
+}
