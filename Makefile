@@ -4,7 +4,7 @@
 CARGO ?= cargo
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build preload demo test bench check packages clean
+.PHONY: build preload demo test chaos bench check packages clean
 
 build:
 	$(CARGO) build --release
@@ -19,6 +19,10 @@ demo: build
 # A test that cannot run is a failure here, not a pass.
 test: packages
 	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run $(CARGO) test
+
+# Longer than in the tests: make chaos ROUNDS=1000; HOSTMOUNT_SEED=… repeats a run.
+chaos: packages
+	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run ROUNDS=$(or $(ROUNDS),1000) $(CARGO) test --test chaos -- --nocapture
 
 bench: packages
 	$(AS_ROOT) $(CARGO) bench
