@@ -68,8 +68,7 @@ pub fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Er
 /// Where FUSE filesystems are mounted. Without /proc none is known, and the node's own program shall see to it.
 fn fuse_targets() -> HashSet<PathBuf> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let fuse = |mount: &mounts::Mount| mount.fstype == "fuse" || mount.fstype.as_encoded_bytes().starts_with(b"fuse.");
-    mounts::parse(&table).into_iter().filter(fuse).map(|mount| mount.target).collect()
+    mounts::parse(&table).into_iter().filter(mounts::Mount::is_fuse).map(|mount| mount.target).collect()
 }
 
 /// As umount(8) says it.

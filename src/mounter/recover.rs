@@ -66,7 +66,7 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &Home) {
 /// A helper of an earlier mounter's of which there is no record: it was starting when that one died, or records are lost.
 fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: &[Mount]) -> io::Result<()> {
     let place = place::path(&mounter.state, target);
-    let here = home.mounts().iter().rfind(|mount| mount.target == place && is_fuse(mount));
+    let here = home.mounts().iter().rfind(|mount| mount.target == place && mount.is_fuse());
     let shown = match &here {
         // Not let go of yet. Attached on the node already?
         Some(mount) => {
@@ -76,7 +76,7 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
         }
         // Let go of, if it ever mounted: then the node shows it, unless another volume does.
         None => {
-            let there = table.iter().rfind(|mount| mount.target == target).filter(|mount| is_fuse(mount));
+            let there = table.iter().rfind(|mount| mount.target == target).filter(|mount| mount.is_fuse());
             there.filter(|mount| !mounter.registry.has_device(mount.device)).cloned()
         }
     };
@@ -96,10 +96,6 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
         }
     }
     Ok(())
-}
-
-fn is_fuse(mount: &Mount) -> bool {
-    mount.fstype == "fuse" || mount.fstype.as_encoded_bytes().starts_with(b"fuse.")
 }
 
 /// What can be told of a volume by its mount alone.
@@ -132,7 +128,7 @@ fn target_of(home: &Home, state: &Path) -> Option<PathBuf> {
     loop {
         // Below the mount point itself is the helper's filesystem, if it is still there: not to be asked.
         let here = place::path(state, &target);
-        if home.mounts().iter().any(|mount| mount.target == here && is_fuse(mount)) {
+        if home.mounts().iter().any(|mount| mount.target == here && mount.is_fuse()) {
             return Some(target);
         }
         let mut directories = fs::read_dir(home.file(&here))
@@ -147,7 +143,7 @@ fn target_of(home: &Home, state: &Path) -> Option<PathBuf> {
 }
 
 fn let_go(home: &Home, place: &Path) {
-    if !home.mounts().iter().any(|mount| mount.target == place && is_fuse(mount)) {
+    if !home.mounts().iter().any(|mount| mount.target == place && mount.is_fuse()) {
         return;
     }
     let done = MountNamespace::at(home.file_below_proc("ns/mnt"))

@@ -150,9 +150,8 @@ fn enter_own_namespace() -> Result<(), ServeError> {
     mount_change("/", slave).map_err(step("make our mount namespace a slave"))?;
     let table = fs::read("/proc/self/mountinfo").map_err(step("read our mount table"))?;
     for mount in mounts::parse(&table).iter().rev() {
-        let fuse = mount.fstype == "fuse" || mount.fstype.as_encoded_bytes().starts_with(b"fuse.");
         // The root cannot be detached, and is no volume.
-        if fuse && mount.target != Path::new("/") {
+        if mount.is_fuse() && mount.target != Path::new("/") {
             match unmount(&mount.target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
                 Ok(()) => debug!(target = %mount.target.display(), "detached our copy of a FUSE filesystem"),
                 Err(error) => warn!("cannot detach our copy of {}: {error}", mount.target.display()),

@@ -65,6 +65,13 @@ pub struct Mount {
     pub source: OsString,
 }
 
+impl Mount {
+    /// Whether it is a FUSE filesystem (one on a block device, `fuseblk`, is none of ours).
+    pub fn is_fuse(&self) -> bool {
+        self.fstype == "fuse" || self.fstype.as_encoded_bytes().starts_with(b"fuse.")
+    }
+}
+
 /// Reads a whole table, in its order: later mounts cover earlier ones. Lines that are none are left out.
 pub fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
