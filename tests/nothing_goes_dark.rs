@@ -4,7 +4,7 @@ mod node;
 
 use hostmount::demo::machine::{Network, Propagation, Room};
 use node::mounter::Mounter;
-use node::{NODE_BIN, Place, TestNode, require};
+use node::{NODE_BIN, Place, TestNode, kept, require};
 use std::fs;
 use std::process::Stdio;
 
@@ -54,13 +54,6 @@ impl Setting {
     fn fuse_mounts(&self, place: &Place) -> Vec<String> {
         place.mountinfo().into_iter().filter(|line| line.contains(" - fuse")).collect()
     }
-}
-
-/// The fields of a mount that a replacement must keep: root, target, options, and what kind of propagation it has.
-fn kept(line: &str) -> Vec<String> {
-    let fields: Vec<&str> = line.split(' ').collect();
-    let kinds = fields[6..].iter().take_while(|field| **field != "-").map(|field| field.split(':').next().unwrap());
-    fields[3..6].iter().copied().chain(kinds).map(str::to_owned).collect()
 }
 
 #[test]

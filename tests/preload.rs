@@ -6,36 +6,15 @@ use hostmount::demo::machine::{Machine, Network, Recipe};
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use node::gluster::{self, Gluster};
 use node::mounter::Mounter;
+use node::preloaded::{OBJECT, install};
 use node::sshd::{self, Sshd};
-use node::{HOSTMOUNT, NODE_BIN, Place, TestNode, require};
+use node::{NODE_BIN, Place, TestNode, require};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
-
-/// The shared object, built as documented.
-static OBJECT: LazyLock<PathBuf> = LazyLock::new(|| {
-    // TARGET-DIRECTORY/TRIPLE/PROFILE/hostmount
-    let triple = Path::new(HOSTMOUNT).ancestors().nth(2).unwrap();
-    let mut make = Command::new("make");
-    make.args(["-C", env!("CARGO_MANIFEST_DIR"), "preload", concat!("CARGO=", env!("CARGO"))]);
-    let made = make.env("CARGO_TARGET_DIR", triple.parent().unwrap()).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    triple.join("preload/libhostmount_preload.so")
-});
-
-/// Puts it into a container.
-fn install(container: &Place) {
-    let object = fs::read(&*OBJECT).unwrap();
-    container.visit(|| {
-        fs::create_dir_all(Path::new(DEFAULT_OBJECT).parent().unwrap()).unwrap();
-        fs::write(DEFAULT_OBJECT, object).unwrap();
-    });
-}
 
 /// A node whose mounter uses the preload engine.
 fn start(network: &Network) -> (TestNode, Mounter) {

@@ -14,6 +14,7 @@ use crate::exit::{Exit, chain};
 use crate::helper::place;
 use crate::helper::reaper::Reaper;
 use crate::node::connections::Connections;
+use crate::node::kernel::{self, TooOld};
 use crate::node::mounts;
 use crate::node::namespace::{MountNamespace, NamespaceError};
 use crate::wire::{self, Call, Reply, WireError};
@@ -55,6 +56,9 @@ pub struct Settings {
 /// Why the mounter does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// No volume could be mounted.
+    #[error(transparent)]
+    Kernel(#[from] TooOld),
     /// The node cannot be reached.
     #[error(transparent)]
     Node(#[from] NamespaceError),
@@ -91,6 +95,7 @@ fn step<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> ServeE
 /// Runs the mounter until SIGTERM or SIGINT. Volumes go on being served by their helpers after that.
 pub fn serve(settings: Settings) -> Result<(), ServeError> {
     become_a_daemon()?;
+    kernel::check()?;
     let node = MountNamespace::of_node(&settings.host_proc)?;
     enter_own_namespace()?;
     fs::create_dir_all(&settings.state).map_err(step(format!("create {}", settings.state.display())))?;

@@ -1,6 +1,7 @@
 //! What is outside the container: the node's mount namespace, its mount table, the places where volumes appear.
 
 pub mod connections;
+pub mod kernel;
 pub mod mounts;
 pub mod namespace;
 pub mod showings;

@@ -111,7 +111,7 @@ impl Showing {
     fn try_replace(&self, new: &Path) -> Result<(), ShowProblem> {
         let directory = new.join(self.mount.root.strip_prefix("/").unwrap_or(&self.mount.root));
         let tree = Tree::copy_of(&directory).map_err(ShowProblem::NoDirectory)?;
-        tree.resemble(&self.mount).map_err(ShowProblem::Options)?;
+        let tree = tree.resemble(&self.mount, &directory).map_err(ShowProblem::Options)?;
         let path = &self.mount.target;
         self.namespace.visit(|| {
             let old = Target::of_mount(&self.mount)?;

@@ -7,13 +7,13 @@
 
 use super::mounts::{Device, Mount};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, open, openat2, statx,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, open, openat, openat2, statx,
 };
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A directory on the node, held by a descriptor that cannot be used for anything but naming it.
 #[derive(Debug)]
@@ -53,10 +53,9 @@ impl Target {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = match path.strip_prefix(kubelet_dir) {
             // The kubelet directory itself may well be a link that the administrator made.
-            Ok(below) if !below.as_os_str().is_empty() => open(kubelet_dir, flags, Mode::empty()).and_then(|base| {
-                let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-                openat2(&base, below, flags, Mode::empty(), resolve)
-            }),
+            Ok(below) if !below.as_os_str().is_empty() => {
+                open(kubelet_dir, flags, Mode::empty()).and_then(|base| open_below(base, below))
+            }
             _ => open(path, flags, Mode::empty()),
         };
         let fd = opened.map_err(|errno| match errno {
@@ -74,11 +73,38 @@ impl Target {
         let fd = open(&mount.target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| TargetError::Open(errno.into()))?;
         let stat = cached_statx(fd.as_fd(), c"").map_err(TargetError::Open)?;
-        if stat.stx_mnt_id != mount.id {
+        // The kernel gives the id of a mount that has ended to the next one: what took its place may have it.
+        let device = Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor };
+        if (stat.stx_mnt_id, device) != (mount.id, mount.device) {
             return Err(TargetError::Gone);
         }
         Ok(Self { fd, mounted: Some(mount.device) })
     }
+}
+
+/// The directory `below` that of `base`, with no symbolic link on the way.
+fn open_below(base: OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match openat2(&base, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH) {
+        Err(Errno::NOSYS) => open_by_steps(base, below),
+        opened => opened,
+    }
+}
+
+/// The same where openat2(2) is missing: each directory is opened by its name in the one before, and looked at.
+fn open_by_steps(base: OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
+    below.components().try_fold(base, |directory, component| {
+        // `..` could lead out.
+        let Component::Normal(name) = component else { return Err(Errno::XDEV) };
+        let next = openat(&directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let stat =
+            cached_statx(next.as_fd(), c"").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::Directory => Ok(next),
+            FileType::Symlink => Err(Errno::LOOP),
+            _ => Err(Errno::NOTDIR),
+        }
+    })
 }
 
 impl AsFd for Target {
@@ -128,5 +154,28 @@ pub fn ask(path: &Path) -> io::Result<()> {
     match statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
         Err(gone @ (Errno::NOTCONN | Errno::CONNABORTED)) => Err(gone.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn by_steps_or_at_once_is_the_same() {
+        let root = std::env::temp_dir().join(format!("hostmount-target-{}", std::process::id()));
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("a/file"), "").unwrap();
+        symlink("a", root.join("link")).unwrap();
+        symlink("b", root.join("a/link")).unwrap();
+        let base = || open(&root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let name = |opened: Result<OwnedFd, Errno>| opened.map(|fd| identity(fd.as_fd()).unwrap());
+        for path in ["a", "a/b", "a/b/", "a/./b", "link", "link/b", "a/link", "a/file", "a/file/x", "none/b", "../x"] {
+            let below = Path::new(path);
+            assert_eq!(name(open_by_steps(base(), below)), name(open_below(base(), below)), "{path}");
+        }
+        fs::remove_dir_all(&root).unwrap();
     }
 }

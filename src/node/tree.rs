@@ -8,7 +8,8 @@ use super::target::Target;
 use crate::sys::mount_attr::{MountAttr, mount_setattr};
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{mount_change, mount_remount, move_mount, open_tree, unmount};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -35,8 +36,9 @@ impl Tree {
         Ok(Self(open_tree(CWD, path, flags)?))
     }
 
-    /// Gives it the options and the kind of propagation that another mount has.
-    pub fn resemble(&self, other: &Mount) -> io::Result<()> {
+    /// Gives it the options and the kind of propagation that another mount has. It is a copy of `directory`, in a mount
+    /// namespace that nobody but a helper and the calling thread sees.
+    pub fn resemble(self, other: &Mount, directory: &Path) -> io::Result<Self> {
         let propagation = match (other.shared, other.master) {
             // Attached below a shared mount it is shared anyway; elsewhere it must be said.
             (Some(_), None) => 0,
@@ -44,7 +46,28 @@ impl Tree {
             (None, None) => libc::MS_PRIVATE,
         };
         let set = attributes(&other.options);
-        mount_setattr(self.0.as_fd(), &MountAttr { set, clear: ALL_ATTRIBUTES, propagation, user_namespace: 0 })
+        let attr = MountAttr { set, clear: ALL_ATTRIBUTES, propagation, user_namespace: 0 };
+        match mount_setattr(self.0.as_fd(), &attr) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => self.resemble_attached(attr, directory),
+            done => done.map(|()| self),
+        }
+    }
+
+    /// The same before 5.12, when only an attached mount could be changed: it is attached at `directory` and changed,
+    /// and a copy of it goes where it is wanted. So nobody meets it before it is as it shall be.
+    fn resemble_attached(self, attr: MountAttr, directory: &Path) -> io::Result<Self> {
+        self.graft_at(directory)?;
+        let changed = mount_remount(directory, MountFlags::BIND | old_flags(attr.set), c"")
+            .and_then(|()| match MountPropagationFlags::from_bits_retain(attr.propagation as u32) {
+                none if none.is_empty() => Ok(()),
+                propagation => mount_change(directory, propagation),
+            })
+            .map_err(io::Error::from)
+            .and_then(|()| Self::copy_of(directory));
+        let detached = unmount(directory, UnmountFlags::DETACH);
+        let copy = changed?;
+        detached?;
+        Ok(copy)
     }
 
     /// Attaches it at `target`, on top of what may be mounted there.
@@ -113,6 +136,25 @@ fn attributes(options: &str) -> u64 {
         | flag("nosymfollow", NOSYMFOLLOW)
 }
 
+/// The same as mount(2) has them.
+fn old_flags(attributes: u64) -> MountFlags {
+    let flag = |attribute, flag| if attributes & attribute == 0 { MountFlags::empty() } else { flag };
+    let atime = match attributes & ATIME_MASK {
+        NOATIME => MountFlags::NOATIME,
+        STRICTATIME => MountFlags::STRICTATIME,
+        _ => MountFlags::RELATIME,
+    };
+    // Since 5.10, and not in rustix.
+    let nosymfollow = MountFlags::from_bits_retain(0x100);
+    atime
+        | flag(RDONLY, MountFlags::RDONLY)
+        | flag(NOSUID, MountFlags::NOSUID)
+        | flag(NODEV, MountFlags::NODEV)
+        | flag(NOEXEC, MountFlags::NOEXEC)
+        | flag(NODIRATIME, MountFlags::NODIRATIME)
+        | flag(NOSYMFOLLOW, nosymfollow)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +164,8 @@ mod tests {
         assert_eq!(attributes("rw,relatime"), 0);
         assert_eq!(attributes("ro,nosuid,nodev,noexec,noatime"), RDONLY | NOSUID | NODEV | NOEXEC | NOATIME);
         assert_eq!(attributes("rw,nodiratime,nosymfollow"), STRICTATIME | NODIRATIME | NOSYMFOLLOW);
+        assert_eq!(old_flags(attributes("rw,relatime")), MountFlags::RELATIME);
+        let restricted = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        assert_eq!(old_flags(attributes("ro,nosuid,nodev,noexec,noatime")), restricted | MountFlags::NOATIME);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// One instruction of a classic BPF program.
 pub use libc::sock_filter as Instruction;
@@ -31,22 +31,32 @@ const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
 /// The thread must have `no_new_privs` set or hold CAP_SYS_ADMIN. Once the listener has taken a call, only a fatal
 /// signal interrupts its thread, where the kernel knows how (5.19 and later).
 pub fn install(program: &[Instruction]) -> io::Result<OwnedFd> {
-    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    match install_with(program, listener | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => install_with(program, listener),
+    match install_with(program, SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => install_with(program, 0),
         done => done,
     }
 }
 
 fn install_with(program: &[Instruction], flags: libc::c_ulong) -> io::Result<OwnedFd> {
+    let fd = set_filter(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | flags)?;
+    // SAFETY: with NEW_LISTENER the answer is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts a filter without a listener on the calling thread and on whatever it will start: what it stops is an error, as
+/// on a kernel that has not got the call. Tests are old kernels this way.
+pub fn restrict(program: &[Instruction]) -> io::Result<()> {
+    set_filter(program, 0).map(|_| ())
+}
+
+fn set_filter(program: &[Instruction], flags: libc::c_ulong) -> io::Result<RawFd> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: `program` points to `length` instructions that live until the call returns; the kernel only reads
     // and copies them.
-    let fd = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    match i32::try_from(fd) {
-        // SAFETY: with NEW_LISTENER a non-negative answer is a new descriptor that nobody else owns.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    match i32::try_from(done) {
+        Ok(done) if done >= 0 => Ok(done),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -7,6 +7,8 @@
 pub mod filesystems;
 pub mod gluster;
 pub mod mounter;
+pub mod old_kernel;
+pub mod preloaded;
 pub mod servers;
 pub mod sshd;
 
@@ -242,6 +244,13 @@ impl From<Output> for Done {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
+}
+
+/// The fields of a mount that a replacement must keep: root, target, options, and what kind of propagation it has.
+pub fn kept(line: &str) -> Vec<String> {
+    let fields: Vec<&str> = line.split(' ').collect();
+    let kinds = fields[6..].iter().take_while(|field| **field != "-").map(|field| field.split(':').next().unwrap());
+    fields[3..6].iter().copied().chain(kinds).map(str::to_owned).collect()
 }
 
 /// A source of chance whose seed is printed; `HOSTMOUNT_SEED` repeats a run.
