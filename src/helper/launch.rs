@@ -36,7 +36,7 @@ pub struct Helper {
     /// Whether the program that was started serves the filesystem itself and does not exit.
     pub foreground: bool,
     family: Family,
-    unseen: Option<String>,
+    unheard: Option<String>,
 }
 
 /// Why a helper does not run.
@@ -122,8 +122,8 @@ pub fn launch(
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
-    let unseen = unseen(method, &program.path);
-    Ok(Helper { ending, engine, output, foreground: settings.foreground, family, unseen })
+    let unheard = unheard(method, &program.path);
+    Ok(Helper { ending, engine, output, foreground: settings.foreground, family, unheard })
 }
 
 /// Gets a helper's calls to us. Runs on the thread that is about to start it, which has no privilege any more.
@@ -144,14 +144,19 @@ fn prepare(method: &Method, place: &Place, family: &Family, command: &mut Comman
     }
 }
 
-/// What to say when a helper fails whose calls may have been made where the engine does not see them.
-fn unseen(method: &Method, program: &Path) -> Option<String> {
-    let unseen = matches!(method, Method::Preload(_)) && is_static(program).unwrap_or(false);
-    unseen.then(|| {
+/// What to say when a helper fails and no mount(2) of it was heard: it may have made one where the engine does not see it.
+fn unheard(method: &Method, program: &Path) -> Option<String> {
+    let Method::Preload(_) = method else { return None };
+    let program_name = program.display();
+    Some(if is_static(program).unwrap_or(false) {
         format!(
-            "{} is statically linked, so the preload engine does not see its mount(2): \
-             run the mounter with --engine seccomp",
-            program.display()
+            "{program_name} is statically linked, so the preload engine does not see its mount(2): \
+             run the mounter with --engine seccomp"
+        )
+    } else {
+        format!(
+            "no mount(2) of {program_name} was heard; if it tried to, it did so where the preload engine does not see \
+             it (a statically linked program, or one started without LD_PRELOAD): run the mounter with --engine seccomp"
         )
     })
 }
@@ -162,9 +167,9 @@ impl Helper {
         &self.family
     }
 
-    /// Why the helper may have failed, for a reason that lies with us.
+    /// Why the helper may have failed if it has not asked for a mount, for a reason that lies with us.
     pub fn excuse(&self) -> Option<&str> {
-        self.unseen.as_deref()
+        self.unheard.as_deref()
     }
 
     /// The volume stands: from here on the helper ends with its mount, as helpers do.

@@ -120,7 +120,9 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
         (Err(reason), _) => reason,
     };
     let mut objections = broker.objections().to_vec();
-    objections.extend(helper.excuse().map(str::to_owned));
+    if objections.is_empty() && broker.progress() == Progress::Waiting {
+        objections.extend(helper.excuse().map(str::to_owned));
+    }
     let lines = end(helper, broker).lines();
     let output = in_words_of_the_node(&mounter.state, &lines);
     mounter.registry.remember_failed(admitted, program.name(), lines);

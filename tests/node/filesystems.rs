@@ -23,6 +23,8 @@ pub struct Filesystem {
     pub helper: &'static str,
     /// What can be done with it.
     pub access: Access,
+    /// Why the preload engine does not see its mount(2), if so: then it is refused with advice.
+    pub not_with_preload: Option<&'static str>,
     /// Makes a source, in the container or on a server.
     pub prepare: fn(&TestNode) -> Volume,
 }
@@ -69,6 +71,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "/usr/sbin/glusterfs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             let server = Gluster::start(&test.network);
             // As kubelet asks for it, and with a list of servers of the volume's own.
@@ -86,6 +89,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "/usr/sbin/glusterfs",
         access: Access::ReadOnly,
+        not_with_preload: None,
         prepare: |test| {
             let server = Gluster::start(&test.network);
             let source = server.volume("gv0");
@@ -103,6 +107,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "sshfs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             let server = Sshd::start(&test.network);
             server.install_client(&test.container);
@@ -118,6 +123,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "bindfs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("mkdir /tmp/source");
             volume("fuse.bindfs", "/tmp/source", "")
@@ -130,6 +136,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "squashfuse",
         access: Access::ReadOnly,
+        not_with_preload: None,
         prepare: |test| {
             pack(test, "mksquashfs /tmp/s /tmp/image -quiet >/dev/null 2>&1");
             volume("fuse.squashfuse", "/tmp/image", "")
@@ -142,6 +149,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "mergerfs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("mkdir /tmp/one /tmp/two");
             volume("fuse.mergerfs", "/tmp/one:/tmp/two", "category.create=mfs,minfreespace=1M")
@@ -154,6 +162,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "gocryptfs",
         access: Access::Full,
+        not_with_preload: Some("it starts `fusermount3` with an empty environment"),
         prepare: |test| {
             test.container.sh_ok(
                 "echo word >/tmp/password && mkdir /tmp/cipher && gocryptfs -q -init -passfile /tmp/password /tmp/cipher",
@@ -170,6 +179,7 @@ pub const ALL: &[Filesystem] = &[
                  command = ['encfs', '--standard', '--extpass=cat /tmp/password', '{source}', '{target}', '-o', '{options}']",
         helper: "encfs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("echo word >/tmp/password && mkdir /tmp/cipher");
             volume("fuse.encfs", "/tmp/cipher", "")
@@ -186,6 +196,7 @@ pub const ALL: &[Filesystem] = &[
                  writable = ['/tmp/home']",
         helper: "cryfs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("echo word >/tmp/password && mkdir /tmp/cipher /tmp/home");
             volume("fuse.cryfs", "/tmp/cipher", "")
@@ -198,6 +209,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "fuse-overlayfs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("mkdir /tmp/lower /tmp/upper /tmp/work");
             volume("fuse.fuse-overlayfs", "overlay", "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work")
@@ -210,6 +222,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "unionfs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("mkdir /tmp/lower /tmp/upper");
             volume("fuse.unionfs", "/tmp/upper=RW:/tmp/lower=RO", "cow")
@@ -222,6 +235,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "archivemount",
         access: Access::ReadOnly,
+        not_with_preload: None,
         prepare: |test| {
             pack(test, "tar -C /tmp/s -cf /tmp/image .");
             volume("fuse.archivemount", "/tmp/image", "ro,readonly")
@@ -234,6 +248,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "fuse-zip",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             // An archive with nothing in it.
             test.container
@@ -248,6 +263,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "fuseiso",
         access: Access::ReadOnly,
+        not_with_preload: None,
         prepare: |test| {
             pack(test, "genisoimage -quiet -R -o /tmp/image /tmp/s");
             volume("fuse.fuseiso", "/tmp/image", "")
@@ -260,6 +276,7 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "fuse2fs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("truncate -s 64M /tmp/image && mke2fs -q -t ext4 -O ^has_journal /tmp/image");
             test.container.sh_ok("debugfs -w -R 'rmdir lost+found' /tmp/image 2>/dev/null");
@@ -273,6 +290,7 @@ pub const ALL: &[Filesystem] = &[
         config: RCLONE,
         helper: "rclone",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             let server = webdav(test);
             volume("fuse.rclone", "dav:", "").with(server)
@@ -285,6 +303,7 @@ pub const ALL: &[Filesystem] = &[
         config: RCLONE,
         helper: "rclone",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             let server = s3_of_rclone(test);
             install_rclone(&test.container);
@@ -300,6 +319,7 @@ pub const ALL: &[Filesystem] = &[
         config: "[filesystem.s3fs]\nforced_options = 'url=http://10.77.0.1:8081,use_path_request_style'",
         helper: "s3fs",
         access: Access::Full,
+        not_with_preload: None,
         prepare: |test| {
             let server = s3_of_moto(test);
             test.container.sh_ok("echo key:secret >/tmp/password && chmod 600 /tmp/password");
@@ -315,6 +335,7 @@ pub const ALL: &[Filesystem] = &[
         config: "[filesystem.davfs]\nwritable = ['/var/cache/davfs2', '/run/mount.davfs']",
         helper: "mount.davfs",
         access: Access::ReadOnly,
+        not_with_preload: None,
         prepare: |test| {
             let server = webdav(test);
             test.container.sh_ok(
