@@ -3,6 +3,7 @@
 mod node;
 
 use hostmount::demo::machine::{Propagation, Room};
+use hostmount::engine::preload::DEFAULT_OBJECT;
 use node::mounter::Mounter;
 use node::old_kernel::{self, Missing, without};
 use node::{NODE_BIN, Place, TestNode, kept, preloaded, require};
@@ -153,10 +154,32 @@ fn a_kernel_that_is_too_old_is_named_at_the_start() {
         for words in ["needs Linux 5.8 or later", running.trim(), "(2)"] {
             assert!(done.stderr.contains(words), "{words}: {done:?}");
         }
+        let done = without(&[missing], || test.container.run("hostmount", &["doctor"]));
+        assert!(done.code == Some(2) && done.stdout.contains("FAIL  mounts: hostmount needs Linux 5.8"), "{done:?}");
     }
     let arguments = ["serve", "--engine", "seccomp"];
     let done = without(&[old_kernel::USER_NOTIFICATION], || test.container.run("hostmount", &arguments));
     assert!(done.code == Some(2) && done.stderr.contains("try --engine preload"), "{done:?}");
+}
+
+#[test]
+fn the_object_without_a_mounter_mounts_without_open_tree() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    let test = TestNode::start();
+    preloaded::install(&test.container);
+    for place in [&test.node, &test.container] {
+        place.sh_ok(&format!("mkdir -p {TARGET} /tmp/source"));
+    }
+    let mount = format!("LD_PRELOAD={DEFAULT_OBJECT} bindfs /tmp/source {TARGET}");
+    without(&[old_kernel::OPEN_TREE, old_kernel::MOVE_MOUNT], || test.container.sh_ok(&mount));
+    test.node.sh_ok(&format!("echo served >{TARGET}/f"));
+    assert_eq!(test.container.sh_ok("cat /tmp/source/f"), "served\n");
+    // The helper does not see it, as the manual says.
+    assert_eq!(test.container.sh_ok(&format!("ls {TARGET}")), "");
+    test.node.sh_ok(&format!("umount {TARGET}"));
+    test.wait_for_processes("bindfs", 0);
 }
 
 #[test]

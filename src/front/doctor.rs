@@ -12,6 +12,7 @@ use crate::exit::{Exit, chain};
 use crate::helper::confine::confine_this_thread;
 use crate::helper::find;
 use crate::helper::place::{self, Place};
+use crate::node::kernel;
 use crate::node::namespace::MountNamespace;
 use crate::node::target::{Target, device_at};
 use crate::node::tree::Tree;
@@ -78,7 +79,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         ),
         show(
             "mounts",
-            "the kernel needs open_tree(2) and move_mount(2) (5.2 and later) and FUSE; run the container privileged",
+            "the kernel must be Linux 5.8 or later and have FUSE (modprobe fuse on the node); run the container privileged",
             in_thread(|| graft(&arguments.state)),
         ),
         show(
@@ -113,6 +114,7 @@ fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send +
 
 /// Mounts a FUSE filesystem that nobody serves, copies its tree and attaches the copy, as for a volume.
 fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
+    kernel::check()?;
     place::create_directory(state)?;
     let place = Place::prepare(state, Path::new("/doctor/from"), &[])?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;

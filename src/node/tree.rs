@@ -13,6 +13,7 @@ use rustix::mount::{mount_change, mount_remount, move_mount, open_tree, unmount}
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use tracing::warn;
 
 /// A detached mount. Dropped without having been grafted it ends, and with it (if it was the last copy) its helper.
 #[derive(Debug)]
@@ -64,10 +65,12 @@ impl Tree {
             })
             .map_err(io::Error::from)
             .and_then(|()| Self::copy_of(directory));
-        let detached = unmount(directory, UnmountFlags::DETACH);
-        let copy = changed?;
-        detached?;
-        Ok(copy)
+        if let Err(errno) = unmount(directory, UnmountFlags::DETACH) {
+            warn!(
+                "cannot detach a copy in the helper's mount namespace; `umount` on the node will not end it: {errno}"
+            );
+        }
+        changed
     }
 
     /// Attaches it at `target`, on top of what may be mounted there.
