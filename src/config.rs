@@ -12,16 +12,23 @@
 //! default_options = "use_path_request_style"
 //! forced_options = "url=https://s3.example.org"
 //!
+//! # A file that only the helper sees; it is told `passwd_file=` and its path.
+//! [filesystem.s3fs.files.passwd]
+//! content = "{secret:access-key}:{secret:secret-key}"
+//! option = "passwd_file"
+//!
 //! [filesystem.mine]
 //! command = ["/opt/mine/bin/mine", "--at", "{target}", "{source}", "-o", "{options}"]
 //! foreground = true
-//! environment = { MINE_CACHE = "/var/cache/mine" }
+//! environment = { MINE_CACHE = "/var/cache/mine", MINE_TOKEN = "{secret:token}" }
+//! stdin = "{secret:password}\n"
 //! writable = ["/var/cache/mine"]
 //! capabilities = ["CAP_DAC_READ_SEARCH"]
 //! ready_timeout_seconds = 30
 //! ```
 
 pub mod filesystem;
+pub mod handover;
 
 use crate::request::Request;
 use filesystem::Filesystem;
@@ -182,7 +189,8 @@ mod tests {
         let config = parse("[filesystem.x]\nforeground = true\nready_timeout_seconds = 7").unwrap();
         let foreground = |fstype: &str, source: &str| {
             let (fstype, source, target) = (fstype.into(), source.into(), "/t".into());
-            let request = Request { fstype, source, target, options: Default::default(), switches: Default::default() };
+            let (options, switches, secrets) = Default::default();
+            let request = Request { fstype, source, target, options, switches, secrets };
             let settings = config.filesystem(&request);
             assert_eq!(config.ready_timeout(&settings).as_secs(), if settings.foreground { 7 } else { 120 });
             settings.foreground

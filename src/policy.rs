@@ -156,6 +156,7 @@ mod tests {
             target: target.into(),
             options: MountOptions::parse(options).unwrap(),
             switches: Switches::default(),
+            secrets: Default::default(),
         }
     }
 

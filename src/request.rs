@@ -3,6 +3,7 @@
 //! Pure: no system calls, no files. Every front door turns its callers' words into a [`Request`]; the mounter
 //! knows nothing else. The words are those of mount(8): type, source, target, options.
 
+use crate::secret::Secrets;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -20,6 +21,9 @@ pub struct Request {
     /// What mount(8) hands on to a helper beside the options.
     #[serde(default)]
     pub switches: Switches,
+    /// What the helper needs to know and nobody else may.
+    #[serde(default)]
+    pub secrets: Secrets,
 }
 
 /// The single-letter switches of mount(8) that its helpers understand.

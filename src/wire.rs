@@ -15,7 +15,7 @@ pub const DEFAULT_SOCKET: &str = "/run/hostmount/hostmount.sock";
 pub const SOCKET_VARIABLE: &str = "HOSTMOUNT_SOCKET";
 
 /// The version of the messages; it changes whenever an older peer would misread one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest body, in bytes: room for a Kubernetes secret (1 MiB) in a request.
 pub const MAX_BODY: u32 = 2 << 20;
 

@@ -4,6 +4,7 @@
 
 mod node;
 
+use hostmount::wire::VERSION;
 use node::mounter::Mounter;
 use node::{Done, NODE_BIN, Place, TestNode, require};
 use std::collections::BTreeSet;
@@ -410,13 +411,13 @@ fn messages_that_are_none() {
     let header = |version: u32, length: u32| [&b"HMNT"[..], &version.to_be_bytes(), &length.to_be_bytes()].concat();
     let say = |bytes: Vec<u8>| talk(&setting.test.container, bytes);
     for (bytes, answer) in [
-        (header(1, u32::MAX), "bytes long, at most"),
+        (header(VERSION, u32::MAX), "bytes long, at most"),
         (header(7, 2), "has version 7"),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not a message of hostmount's"),
-        ([header(1, 100), b"{}".to_vec()].concat(), "in the middle of a message"),
+        ([header(VERSION, 100), b"{}".to_vec()].concat(), "in the middle of a message"),
         (b"HM".to_vec(), "in the middle of a message"),
-        ([header(1, 7), b"\"lists\"".to_vec()].concat(), "not understood"),
-        ([header(1, 4), b"\xff\xfe[[".to_vec()].concat(), "not understood"),
+        ([header(VERSION, 7), b"\"lists\"".to_vec()].concat(), "not understood"),
+        ([header(VERSION, 4), b"\xff\xfe[[".to_vec()].concat(), "not understood"),
     ] {
         let reply = say(bytes);
         assert!(reply.contains(answer) && reply.contains("\"usage\""), "{answer} is not in {reply}");

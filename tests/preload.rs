@@ -2,6 +2,7 @@
 
 mod node;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hostmount::demo::machine::{Machine, Network, Recipe};
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use node::gluster::{self, Gluster};
@@ -407,3 +408,32 @@ fn without_a_mounter_in_real_containers() {
 
 /// crun refuses the hybrid cgroups that some machines have.
 const PODMAN: &str = "podman --runtime runc --cgroup-manager cgroupfs --events-backend none";
+
+#[test]
+fn a_volumes_secret_reaches_its_helper() {
+    if !require(&["make", "sshfs"]) || !require(sshd::PROGRAMS) {
+        return;
+    }
+    let network = Network::new().unwrap();
+    let server = Sshd::start(&network);
+    let test = TestNode::start_in(&network);
+    install(&test.container);
+    server.install_client(&test.container);
+    let config = "[filesystem.sshfs.files.key]\ncontent = '{secret:key}'\noption = 'IdentityFile'";
+    test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
+    let plugins = "/run/hostmount/plugins";
+    let driver = format!("/usr/local/bin/hostmount install --to /run/hostmount/bin --flexvolume {plugins}");
+    test.container.sh_ok(&format!("rm /root/.ssh/id_ed25519 && {driver}"));
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    let mounter = test.start_mounter(&["--engine", "preload", "--config", "/tmp/config.toml"], &[]);
+    let options = serde_json::json!({
+        "fstype": "fuse.sshfs",
+        "source": format!("root@{}:/srv/export", node::SERVER_ADDRESS),
+        "options": format!("port={}", sshd::PORT),
+        "kubernetes.io/secret/key": BASE64_STANDARD.encode(server.client_key()),
+    });
+    let call = ["mount", TARGET, &options.to_string()];
+    test.node.run(format!("{plugins}/hostmount~fuse/fuse"), &call).ok("mount");
+    use_it(&test);
+    check_and_unmount(&test, &mounter, "sshfs root@");
+}

@@ -3,6 +3,7 @@
 //! Pure. What the caller of a mount may not decide (capabilities, environment, forced options) is decided here.
 
 use super::ConfigError;
+use super::handover::{File, Template};
 use crate::request::{MountOptions, Request};
 use caps::Capability;
 use serde::Deserialize;
@@ -19,7 +20,11 @@ pub struct Filesystem {
     /// The program stays in the foreground: it is ready when its filesystem answers, not when it has exited.
     pub foreground: bool,
     /// Environment variables for it.
-    pub environment: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, Template>,
+    /// Files that only it sees, by their names.
+    pub files: BTreeMap<String, File>,
+    /// What it reads from its standard input, which is empty otherwise.
+    pub stdin: Option<Template>,
     /// Directories that it writes to: each is an empty tmpfs of its own, which ends with it.
     pub writable: Vec<PathBuf>,
     /// What it may keep of the mounter's capabilities: `CAP_DAC_READ_SEARCH`.
@@ -70,7 +75,7 @@ impl Filesystem {
         if let Some(name) = self.environment.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return bad("environment", format!("cannot hold '{}': it is no variable's name", name.escape_debug()));
         }
-        if self.environment.values().any(|value| value.contains('\0')) {
+        if self.environment.values().any(Template::has_nul) {
             return bad("environment", "cannot hold a NUL byte".into());
         }
         if let Some(path) = self.writable.iter().find(|path| !path.is_absolute() || *path == Path::new("/")) {
@@ -79,11 +84,12 @@ impl Filesystem {
         if self.ready_timeout_seconds == Some(0) {
             return bad("ready_timeout_seconds", "must be at least 1".into());
         }
-        Ok(())
+        self.check_handover()
     }
 }
 
-/// A program and its arguments, with `{source}`, `{target}` and `{options}` where a volume's own words go.
+/// A program and its arguments, with `{source}`, `{target}` and `{options}` where a volume's own words go, and
+/// `{file:NAME}` for the path of one of the helper's files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 pub struct Command {
@@ -98,6 +104,7 @@ enum Piece {
     Source,
     Target,
     Options,
+    File(String),
 }
 
 /// Why a command is none.
@@ -110,8 +117,11 @@ pub enum CommandError {
     #[error("a command's program cannot hold a placeholder")]
     Program,
     /// Braces around something else.
-    #[error("a command knows {{source}}, {{target}} and {{options}}, and not '{{{0}}}'")]
+    #[error("a command knows {{source}}, {{target}}, {{options}} and {{file:NAME}}, and not '{{{0}}}'")]
     Unknown(String),
+    /// Other processes can read it.
+    #[error("a command cannot hold a secret: every process may read it; use {{file:NAME}}, environment or stdin")]
+    Secret,
     /// The program could not know where to mount.
     #[error("a command needs {{target}}")]
     NoTarget,
@@ -129,8 +139,17 @@ impl Command {
         &self.program
     }
 
-    /// The arguments for one volume. Without options, an argument for them is left out, and a `-o` before it.
-    pub fn arguments(&self, source: &str, target: &Path, options: &MountOptions) -> Vec<OsString> {
+    /// The names of the files that it is told the paths of.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        self.arguments.iter().flatten().filter_map(|piece| match piece {
+            Piece::File(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The arguments for one volume whose helper has its files in `files`. Without options, an argument for them is left
+    /// out, and a `-o` before it.
+    pub fn arguments(&self, source: &str, target: &Path, options: &MountOptions, files: &Path) -> Vec<OsString> {
         let text = options.to_string();
         let mut arguments: Vec<OsString> = Vec::new();
         for pieces in &self.arguments {
@@ -144,6 +163,7 @@ impl Command {
                     Piece::Source => argument.push(source),
                     Piece::Target => argument.push(target),
                     Piece::Options => argument.push(&text),
+                    Piece::File(name) => argument.push(files.join(name)),
                 }
                 argument
             }));
@@ -188,7 +208,11 @@ fn pieces(word: &str) -> Result<Vec<Piece>, CommandError> {
             "source" => Piece::Source,
             "target" => Piece::Target,
             "options" => Piece::Options,
-            _ => return Err(CommandError::Unknown(name.to_owned())),
+            _ if name.starts_with("secret:") => return Err(CommandError::Secret),
+            _ => match name.strip_prefix("file:") {
+                Some(file) => Piece::File(file.to_owned()),
+                None => return Err(CommandError::Unknown(name.to_owned())),
+            },
         });
         rest = behind;
     }
@@ -211,10 +235,11 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_once() {
-        let command = command(&["p", "mount", "{source}", "{target}", "-o", "{options}", "--x=a{source}b"]).unwrap();
-        let arguments = |text| command.arguments("{target}:", Path::new("/t"), &options(text));
-        assert_eq!(arguments("a=1,b"), ["mount", "{target}:", "/t", "-o", "a=1,b", "--x=a{target}:b"]);
-        assert_eq!(arguments(""), ["mount", "{target}:", "/t", "--x=a{target}:b"]);
+        let words = ["p", "mount", "{source}", "{target}", "-o", "{options}", "--x=a{source}b", "-f{file:g}"];
+        let command = command(&words).unwrap();
+        let arguments = |text| command.arguments("{target}:", Path::new("/t"), &options(text), Path::new("/d"));
+        assert_eq!(arguments("a=1,b"), ["mount", "{target}:", "/t", "-o", "a=1,b", "--x=a{target}:b", "-f/d/g"]);
+        assert_eq!(arguments(""), ["mount", "{target}:", "/t", "--x=a{target}:b", "-f/d/g"]);
     }
 
     #[test]
@@ -242,6 +267,7 @@ mod tests {
             target: "/t".into(),
             options: options("url=http://evil,rw,uid=7"),
             switches: Switches::default(),
+            secrets: Default::default(),
         };
         assert_eq!(settings.complete(request).options.to_string(), "retries=3,rw,uid=7,ro,url=https://s3");
     }

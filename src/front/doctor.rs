@@ -116,7 +116,7 @@ fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send +
 fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
     kernel::check()?;
     place::create_directory(state)?;
-    let place = Place::prepare(state, Path::new("/doctor/from"), &[])?;
+    let place = Place::prepare(state, Path::new("/doctor/from"), &[], &[])?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
     mount(c"doctor", place.path(), c"fuse.doctor", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;

@@ -5,8 +5,10 @@
 
 use super::call::ask;
 use super::umount8::unmount_even_if_dead;
+use crate::exit::chain;
 use crate::node::target::device_at;
 use crate::request::{MountOptions, OptionsError, Request, Switches};
+use crate::secret::{NotBase64, Secret, Secrets};
 use crate::wire::{Call, Reply};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -37,8 +39,8 @@ enum BadOptions {
     Missing(&'static str),
     #[error("unknown option '{0}' of the volume; known are fstype, source and options")]
     Unknown(String),
-    #[error("the volume has a secret ('{0}'), and secrets are not handed to helpers yet: remove its secretRef")]
-    Secret(String),
+    #[error("the volume's secret '{key}' cannot be read")]
+    Secret { key: String, source: NotBase64 },
     #[error(transparent)]
     Options(#[from] OptionsError),
 }
@@ -87,7 +89,7 @@ impl Answer {
 fn mount(target: &str, options: &str) -> Answer {
     let request = match request(target, options) {
         Ok(request) => request,
-        Err(error) => return Answer::Failure(error.to_string()),
+        Err(error) => return Answer::Failure(chain(&error)),
     };
     // A call may come twice. The directory is the volume's own, so what is mounted there is the volume.
     if let Ok(Some(_)) = device_at(Path::new(target)) {
@@ -110,6 +112,7 @@ fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
     let mut fstype = None;
     let mut source = None;
     let mut mount_options = MountOptions::default();
+    let mut secrets = Secrets::new();
     let mut read_only = false;
     for (key, value) in &given {
         let value = value.as_str().ok_or(BadOptions::Json)?;
@@ -119,7 +122,13 @@ fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
             "options" => mount_options = MountOptions::parse(value)?,
             "kubernetes.io/fsType" if !value.is_empty() => fstype = fstype.or(Some(value)),
             "kubernetes.io/readwrite" => read_only = value == "ro",
-            key if key.starts_with(SECRETS) => return Err(BadOptions::Secret(key[SECRETS.len()..].to_owned())),
+            key if let Some(key) = key.strip_prefix(SECRETS) => {
+                let key = key.to_owned();
+                match Secret::from_base64(value) {
+                    Ok(secret) => _ = secrets.insert(key, secret),
+                    Err(source) => return Err(BadOptions::Secret { key, source }),
+                }
+            }
             key if key.starts_with(KUBELETS) => {}
             key => return Err(BadOptions::Unknown(key.to_owned())),
         }
@@ -133,6 +142,7 @@ fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
         target: target.to_owned(),
         options: mount_options,
         switches: Switches::default(),
+        secrets,
     })
 }
 
@@ -157,10 +167,11 @@ mod tests {
     #[test]
     fn kubelets_object_becomes_a_request() {
         let options = r#"{"kubernetes.io/fsType":"","kubernetes.io/pod.name":"p","kubernetes.io/readwrite":"ro",
-            "fstype":"sshfs","source":"me@host:/x","options":"port=22,IdentityFile=\"/a,b\""}"#;
+            "fstype":"sshfs","source":"me@host:/x","options":"port=22,IdentityFile=\"/a,b\"","kubernetes.io/secret/a.b":"aHVudGVyMg=="}"#;
         let request = request("/t", options).unwrap();
         assert_eq!((request.fstype.as_str(), request.source.as_str()), ("sshfs", "me@host:/x"));
         assert_eq!(request.options.to_string(), "port=22,IdentityFile=\"/a,b\",ro");
+        assert_eq!(request.secrets["a.b"].reveal(), b"hunter2");
     }
 
     #[test]
@@ -173,7 +184,7 @@ mod tests {
         assert!(error(r#"{"fstype":"s3fs"}"#).contains("'source' is missing"));
         assert!(error(r#"{"volume":"v"}"#).contains("unknown option 'volume'"));
         assert!(error(r#"{"options":"a=\"b"}"#).contains("'a' is never closed"));
-        let secret = error(r#"{"kubernetes.io/secret/password":"aHVudGVyMg=="}"#);
+        let secret = error(r#"{"kubernetes.io/secret/password":"aHVudGVyMg"}"#);
         assert!(secret.contains("'password'") && !secret.contains("aHVudGVy"), "{secret}");
     }
 }

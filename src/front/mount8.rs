@@ -8,6 +8,7 @@ use super::node_program;
 use super::served::is_served;
 use crate::exit::Exit;
 use crate::request::{MountOptions, OptionsError, Request, Switches};
+use crate::secret::Secrets;
 use crate::wire::{Call, Reply};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use std::ffi::OsString;
@@ -91,7 +92,7 @@ pub fn wish(arguments: &[OsString]) -> Wish {
         return Wish::Faked;
     }
     let switches = Switches { sloppy: given.sloppy, no_mtab: given.no_mtab, verbose: given.verbose };
-    Wish::Ours(Request { fstype, source, target, options, switches })
+    Wish::Ours(Request { fstype, source, target, options, switches, secrets: Secrets::new() })
 }
 
 /// Operations of mount(8) that make no new filesystem; a type beside them means nothing.

@@ -19,8 +19,8 @@ pub enum Style {
     Configured(Command),
 }
 
-/// The arguments of a program called `name` for a volume that it shall mount at `place`.
-pub fn arguments(style: &Style, name: &str, request: &Request, place: &Path) -> Vec<OsString> {
+/// The arguments of a program called `name` for a volume that it shall mount at `place`, with its files in `files`.
+pub fn arguments(style: &Style, name: &str, request: &Request, place: &Path, files: &Path) -> Vec<OsString> {
     let mut options = for_helpers(&request.options);
     let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
     match style {
@@ -44,7 +44,7 @@ pub fn arguments(style: &Style, name: &str, request: &Request, place: &Path) -> 
         }
         Style::Configured(command) => {
             options.retain(|option| !unknown_to_fuse(option));
-            arguments = command.arguments(&request.source, place, &options);
+            arguments = command.arguments(&request.source, place, &options, files);
         }
     }
     arguments
@@ -153,8 +153,9 @@ mod tests {
             target: "/t".into(),
             options: MountOptions::parse(options).unwrap(),
             switches: Switches { verbose: true, ..Switches::default() },
+            secrets: Default::default(),
         };
-        let arguments = arguments(&style, program, &request, Path::new("/p/t"));
+        let arguments = arguments(&style, program, &request, Path::new("/p/t"), Path::new("/d"));
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
     }
 

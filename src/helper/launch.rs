@@ -9,11 +9,14 @@ use super::output::Output;
 use super::place::Place;
 use super::reaper::{Ending, Reaper};
 use crate::config::filesystem::Filesystem;
+use crate::config::handover::Handover;
 use crate::engine::preload::{self, SOCKET_VARIABLE, is_static};
 use crate::engine::seccomp::listener::Listener;
 use crate::engine::{Engine, Method};
-use std::ffi::OsString;
-use std::io;
+use rustix::io::ioctl_fionbio;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -67,6 +70,9 @@ pub enum LaunchError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The configured standard input.
+    #[error("cannot fill the helper's standard input, for which a pipe has room (64 KiB)")]
+    Stdin(#[source] io::Error),
     /// A pipe, a thread or a look into /proc.
     #[error("cannot prepare for the helper")]
     Prepare(#[source] io::Error),
@@ -78,7 +84,8 @@ const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
 /// Starts `program` with no capability (but those its type is set to keep), in a process group of its own, in the
 /// calling thread's mount namespace.
 ///
-/// It holds no descriptor but 0 (`/dev/null`), 1 and 2 (one pipe to us): all of ours are close-on-exec.
+/// It holds no descriptor but 0 (`/dev/null`, or a pipe with what it shall read), 1 and 2 (one pipe to us): all of ours
+/// are close-on-exec.
 pub fn launch(
     method: &Method,
     reaper: &Reaper,
@@ -86,6 +93,7 @@ pub fn launch(
     program: &Program,
     arguments: &[OsString],
     settings: &Filesystem,
+    handover: Handover,
 ) -> Result<Helper, LaunchError> {
     let (output, writer) = Output::new().map_err(LaunchError::Prepare)?;
     let family = Family::of_this_thread().map_err(LaunchError::Prepare)?;
@@ -94,9 +102,9 @@ pub fn launch(
     if let Some(called) = program.called {
         command.arg0(called);
     }
-    command.args(arguments).process_group(0).stdin(Stdio::null()).stdout(writer).stderr(copy);
+    command.args(arguments).process_group(0).stdin(stdin(&handover)?).stdout(writer).stderr(copy);
     command.env("PATH", search_path()).env_remove(crate::wire::SOCKET_VARIABLE).env_remove("HOSTPROCPATH");
-    command.envs(&settings.environment);
+    command.envs(handover.environment.iter().map(|(name, value)| (name, OsStr::from_bytes(value))));
     let keep = settings.capabilities().collect();
     let start = || -> Result<_, LaunchError> {
         confine_this_thread(&keep)?;
@@ -159,6 +167,16 @@ fn unheard(method: &Method, program: &Path) -> Option<String> {
              it (a statically linked program, or one started without LD_PRELOAD): run the mounter with --engine seccomp"
         )
     })
+}
+
+/// What is written is in the pipe before the helper starts, and is gone from there once it has read it.
+fn stdin(handover: &Handover) -> Result<Stdio, LaunchError> {
+    let Some(text) = &handover.stdin else { return Ok(Stdio::null()) };
+    let (reader, mut writer) = io::pipe().map_err(LaunchError::Stdin)?;
+    // Nobody reads yet: what does not fit must be an error and not a wait.
+    ioctl_fionbio(&writer, true).map_err(|errno| LaunchError::Stdin(errno.into()))?;
+    writer.write_all(text).map_err(LaunchError::Stdin)?;
+    Ok(reader.into())
 }
 
 impl Helper {

@@ -2,19 +2,23 @@
 //!
 //! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN.
 
+use crate::config::handover::Filled;
 use crate::node::mounts::Device;
 use crate::node::target::identity;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
 use std::ffi::CStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Below the state directory; in the container itself it stays empty.
 const DIRECTORY: &str = "mnt";
+/// The same for the files that a helper is given.
+const FILES: &str = "files";
 /// What a helper may write to shall not fill the node's memory.
 const WRITABLE: &CStr = c"size=64m,mode=1777";
 
@@ -44,24 +48,31 @@ pub fn path(state: &Path, target: &Path) -> PathBuf {
     state.join(DIRECTORY).join(target.strip_prefix("/").unwrap_or(target))
 }
 
-/// Makes the directory that places are mounted on. Once, when the mounter starts.
+/// Where a helper finds its files: in its mount namespace, and nowhere else.
+pub fn files_directory(state: &Path) -> PathBuf {
+    state.join(FILES)
+}
+
+/// Makes the directories that places are mounted on. Once, when the mounter starts.
 pub fn create_directory(state: &Path) -> io::Result<()> {
-    fs::create_dir_all(state.join(DIRECTORY))
+    fs::create_dir_all(state.join(DIRECTORY))?;
+    fs::create_dir_all(files_directory(state))
 }
 
 impl Place {
-    /// Moves the **calling thread** into a mount namespace of its own and makes the mount point there, and an empty tmpfs
-    /// on each of the `writable` directories.
+    /// Moves the **calling thread** into a mount namespace of its own and makes the mount point there, an empty tmpfs
+    /// on each of the `writable` directories, and the `files`.
     ///
     /// The namespace is a slave of the container's: what is unmounted there goes here as well, so that no volume is
     /// kept alive by a copy in another volume's namespace; nothing goes the other way.
-    pub fn prepare(state: &Path, target: &Path, writable: &[PathBuf]) -> Result<Self, PlaceError> {
+    pub fn prepare(
+        state: &Path,
+        target: &Path,
+        writable: &[PathBuf],
+        files: &[(String, Filled)],
+    ) -> Result<Self, PlaceError> {
         let root = state.join(DIRECTORY);
         let path = path(state, target);
-        let failed = |step, path: &Path| {
-            let path = path.to_owned();
-            move |source: io::Error| PlaceError { step, path, source }
-        };
         unshare(CloneFlags::CLONE_NEWNS).map_err(|e| failed("unshare", Path::new("/"))(e.into()))?;
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", slave).map_err(|e| failed("make a slave of", Path::new("/"))(e.into()))?;
@@ -79,6 +90,7 @@ impl Place {
         fs::create_dir_all(&path).map_err(failed("create", &path))?;
         let fd = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
+        write_files(&files_directory(state), files)?;
         let identity = identity(fd.as_fd()).map_err(failed("stat", &path))?;
         Ok(Self { path, root, identity })
     }
@@ -97,6 +109,30 @@ impl Place {
     pub fn is(&self, fd: BorrowedFd<'_>) -> bool {
         identity(fd).is_ok_and(|identity| identity == self.identity)
     }
+}
+
+fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PlaceError {
+    let path = path.to_owned();
+    move |source| PlaceError { step, path, source }
+}
+
+/// Writes a helper's files. They are on a ramfs, which unlike a tmpfs is never swapped out to disk. It has no limit of its
+/// own: it is read-only for the helper.
+fn write_files(directory: &Path, files: &[(String, Filled)]) -> Result<(), PlaceError> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(directory).map_err(failed("create", directory))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount(c"hostmount-files", directory, c"ramfs", flags, c"mode=0700")
+        .map_err(|e| failed("mount a ramfs on", directory)(e.into()))?;
+    mount_change(directory, MountPropagationFlags::PRIVATE).map_err(|e| failed("make private", directory)(e.into()))?;
+    for (name, content) in files {
+        let path = directory.join(name);
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(content)).map_err(failed("write", &path))?;
+    }
+    mount_remount(directory, flags | MountFlags::RDONLY, c"").map_err(|e| failed("make read-only", directory)(e.into()))
 }
 
 /// A helper's words as they would read had it mounted at the target itself.

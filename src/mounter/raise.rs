@@ -6,6 +6,7 @@
 use super::Mounter;
 use super::ready::{NotReady, Watched, until_ready};
 use super::registry::TargetBusy;
+use crate::config::handover::SecretsError;
 use crate::engine::Engine;
 use crate::engine::broker::{Broker, Grant, Progress};
 use crate::helper::arguments::arguments;
@@ -13,7 +14,7 @@ use crate::helper::family::Family;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
 use crate::helper::output::Output;
-use crate::helper::place::{Place, PlaceError, in_words_of_the_node};
+use crate::helper::place::{Place, PlaceError, files_directory, in_words_of_the_node};
 use crate::node::mounts::Name;
 use crate::node::namespace::NamespaceError;
 use crate::node::target::TargetError;
@@ -29,6 +30,9 @@ pub enum MountError {
     /// The request's words.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The request's secrets.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// No program for the type.
     #[error(transparent)]
     NoHelper(#[from] NoHelper),
@@ -102,11 +106,15 @@ pub struct Standing {
 /// it. On an error nothing is left of it.
 pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'_>>) -> Result<Raised, MountError> {
     let settings = mounter.config.filesystem(&admitted.request);
+    let files = files_directory(&mounter.state);
+    let handover = settings.hand_over(&admitted.request.secrets, &files)?;
     let program = find::helper(&admitted.request.fstype, settings.command.as_ref())?;
     // From here on this thread is in the helper's mount namespace.
-    let place = Place::prepare(&mounter.state, &admitted.target, &settings.writable)?;
-    let arguments = arguments(&program.style, &program.name(), &admitted.request, place.path());
-    let mut helper = launch(&mounter.method, &mounter.reaper, &place, &program, &arguments, &settings)?;
+    let place = Place::prepare(&mounter.state, &admitted.target, &settings.writable, &handover.files)?;
+    let mut request = admitted.request.clone();
+    settings.point_to_files(&mut request.options, &files);
+    let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files);
+    let mut helper = launch(&mounter.method, &mounter.reaper, &place, &program, &arguments, &settings, handover)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);
     let allowed = mounter.config.ready_timeout(&settings);

@@ -1,7 +1,8 @@
 //! What the next mounter must know of a volume: a file for each, in the state directory.
 //!
 //! Runs in the mounter. Requests may hold secrets in their options, so records are kept on a memory filesystem only,
-//! readable by root only. A file appears whole, by rename(2).
+//! readable by root only. A volume's [secrets](crate::secret) are not recorded, only that it had some: the next mounter
+//! cannot start a fresh helper for it. A file appears whole, by rename(2).
 
 use super::registry::Volume;
 use crate::helper::family::Family;
@@ -29,7 +30,9 @@ pub struct Records(Option<PathBuf>);
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     version: u32,
+    /// Without its secrets.
     request: Request,
+    had_secrets: bool,
     helper: String,
     device: (u32, u32),
     /// The source as mount tables show it.
@@ -108,9 +111,12 @@ fn discard(file: &Path, problem: &str) -> Option<Volume> {
 }
 
 fn write(file: &Path, volume: &Volume) -> io::Result<()> {
+    let mut request = volume.admitted.request.clone();
+    let had_secrets = !std::mem::take(&mut request.secrets).is_empty();
     let record = Record {
         version: VERSION,
-        request: volume.admitted.request.clone(),
+        request,
+        had_secrets,
         helper: volume.helper.clone(),
         device: (volume.name.device.major, volume.name.device.minor),
         shown_source: volume.name.source.to_string_lossy().into_owned(),
@@ -137,6 +143,6 @@ fn read(file: &Path) -> Result<Volume, String> {
         name: Name { device: Device { major, minor }, source: record.shown_source.into() },
         since: UNIX_EPOCH + record.since,
         family: Family::of_namespace(record.namespace),
-        known: true,
+        known: !record.had_secrets,
     })
 }

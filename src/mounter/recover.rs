@@ -15,6 +15,7 @@ use crate::node::namespace::MountNamespace;
 use crate::node::showings;
 use crate::policy::admit;
 use crate::request::{MountOptions, Request, Switches};
+use crate::secret::Secrets;
 use rustix::mount::{UnmountFlags, unmount};
 use std::collections::HashSet;
 use std::fs;
@@ -30,6 +31,9 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
     for volume in &recorded {
         let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
         let home = homes.iter().find(|home| home.family == volume.family);
+        if !volume.known {
+            warn!("this volume has secrets, which are never recorded: it cannot be healed or swapped; mount it again");
+        }
         let place = place::path(&mounter.state, &volume.admitted.target);
         match home.filter(|home| home.shows(&place)) {
             Some(home) => {
@@ -106,6 +110,7 @@ fn volume_from(mount: &Mount, target: &Path, home: &Home) -> Option<Volume> {
         target: target.to_string_lossy().into_owned(),
         options: MountOptions::default(),
         switches: Switches::default(),
+        secrets: Secrets::new(),
     };
     Some(Volume {
         admitted: admit(request).ok()?,

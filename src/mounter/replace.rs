@@ -32,8 +32,11 @@ pub enum ReplaceError {
     /// Unmounted meanwhile.
     #[error("there is no such volume")]
     NoVolume,
-    /// There is no record of what was asked for.
-    #[error("an earlier mounter has mounted it, and how is not known any more; unmount it and mount it again")]
+    /// There is no record of what was asked for, or not of all.
+    #[error(
+        "an earlier mounter has mounted it, and how is not known any more (secrets are never recorded, and a record may \
+         be lost); unmount it and mount it again"
+    )]
     Unknown,
     /// No new helper.
     #[error(transparent)]

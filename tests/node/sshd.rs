@@ -56,6 +56,11 @@ impl Sshd {
         Self { place, client_key, known_hosts, _process: process, _machine: machine }
     }
 
+    /// The private key that root logs in with.
+    pub fn client_key(&self) -> &str {
+        &self.client_key
+    }
+
     /// Gives root of a room the key, and the server's key as the only one it trusts.
     pub fn install_client(&self, room: &Place) {
         room.visit(|| {

@@ -1,0 +1,263 @@
+//! How a volume's secrets reach its helper: in files, in its environment, or at its standard input; never in its
+//! arguments, which every process of the node may read.
+//!
+//! Pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files, where only the helper sees
+//! them.
+
+use super::ConfigError;
+use super::filesystem::Filesystem;
+use crate::request::MountOptions;
+use crate::secret::Secrets;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// A file for the helper.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// What is in it.
+    pub content: Template,
+    /// The option that tells the helper where it is.
+    pub option: Option<String>,
+}
+
+/// A text with `{secret:KEY}` where a secret goes, and `{file:NAME}` where the path of a file goes. Other braces stand
+/// for themselves: files may well be JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Template(Vec<Piece>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Secret(String),
+    File(String),
+}
+
+/// Why a template is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a {0}…}} has no name, or is never closed")]
+pub struct BadTemplate(&'static str);
+
+/// Bytes with secrets in them.
+pub type Filled = Zeroizing<Vec<u8>>;
+
+/// What a helper gets beside its arguments.
+#[derive(Default)]
+pub struct Handover {
+    /// Environment variables.
+    pub environment: Vec<(String, Filled)>,
+    /// Files: name and content.
+    pub files: Vec<(String, Filled)>,
+    /// Its standard input, which is empty otherwise.
+    pub stdin: Option<Filled>,
+}
+
+/// Why a volume's secrets cannot be handed to its helper.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretsError {
+    /// Nothing is dropped silently.
+    #[error(
+        "the volume has a secret '{0}', and the mounter's configuration does not say what becomes of it: \
+         name it as {{secret:{0}}} in a file, the environment or the stdin of its type, or take it out of the secret"
+    )]
+    Unused(String),
+    /// A helper without it would fail in its own words, or wait for somebody to type it.
+    #[error("the volume has no secret '{0}', which the mounter's configuration wants for its type")]
+    Missing(String),
+    /// The kernel would end the variable there.
+    #[error("the environment variable {0} cannot be set: a secret in it holds a NUL byte")]
+    Nul(String),
+}
+
+const SECRET: &str = "{secret:";
+const FILE: &str = "{file:";
+
+impl TryFrom<String> for Template {
+    type Error = BadTemplate;
+
+    fn try_from(text: String) -> Result<Self, BadTemplate> {
+        let mut pieces = Vec::new();
+        let mut rest = text.as_str();
+        while let Some((at, kind)) = [SECRET, FILE].into_iter().filter_map(|kind| Some((rest.find(kind)?, kind))).min()
+        {
+            let named = &rest[at + kind.len()..];
+            let (name, behind) = named.split_once('}').filter(|(name, _)| is_name(name)).ok_or(BadTemplate(kind))?;
+            pieces.push(Piece::Text(rest[..at].to_owned()));
+            let name = name.to_owned();
+            pieces.push(if kind == SECRET { Piece::Secret(name) } else { Piece::File(name) });
+            rest = behind;
+        }
+        pieces.push(Piece::Text(rest.to_owned()));
+        Ok(Self(pieces))
+    }
+}
+
+/// Whether this can be the name of a file, or of a Kubernetes secret's key.
+fn is_name(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !name.is_empty() && name.chars().all(good) && !name.chars().all(|c| c == '.')
+}
+
+impl Template {
+    fn fill(&self, secrets: &Secrets, directory: &Path) -> Filled {
+        let mut filled = Zeroizing::new(Vec::new());
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => filled.extend(text.bytes()),
+                // That it is there was seen to before.
+                Piece::Secret(key) => filled.extend(secrets.get(key).into_iter().flat_map(|secret| secret.reveal())),
+                Piece::File(name) => filled.extend(directory.join(name).as_os_str().as_bytes()),
+            }
+        }
+        filled
+    }
+
+    /// Whether a NUL byte was written into it.
+    pub(super) fn has_nul(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Text(text) if text.contains('\0')))
+    }
+}
+
+impl Filesystem {
+    /// What the helper of a volume with these secrets gets, with its files in `directory`.
+    pub fn hand_over(&self, secrets: &Secrets, directory: &Path) -> Result<Handover, SecretsError> {
+        let wanted: BTreeSet<&str> = self.pieces().filter_map(secret_key).collect();
+        if let Some(key) = secrets.keys().find(|key| !wanted.contains(key.as_str())) {
+            return Err(SecretsError::Unused(key.clone()));
+        }
+        if let Some(key) = wanted.iter().find(|key| !secrets.contains_key(**key)) {
+            return Err(SecretsError::Missing((*key).to_owned()));
+        }
+        let fill = |template: &Template| template.fill(secrets, directory);
+        let handover = Handover {
+            environment: self.environment.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
+            files: self.files.iter().map(|(name, file)| (name.clone(), fill(&file.content))).collect(),
+            stdin: self.stdin.as_ref().map(fill),
+        };
+        match handover.environment.iter().find(|(_, value)| value.contains(&0)) {
+            Some((name, _)) => Err(SecretsError::Nul(name.clone())),
+            None => Ok(handover),
+        }
+    }
+
+    /// Options with those that say where the files in `directory` are. A caller's of the same name do not count.
+    pub fn point_to_files(&self, options: &mut MountOptions, directory: &Path) {
+        let named = || self.files.iter().filter_map(|(name, file)| Some((name, file.option.as_ref()?)));
+        options.retain(|option| named().all(|(_, name)| *name != option.name));
+        for (name, option) in named() {
+            options.push_value(option, directory.join(name).display());
+        }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        let files = self.files.values().map(|file| &file.content);
+        self.environment.values().chain(files).chain(&self.stdin).flat_map(|template| &template.0)
+    }
+
+    pub(super) fn check_handover(&self) -> Result<(), ConfigError> {
+        let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if let Some(name) = self.files.keys().find(|name| !is_name(name)) {
+            return bad("files", format!("cannot hold '{}': it is no file's name", name.escape_debug()));
+        }
+        let wrong = |option: &&String| option.is_empty() || option.contains([',', '=', '"', '\0']);
+        if let Some(option) = self.files.values().filter_map(|file| file.option.as_ref()).find(wrong) {
+            return bad("files", format!("cannot have the option '{}': it is no option's name", option.escape_debug()));
+        }
+        let in_templates = self.pieces().filter_map(|piece| match piece {
+            Piece::File(name) => Some(name.as_str()),
+            _ => None,
+        });
+        let in_command = self.command.iter().flat_map(|command| command.files());
+        if let Some(name) = in_templates.chain(in_command).find(|name| !self.files.contains_key(*name)) {
+            return bad("files", format!("lacks '{name}', which {{file:{name}}} stands for"));
+        }
+        for (key, options) in [("default_options", &self.default_options), ("forced_options", &self.forced_options)] {
+            let text = options.to_string();
+            if text.contains(SECRET) || text.contains(FILE) {
+                let problem =
+                    "cannot hold a secret, as every process may read options, nor {file:…}: use the file's option";
+                return bad(key, problem.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn secret_key(piece: &Piece) -> Option<&str> {
+    if let Piece::Secret(key) = piece { Some(key) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn settings(text: &str) -> Result<Filesystem, String> {
+        let settings: Filesystem = toml::from_str(text).map_err(|error| error.to_string())?;
+        settings.check().map_err(|error| error.to_string())?;
+        Ok(settings)
+    }
+
+    fn secrets(given: &[(&str, &[u8])]) -> Secrets {
+        given.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(value.to_vec()))).collect()
+    }
+
+    const ALL: &str = r#"
+        stdin = "{secret:a}\n"
+        environment = { A = "{not:me} {secret:b}", F = "{file:f}" }
+        [files.f]
+        content = '{"id": "{secret:a}:{secret:b}", "x": {}}'
+        option = "key_file"
+    "#;
+
+    #[test]
+    fn templates_are_filled_once_and_other_braces_stay() {
+        let settings = settings(ALL).unwrap();
+        let handover = settings.hand_over(&secrets(&[("a", b"{secret:b}"), ("b", b"\xff")]), Path::new("/d")).unwrap();
+        assert_eq!(**handover.stdin.as_ref().unwrap(), b"{secret:b}\n");
+        let environment: Vec<_> = handover.environment.iter().map(|(name, value)| (name.as_str(), &***value)).collect();
+        assert_eq!(environment, [("A", b"{not:me} \xff".as_slice()), ("F", b"/d/f")]);
+        assert_eq!(*handover.files[0].1, b"{\"id\": \"{secret:b}:\xff\", \"x\": {}}");
+        let mut options = MountOptions::parse("key_file=/etc/shadow,ro").unwrap();
+        settings.point_to_files(&mut options, Path::new("/d"));
+        assert_eq!(options.to_string(), "ro,key_file=/d/f");
+    }
+
+    #[test]
+    fn all_secrets_and_no_others() {
+        let settings = settings(ALL).unwrap();
+        let error = |given: &[_]| settings.hand_over(&secrets(given), Path::new("/d")).err().unwrap();
+        assert_eq!(error(&[("a", b"1"), ("b", b"2"), ("c", b"3")]), SecretsError::Unused("c".into()));
+        assert_eq!(error(&[("a", b"1")]), SecretsError::Missing("b".into()));
+        assert_eq!(error(&[("a", b"1"), ("b", b"2\0")]), SecretsError::Nul("A".into()));
+        let none = Filesystem::default();
+        assert_eq!(
+            none.hand_over(&secrets(&[("a", b"1")]), Path::new("/d")).err(),
+            Some(SecretsError::Unused("a".into()))
+        );
+        assert!(none.hand_over(&Secrets::new(), Path::new("/d")).is_ok());
+    }
+
+    #[test]
+    fn configurations_that_cannot_work() {
+        for (wrong, words) in [
+            ("stdin = '{secret:}'", "{secret:…} has no name"),
+            ("stdin = '{secret:a'", "never closed"),
+            ("environment = { A = '{file:x}' }", "lacks 'x'"),
+            ("command = ['p', '{target}', '{options}', '{file:x}']", "lacks 'x'"),
+            ("command = ['p', '{target}', '{options}', '{secret:x}']", "cannot hold a secret"),
+            ("forced_options = 'password={secret:a}'", "cannot hold a secret"),
+            ("default_options = 'key={file:a}'", "use the file's option"),
+            ("[files.'../x']\ncontent = ''", "no file's name"),
+            ("[files.x]\ncontent = ''\noption = 'a,b'", "no option's name"),
+            ("[files.x]\ncontent = ''\nmode = 3", "unknown field"),
+        ] {
+            let error = settings(wrong).unwrap_err();
+            assert!(error.contains(words), "{wrong}: {error}");
+        }
+    }
+}
