@@ -14,6 +14,8 @@ pub mod recover;
 pub mod registry;
 pub mod replace;
 pub mod server;
+pub mod turns;
+pub mod volume;
 
 use crate::config::Config;
 use crate::engine::Method;
@@ -23,6 +25,7 @@ use crate::node::namespace::MountNamespace;
 use registry::Registry;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use turns::Turns;
 
 /// What every request's thread needs.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct Mounter {
     pub state: PathBuf,
     /// The volumes.
     pub registry: Registry,
+    /// Who may change what is mounted where.
+    pub turns: Turns,
     /// Who collects processes.
     pub reaper: Reaper,
     /// How helpers' calls reach us.

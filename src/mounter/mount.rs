@@ -5,7 +5,7 @@
 use super::Mounter;
 use super::caller::Caller;
 use super::raise::{MountError, Raised, raise};
-use super::registry::Volume;
+use super::volume::Volume;
 use crate::node::target::Target;
 use crate::node::tree::Tree;
 use crate::policy::{Admitted, admit};
@@ -17,7 +17,7 @@ use tracing::info;
 pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec<String>, MountError> {
     let settings = mounter.config.filesystem(&request);
     let admitted = admit(settings.complete(request))?;
-    let _turn = mounter.registry.take_turn(&admitted.target)?;
+    let _turn = mounter.turns.take(&admitted.target)?;
     let target = mounter.node.visit(|| Target::open(&admitted.target, &mounter.config.kubelet_dir))??;
     refuse_double(mounter, &admitted, &target)?;
     let raised = raise(mounter, &admitted, Some(caller.as_fd()))?;
@@ -25,7 +25,7 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
         raised.fall();
         return Err(error);
     }
-    let volume = Volume::new(admitted, &raised);
+    let volume = Volume::new(admitted, raised.program.clone(), raised.name.clone(), raised.family());
     let standing = raised.stand(&mounter.state);
     info!(device = %volume.name.device, "mounted on the node");
     mounter.registry.adopt(volume, standing.engine, Some(standing.output));

@@ -5,7 +5,7 @@
 
 use super::Mounter;
 use super::ready::{NotReady, Watched, until_ready};
-use super::registry::TargetBusy;
+use super::turns::TargetBusy;
 use crate::config::handover::SecretsError;
 use crate::engine::Engine;
 use crate::engine::broker::{Broker, Grant, Progress};

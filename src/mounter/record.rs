@@ -4,7 +4,7 @@
 //! readable by root only. A volume's [secrets](crate::secret) are not recorded, only that it had some: the next mounter
 //! cannot start a fresh helper for it. A file appears whole, by rename(2).
 
-use super::registry::Volume;
+use super::volume::Volume;
 use crate::helper::family::Family;
 use crate::node::mounts::{Device, Name};
 use crate::policy::admit;

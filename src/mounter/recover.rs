@@ -4,7 +4,7 @@
 //! Runs in the mounter, on the main thread, before it takes requests. What lives is never ended for want of a record.
 
 use super::Mounter;
-use super::registry::Volume;
+use super::volume::Volume;
 use crate::engine::Engine;
 use crate::engine::watch::Watch;
 use crate::helper::family::{self, Home};

@@ -8,49 +8,23 @@ mod view;
 
 pub use view::{look, views};
 
-use super::raise::Raised;
 use super::record::Records;
+use super::volume::Volume;
 use crate::engine::{Engine, Heard};
-use crate::helper::family::Family;
 use crate::helper::output::Output;
 use crate::node::mounts::{Device, Name};
 use crate::node::showings::{self, Showing};
 use crate::node::tree::Tree;
 use crate::policy::Admitted;
 use rustix::event::epoll;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tracing::{error, info, info_span, warn};
 use view::Past;
-
-/// A volume that is on the node.
-#[derive(Debug, Clone)]
-pub struct Volume {
-    /// What was asked for: a fresh helper gets the same.
-    pub admitted: Admitted,
-    /// The helper's program.
-    pub helper: String,
-    /// What mount tables call it.
-    pub name: Name,
-    /// When it was mounted.
-    pub since: SystemTime,
-    /// Everything its helper started.
-    pub family: Family,
-    /// Whether all of what was asked for is known; if not, a fresh helper cannot be given it.
-    pub known: bool,
-}
-
-impl Volume {
-    /// A volume that has just been mounted.
-    pub fn new(admitted: Admitted, raised: &Raised) -> Self {
-        let (helper, name, family) = (raised.program.clone(), raised.name.clone(), raised.family());
-        Self { admitted, helper, name, since: SystemTime::now(), family, known: true }
-    }
-}
 
 /// Which of a volume's descriptors an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +41,6 @@ pub struct Registry {
     events: OwnedFd,
     records: Records,
     volumes: Mutex<Volumes>,
-    turns: Arc<Mutex<HashSet<PathBuf>>>,
     /// Held for writing while a filesystem is mounted, and for reading while somebody looks for one by its number.
     devices: RwLock<()>,
 }
@@ -122,30 +95,10 @@ const LONG: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The right to change what is mounted at a target, one request at a time.
-#[derive(Debug)]
-pub struct Turn {
-    target: PathBuf,
-    turns: Arc<Mutex<HashSet<PathBuf>>>,
-}
-
-/// Somebody else has it.
-#[derive(Debug, thiserror::Error)]
-#[error("another mount at this target is under way; try again when it is through")]
-pub struct TargetBusy;
-
 impl Registry {
     /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`].
     pub fn new(events: OwnedFd, records: Records) -> Self {
-        Self { events, records, volumes: Mutex::default(), turns: Arc::default(), devices: RwLock::default() }
-    }
-
-    /// Takes the turn for `target`; dropped, it is given back.
-    pub fn take_turn(&self, target: &Path) -> Result<Turn, TargetBusy> {
-        if !locked(&self.turns).insert(target.to_owned()) {
-            return Err(TargetBusy);
-        }
-        Ok(Turn { target: target.to_owned(), turns: Arc::clone(&self.turns) })
+        Self { events, records, volumes: Mutex::default(), devices: RwLock::default() }
     }
 
     /// Takes in a volume that stands now.
@@ -462,12 +415,6 @@ fn wait_after(failures: u32) -> Duration {
     match failures {
         0 => Duration::ZERO,
         more => FIRST_WAIT.saturating_mul(2u32.saturating_pow(more - 1)).min(LONGEST_WAIT),
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        locked(&self.turns).remove(&self.target);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::Mounter;
 use super::raise::{MountError, Raised, raise};
-use super::registry::Volume;
+use super::volume::Volume;
 use crate::exit::chain;
 use crate::node::mounts::Name;
 use std::io;
@@ -61,7 +61,7 @@ pub fn at(mounter: &Mounter, target: &Path, only_if_dead: bool) -> Result<Option
 /// Files that are open stay with the old helper, which ends by itself when the last of them is closed.
 pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
-    let _turn = mounter.registry.take_turn(&volume.admitted.target).map_err(MountError::from)?;
+    let _turn = mounter.turns.take(&volume.admitted.target).map_err(MountError::from)?;
     // Somebody may have replaced or unmounted it before it was our turn.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
     if !volume.known {

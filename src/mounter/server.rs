@@ -7,6 +7,7 @@ use super::caller::{Caller, CallerError};
 use super::record::Records;
 use super::recover::recover;
 use super::registry::{self, Registry};
+use super::turns::Turns;
 use super::{Mounter, answer, heal, mount, replace};
 use crate::config::Config;
 use crate::engine::{self, Choice, NoEngine};
@@ -117,6 +118,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         host_proc: settings.host_proc,
         state: settings.state,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
+        turns: Turns::default(),
         reaper: Reaper::default(),
         method,
         stopping,
