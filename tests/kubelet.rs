@@ -4,6 +4,8 @@
 
 mod node;
 
+use hostmount::demo::machine::Network;
+use node::gluster::{self, Gluster};
 use node::mounter::Mounter;
 use node::{Done, Place, TestNode, require};
 use serde_json::{Value, json};
@@ -207,6 +209,11 @@ fn external_mounter(test: &TestNode, arguments: &[&str]) {
     };
     let [source, target] = rest else { panic!("{arguments:?}") };
     test.node.sh_ok(&format!("mkdir -p '{target}'"));
+    // Kubelet makes the log file's directory. The helper is told another name for it, its own for the node's.
+    let log = options.split(',').find_map(|word| word.strip_prefix("log-file="));
+    if let Some(log) = log {
+        test.node.sh_ok(&format!("mkdir -p $(dirname '{log}')"));
+    }
     if test.node.mount_at(&target.replace(' ', "\\040")).is_some() {
         test.umount(&[target]).ok("umount of an earlier call's");
     }
@@ -215,7 +222,10 @@ fn external_mounter(test: &TestNode, arguments: &[&str]) {
     let recorded: Vec<&str> = recorded.lines().collect();
     let place = format!("/run/hostmount/mnt{target}");
     assert_eq!(recorded[..3], [*source, &*place, "-o"], "{arguments:?}");
-    let wanted: BTreeSet<_> = options.split(',').filter(|word| !word.is_empty() && *word != "ro").collect();
+    let own_name = log.map(|_| "log-file=/run/hostmount/mnt/.log");
+    let as_given =
+        options.split(',').filter(|word| !word.is_empty() && *word != "ro" && !word.starts_with("log-file="));
+    let wanted: BTreeSet<_> = as_given.chain(own_name).collect();
     let mut given: Vec<_> = recorded[3].split(',').collect();
     let access = given.remove(0);
     assert_eq!(access, if options.split(',').any(|word| word == "ro") { "ro" } else { "rw" });
@@ -228,4 +238,38 @@ fn external_mounter(test: &TestNode, arguments: &[&str]) {
         assert_eq!(done.code, Some(32));
         assert!(done.stderr.contains("a filesystem of type 'fuse.memfs' is not granted"), "{}", done.stderr);
     }
+}
+
+#[test]
+fn glusterfs_writes_the_log_file_that_kubelet_reads() {
+    if !require(gluster::PROGRAMS) {
+        return;
+    }
+    let network = Network::new().unwrap();
+    let server = Gluster::start(&network);
+    let source = server.volume("gv0");
+    let test = TestNode::start_in(&network);
+    let mounter = test.start_mounter(&[], &[]);
+    let plugin = "/var/lib/kubelet/plugins/kubernetes.io/glusterfs/gl";
+    test.node.sh_ok(&format!("mkdir -p {TARGET} {plugin}"));
+    let mount = |source: &str, log: &str| {
+        let options = format!("auto_unmount,backup-volfile-servers=10.77.0.1:10.77.0.1,log-file={log},log-level=INFO");
+        test.mount(&["mount", "-t", "glusterfs", "-o", &options, source, TARGET])
+    };
+    // A failure: kubelet reads why from the file on the node.
+    let log = format!("{plugin}/pod-glusterfs.log");
+    let done = mount("10.77.0.1:/no-such-volume", &log);
+    assert_eq!(done.code, Some(32), "{}", done.stderr);
+    assert!(test.node.sh_ok(&format!("cat {log}")).contains("failed to get the 'volume file' from server"));
+    mount(&source, &log).ok("mount");
+    test.node.sh_ok(&format!("echo x >{TARGET}/f && umount {TARGET}"));
+    mounter.wait_until_said("\"unmounted\"", 1);
+    // What is not kubelet's own directory is not the node's for a helper, and no link is followed.
+    test.node.sh_ok(&format!("ln -s /var/lib/kubelet/secret {plugin}/link.log"));
+    let done = mount(&source, &format!("{plugin}/link.log"));
+    assert!(done.code == Some(32) && done.stderr.contains("cannot open the log file"), "{}", done.stderr);
+    let done = mount(&source, "/var/lib/kubelet/plugins/kubernetes.io/missing/x.log");
+    assert!(done.stderr.contains("the directory of the log file: mount point does not exist"), "{}", done.stderr);
+    mount(&source, "/var/lib/kubelet/elsewhere.log");
+    assert_ne!(test.node.sh("test -e /var/lib/kubelet/elsewhere.log -o -e /var/lib/kubelet/secret").code, Some(0));
 }

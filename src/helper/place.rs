@@ -5,6 +5,7 @@
 use crate::config::handover::Filled;
 use crate::node::mounts::Device;
 use crate::node::target::identity;
+use crate::node::tree::Tree;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
@@ -98,6 +99,15 @@ impl Place {
     /// The path that the helper is told.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Shows the helper a file of the node's. Says where; no target is called that.
+    pub fn show_log_file(&self, tree: Tree) -> Result<PathBuf, PlaceError> {
+        let path = self.root.join(".log");
+        let failed = |step| move |source| PlaceError { step, path: self.root.join(".log"), source };
+        fs::File::create(&path).map_err(failed("create"))?;
+        tree.graft_at(&path).map_err(failed("attach the node's log file at"))?;
+        Ok(path)
     }
 
     /// Where a socket for the helper alone can be; no target is called that.

@@ -57,6 +57,7 @@ fn exit_of(error: &MountError) -> Exit {
         MountError::Helper { reason: NotReady::Wait(_), .. } => Exit::System,
         MountError::NoHelper(_)
         | MountError::Target(_)
+        | MountError::LogFile { .. }
         | MountError::AlreadyMounted { .. }
         | MountError::Busy(_)
         | MountError::Helper { .. }

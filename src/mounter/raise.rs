@@ -15,13 +15,15 @@ use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
 use crate::helper::output::Output;
 use crate::helper::place::{Place, PlaceError, files_directory, in_words_of_the_node};
+use crate::node::log_file::{self, LogFileError};
 use crate::node::mounts::Name;
 use crate::node::namespace::NamespaceError;
 use crate::node::target::TargetError;
 use crate::policy::{Admitted, Refusal};
+use crate::request::MountOptions;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tracing::warn;
 
 /// Why a volume is not on the node. Nothing is left of it then.
@@ -56,6 +58,14 @@ pub enum MountError {
     /// The helper's namespace.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// A log file on the node that kubelet named.
+    #[error("the option log-file={path} names a file on the node", path = path.display())]
+    LogFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LogFileError,
+    },
     /// The helper does not run.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -113,6 +123,7 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     let place = Place::prepare(&mounter.state, &admitted.target, &settings.writable, &handover.files)?;
     let mut request = admitted.request.clone();
     settings.point_to_files(&mut request.options, &files);
+    show_log_file(mounter, &place, &mut request.options)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files);
     let mut helper = launch(&mounter.method, &mounter.reaper, &place, &program, &arguments, &settings, handover)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
@@ -136,6 +147,20 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     mounter.registry.remember_failed(admitted, program.name(), lines);
     let source_name = admitted.request.source.clone();
     Err(MountError::Helper { helper: program.name(), source_name, reason, output, objections })
+}
+
+/// A log file that kubelet names is the node's, and the helper shall write to it.
+fn show_log_file(mounter: &Mounter, place: &Place, options: &mut MountOptions) -> Result<(), MountError> {
+    let kubelet_dir = &mounter.config.kubelet_dir;
+    let Some(named) = options.value(log_file::OPTION).map(PathBuf::from) else { return Ok(()) };
+    if !log_file::is_on_node(&named, kubelet_dir) {
+        return Ok(());
+    }
+    let tree = mounter.node.visit(|| log_file::open(&named, kubelet_dir))?;
+    let shown = place.show_log_file(tree.map_err(|source| MountError::LogFile { path: named, source })?)?;
+    options.retain(|option| option.name != log_file::OPTION);
+    options.push_value(log_file::OPTION, shown.display());
+    Ok(())
 }
 
 impl Raised {

@@ -2,6 +2,7 @@
 
 pub mod connections;
 pub mod kernel;
+pub mod log_file;
 pub mod mounts;
 pub mod namespace;
 pub mod showings;

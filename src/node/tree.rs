@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::mount::{mount_change, mount_remount, move_mount, open_tree, unmount};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use tracing::warn;
 
@@ -29,6 +29,12 @@ impl Tree {
     /// A copy of what is mounted at `path`, or of a directory below it, without what is mounted on it.
     pub fn copy_of(path: &Path) -> io::Result<Self> {
         Ok(Self(open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?))
+    }
+
+    /// A copy of the mount of an open file, showing that file alone.
+    pub fn copy_at(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        Ok(Self(open_tree(file, c"", flags)?))
     }
 
     /// The same with everything that is mounted on it.
