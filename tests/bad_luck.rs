@@ -448,3 +448,22 @@ fn talk(room: &Place, bytes: Vec<u8>) -> String {
         String::from_utf8_lossy(reply.get(12..).unwrap_or_default()).into_owned()
     })
 }
+
+/// Filesystems of the kernel's whose helper is in the container go the same way. Where the kernel has them not, as that of
+/// the machines that these tests were written on, its own answer reaches the caller; where it has them, nobody serves.
+#[test]
+fn filesystems_of_the_kernels_own() {
+    if !require(&["mount.nfs", "mount.cifs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    let known = setting.test.node.sh_ok("cat /proc/filesystems");
+    let has_nfs = known.lines().any(|line| line.split_whitespace().next_back() == Some("nfs"));
+    let nfs = ["-t", "nfs", "-o", "vers=4,retry=0,soft", "127.0.0.1:/export", TARGET];
+    let done = setting.refuses(32, &["mount.nfs could not mount 127.0.0.1:/export"], &nfs);
+    assert!(has_nfs || done.stderr.contains("this node's kernel does not have it"), "{}", done.stderr);
+    // mount.cifs wants CAP_SYS_ADMIN for itself, which no helper gets: it says so, and its password is not repeated.
+    let cifs = ["-t", "cifs", "-o", "username=me,password=k3y,vers=3.0", "//127.0.0.1/share", TARGET];
+    let done = setting.refuses(32, &["Unable to apply new capability set"], &cifs);
+    assert!(!done.stderr.contains("k3y") && !setting.mounter.said().contains("k3y"), "{}", done.stderr);
+}

@@ -37,6 +37,8 @@ const HELPERS: &[&str] = &[
     "mount.glusterfs",
     "mount.sshfs",
     "mount.memfs",
+    "mount.nfs",
+    "mount.cifs",
     "umount.fuse",
     "fusermount",
     "gluster",
