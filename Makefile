@@ -4,7 +4,7 @@
 CARGO ?= cargo
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build preload demo test chaos bench check packages clean
+.PHONY: build preload demo test test-kernels chaos bench check packages clean
 
 build:
 	$(CARGO) build --release
@@ -19,6 +19,10 @@ demo: build
 # A test that cannot run is a failure here, not a pass.
 test: packages
 	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run $(CARGO) test
+
+# On the kernels that apt offers, in qemu; others: make test-kernels KERNELS="linux-image-….deb …". See docs/kernels.md.
+test-kernels: build preload
+	$(AS_ROOT) tests/kernels/run $(or $(CARGO_TARGET_DIR),target) $(KERNELS)
 
 # Longer than in the tests: make chaos ROUNDS=1000; HOSTMOUNT_SEED=… repeats a run.
 chaos: packages
