@@ -31,6 +31,9 @@ pub enum Refusal {
     /// An operation on existing mounts, which is the node's own mount program's business.
     #[error("option '{0}' changes existing mounts and is not served; use the node's own mount")]
     NotAMount(String),
+    /// An option that mount(8) carries out itself, around the mount: dropped, it would be missed much later.
+    #[error("option '{0}' is not served: {1}")]
+    Mount8s(String, &'static str),
 }
 
 /// A request that may be served, with what follows from its words.
@@ -116,6 +119,9 @@ fn admitted_target(target: &str) -> Result<PathBuf, Refusal> {
 fn granted_flags(options: &MountOptions) -> Result<MountFlags, Refusal> {
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     for option in options.iter() {
+        if let Some(instead) = instead_of_mount8(&option.name) {
+            return Err(Refusal::Mount8s(option.name.clone(), instead));
+        }
         let (flag, set) = match option.name.as_str() {
             // mount(8) knows `ro=recursive` and the like: no less read-only.
             "ro" => (MountFlags::RDONLY, true),
@@ -142,6 +148,25 @@ fn granted_flags(options: &MountOptions) -> Result<MountFlags, Refusal> {
         flags.set(flag, set);
     }
     Ok(flags)
+}
+
+/// What to do instead of an option that mount(8) carries out itself, if it is one. Its other `x-` and `X-` words are
+/// comments, and mean nothing to a mount.
+fn instead_of_mount8(name: &str) -> Option<&'static str> {
+    // Of old `x-mount.mkdir`, which mount(8) still knows.
+    let word = name.strip_prefix("X-mount.").or_else(|| name.strip_prefix("x-mount."))?;
+    Some(match word {
+        "idmap" => {
+            "hostmount does not idmap volumes (FUSE can be only from Linux 6.12 on, and if the helper asks for it); \
+             use the helper's own options for owners, like uid=, gid=, umask=, idmap= or map="
+        }
+        "owner" | "group" | "mode" => {
+            "use the helper's own options for owners, like uid=, gid= and umask=, or chown(1) and chmod(1) afterwards"
+        }
+        "mkdir" => "make the target before it is mounted",
+        "subdir" => "name the directory in the source, or bind-mount it from the mounted volume",
+        _ => "it is for mount(8) itself, which does not mount this volume",
+    })
 }
 
 #[cfg(test)]
@@ -182,6 +207,18 @@ mod tests {
         assert_eq!(flags, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
         assert!(admit(request("x", "/a", "suid")).is_err());
         assert!(admit(request("x", "/a", "remount,ro")).is_err());
+    }
+
+    #[test]
+    fn what_mount8_carries_out_itself_is_not_dropped() {
+        for word in
+            ["X-mount.idmap=u:0:5:1", "ro,X-mount.owner=5", "X-mount.mkdir", "x-mount.mkdir=0700", "X-mount.new"]
+        {
+            assert!(matches!(admit(request("x", "/a", word)), Err(Refusal::Mount8s(..))), "{word}");
+        }
+        for comment in ["x-systemd.automount", "X-other", "x-mount", "X-mounted.by=me"] {
+            assert!(admit(request("x", "/a", comment)).is_ok(), "{comment}");
+        }
     }
 
     #[test]

@@ -135,6 +135,35 @@ fn bad_input_gets_a_clear_answer() {
     setting.test.mount(&bindfs(TARGET)).ok("mount");
 }
 
+/// mount(8) would carry these out itself; without it they would be dropped silently.
+#[test]
+fn options_that_only_mount8_could_carry_out() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start();
+    let new = "/var/lib/kubelet/new";
+    for (option, instead, target) in [
+        ("X-mount.idmap=u:0:1000:1", "uid=, gid=, umask=, idmap= or map=", TARGET),
+        ("X-mount.owner=1000", "uid=, gid= and umask=", TARGET),
+        ("X-mount.group=1000", "uid=, gid= and umask=", TARGET),
+        ("X-mount.mode=0700", "uid=, gid= and umask=", TARGET),
+        ("X-mount.subdir=sub", "in the source", TARGET),
+        ("X-mount.nocanonicalize", "mount(8) itself", TARGET),
+        ("X-mount.mkdir", "make the target", new),
+        ("x-mount.mkdir=0700", "make the target", new),
+    ] {
+        let name = option.split('=').next().unwrap();
+        let named = format!("option '{name}' is not served");
+        let options = format!("ro,{option}");
+        setting.refuses(1, &[&named, instead], &["-t", "fuse.bindfs", "-o", &options, "/tmp/source", target]);
+    }
+    assert_ne!(setting.test.node.sh(&format!("test -e {new}")).code, Some(0));
+    // Comments, for systemd and whoever else reads fstab.
+    let comments = "x-systemd.automount,X-other=5";
+    setting.test.mount(&["-t", "fuse.bindfs", "-o", comments, "/tmp/source", TARGET]).ok("mount");
+}
+
 #[test]
 fn symbolic_links_are_followed_outside_of_kubelets_directory_only() {
     if !require(&["bindfs"]) {

@@ -7,6 +7,7 @@ mod node;
 
 use hostmount::front::mount8::{Wish, wish};
 use hostmount::helper::arguments::{Style, arguments};
+use hostmount::policy::admit;
 use node::{TestNode, require};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -163,6 +164,12 @@ fn wanted_differences() {
     let words = ["-f", "-t", "glusterfs", "src:", TARGET].map(str::to_owned);
     assert!(theirs(&test, &words).contains(&"-f".to_owned()));
     assert!(matches!(wish(&words.map(OsString::from)), Wish::Faked));
+    // mount(8) makes the target and tells the helper nothing; ours is an error (`bad_luck`), not a target that is missed.
+    let words = ["-t", "glusterfs", "-o", "X-mount.mkdir", "src:", "/tmp/made"].map(str::to_owned);
+    assert_eq!(theirs(&test, &words)[3], "rw");
+    test.container.sh_ok("test -d /tmp/made");
+    let Wish::Ours(request) = wish(&words.map(OsString::from)) else { panic!("not ours") };
+    assert!(admit(request).is_err());
     // Sources are the container's: a path is not resolved on the node.
     let words = ["-t", "fuse.own", "/usr/../usr/bin", TARGET].map(str::to_owned);
     assert_eq!((ours(&words, "x")[0].as_str(), theirs(&test, &words)[0].as_str()), ("/usr/../usr/bin", "/usr/bin"));
