@@ -38,15 +38,10 @@ impl Family {
     /// The processes that are members just now.
     pub fn members(&self) -> io::Result<Vec<(Pid, OwnedFd)>> {
         let mut members = Vec::new();
-        for entry in fs::read_dir("/proc")? {
-            let entry = entry?;
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
-            else {
-                continue;
-            };
+        for (pid, directory) in processes()? {
             // The descriptor first, then the look: it is the very process that was looked at.
             let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            if namespace_at(&entry.path().join("ns/mnt")).is_ok_and(|namespace| namespace == self.namespace) {
+            if namespace_at(&directory.join("ns/mnt")).is_ok_and(|namespace| namespace == self.namespace) {
                 members.push((pid, process));
             }
         }
@@ -84,17 +79,13 @@ pub struct Home {
 /// Every mount namespace that processes live in, as our own /proc shows them.
 pub fn homes() -> io::Result<Vec<Home>> {
     let mut homes: Vec<Home> = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
-            continue;
-        };
-        let Ok(namespace) = namespace_at(&entry.path().join("ns/mnt")) else { continue };
+    for (pid, directory) in processes()? {
+        let Ok(namespace) = namespace_at(&directory.join("ns/mnt")) else { continue };
         let family = Family { namespace };
         match homes.iter_mut().find(|home| home.family == family) {
             Some(home) => home.processes.push(pid),
             None => {
-                let table = fs::read(entry.path().join("mountinfo")).unwrap_or_default();
+                let table = fs::read(directory.join("mountinfo")).unwrap_or_default();
                 homes.push(Home { family, processes: vec![pid], table: mounts::parse(&table) });
             }
         }
@@ -141,6 +132,18 @@ impl Home {
         };
         self.processes.iter().any(holds)
     }
+}
+
+/// Every process that our own /proc shows, and its directory there.
+fn processes() -> io::Result<Vec<(Pid, PathBuf)>> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) {
+            processes.push((pid, entry.path()));
+        }
+    }
+    Ok(processes)
 }
 
 fn namespace_at(link: &Path) -> io::Result<(u64, u64)> {
