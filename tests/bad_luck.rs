@@ -407,7 +407,7 @@ fn sixty_four_mounts_at_once() {
         for n in $(seq 64); do {NODE_BIN}/mount -t fuse.bindfs /tmp/source /var/lib/kubelet/m$n & pids=\"$pids $!\"; done
         for pid in $pids; do wait $pid || exit 1; done"
     ));
-    assert_eq!(node.mountinfo().iter().filter(|line| line.contains(" - fuse ")).count(), 64);
+    assert_eq!(node.fuse_mounts().len(), 64);
     setting.test.container.sh_ok("echo seen >/tmp/source/f");
     node.sh_ok("for n in $(seq 64); do grep -q seen /var/lib/kubelet/m$n/f || exit 1; done");
     node.sh_ok("for n in $(seq 64); do umount /var/lib/kubelet/m$n || exit 1; done; rmdir /var/lib/kubelet/m*");

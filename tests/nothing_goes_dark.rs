@@ -50,10 +50,6 @@ impl Setting {
         command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         pod.spawn(command)
     }
-
-    fn fuse_mounts(&self, place: &Place) -> Vec<String> {
-        place.mountinfo().into_iter().filter(|line| line.contains(" - fuse")).collect()
-    }
 }
 
 #[test]
@@ -71,8 +67,8 @@ fn a_dead_volume_comes_back_in_running_pods() {
     let following = test.pod(&[("/var/lib/kubelet/pods", "/pods")], Propagation::HostToContainer);
     let pods = [&plain, &sub, &read_only, &following];
     let _alive: Vec<_> = pods.iter().map(|pod| setting.live(pod)).collect();
-    let before: Vec<_> = pods.iter().map(|pod| setting.fuse_mounts(pod)).collect();
-    let on_node = setting.fuse_mounts(&test.node);
+    let before: Vec<_> = pods.iter().map(|pod| pod.fuse_mounts()).collect();
+    let on_node = test.node.fuse_mounts();
 
     setting.kill_helper();
     setting.mounter.wait_until_said("\"healed\"", 1);
@@ -83,13 +79,13 @@ fn a_dead_volume_comes_back_in_running_pods() {
     assert_eq!(following.sh_ok("cat /pods/p/volumes/v/f"), "served\n");
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
     for (pod, before) in pods.iter().zip(&before) {
-        let after = setting.fuse_mounts(pod);
+        let after = pod.fuse_mounts();
         assert_eq!(
             after.iter().map(|line| kept(line)).collect::<Vec<_>>(),
             before.iter().map(|line| kept(line)).collect::<Vec<_>>()
         );
     }
-    assert_eq!(setting.fuse_mounts(&test.node).len(), on_node.len());
+    assert_eq!(test.node.fuse_mounts().len(), on_node.len());
     assert!(setting.list().contains("\"mounted\""));
     plain.sh_ok("echo from the pod >/data/h");
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/h")), "from the pod\n");
@@ -201,10 +197,10 @@ fn a_swap_keeps_open_files_and_brings_new_ones_from_the_new_helper() {
     assert_ne!(helpers(), old);
     // A helper that does not start leaves the old one where it is.
     test.container.sh_ok("mv /usr/bin/bindfs /usr/bin/away");
-    let before = (helpers(), setting.fuse_mounts(&test.node));
+    let before = (helpers(), test.node.fuse_mounts());
     let done = setting.hostmount("swap --all");
     assert_eq!(done.code, Some(32), "{done:?}");
-    assert_eq!((helpers(), setting.fuse_mounts(&test.node)), before);
+    assert_eq!((helpers(), test.node.fuse_mounts()), before);
     assert_eq!(pod.sh_ok("cat /data/f"), "served\n");
     let done = setting.hostmount("swap /var/lib/kubelet");
     assert!(done.code == Some(1) && done.stderr.contains("no such volume"), "{done:?}");
@@ -240,6 +236,6 @@ fn a_hundred_swaps_without_one_failed_read_or_write() {
     let rounds: u32 = said.split(' ').next().unwrap().parse().unwrap();
     assert!(rounds > 20, "the pod got to work {rounds} times only");
     setting.mounter.wait_until_said("the helper that was replaced has ended", 100);
-    assert_eq!(setting.fuse_mounts(&pod).len(), 1);
+    assert_eq!(pod.fuse_mounts().len(), 1);
     setting.test.wait_for_processes("bindfs", 1);
 }

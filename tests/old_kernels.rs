@@ -45,8 +45,8 @@ fn everything_works(missing: &[Missing], arguments: &[&str], said: &str) {
     let alive = [&plain, &sub, &following].map(live);
     let shown = || -> Vec<_> {
         let rooms = [&test.node, &plain, &sub, &following].into_iter();
-        let lines = rooms.flat_map(|room| room.mountinfo());
-        lines.filter(|line| line.contains(" - fuse")).map(|line| kept(&line)).collect()
+        let lines = rooms.flat_map(|room| room.fuse_mounts());
+        lines.map(|line| kept(&line)).collect()
     };
     let before = shown();
     assert_eq!(before.len(), 4, "{before:?}");

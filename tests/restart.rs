@@ -100,7 +100,7 @@ fn records_that_are_lost_or_nonsense() {
         "rm -r /run/hostmount/volumes",
         "for f in /run/hostmount/volumes/*; do : >$f; done",
         "for f in /run/hostmount/volumes/*; do head -c 40 $f >/tmp/cut; cat /tmp/cut >$f; done",
-        "for f in /run/hostmount/volumes/*; do sed -i 's/\"version\":1/\"version\":99/' $f; done",
+        "for f in /run/hostmount/volumes/*; do sed -i 's/\"version\":2/\"version\":99/' $f; done",
         "for f in /run/hostmount/volumes/*; do head -c 5000 /dev/urandom >$f; mv $f /run/hostmount/volumes/x.json; done",
         "for f in /run/hostmount/volumes/*; do cp $f /run/hostmount/volumes/1-1.json; done",
     ] {

@@ -4,17 +4,16 @@
 //! helper and the mounter see.
 
 use crate::helper::place::Place;
-use crate::node::mounts::{Device, Name};
+use crate::node::mounts::Device;
 use crate::node::target::{character_device, device_at, identity};
 use crate::policy::Family;
 use crate::request::{MountOptions, OptionsError};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use tracing::{info, warn};
 
 /// `/dev/fuse`: character device 10:229 (Documentation/admin-guide/devices.txt).
@@ -80,7 +79,6 @@ pub enum Progress {
 pub struct Broker {
     grant: Grant,
     progress: Progress,
-    source: OsString,
     objections: Vec<String>,
 }
 
@@ -139,22 +137,12 @@ impl Objection {
 impl Broker {
     /// A broker for one grant.
     pub fn new(grant: Grant) -> Self {
-        Self { grant, progress: Progress::Waiting, source: OsString::new(), objections: Vec::new() }
+        Self { grant, progress: Progress::Waiting, objections: Vec::new() }
     }
 
     /// How far the helper has come.
     pub fn progress(&self) -> Progress {
         self.progress
-    }
-
-    /// The number of the filesystem that it has mounted.
-    pub fn device(&self) -> Option<Device> {
-        if let Progress::Mounted(device) = self.progress { Some(device) } else { None }
-    }
-
-    /// What mount tables call the filesystem with this number that it has mounted.
-    pub fn name(&self, device: Device) -> Name {
-        Name { device, source: self.source.clone() }
     }
 
     /// The place that the grant is for.
@@ -236,7 +224,6 @@ impl Broker {
         mount(&call.source, path, &call.fstype, call.flags | self.grant.flags, data.as_c_str()).map_err(kernel)?;
         let device = device_at(path).ok().flatten();
         self.progress = Progress::Mounted(device.ok_or_else(|| kernel(Errno::STALE))?);
-        self.source = OsStr::from_bytes(call.source.to_bytes()).to_owned();
         info!(fstype = call.fstype, "mounted for the helper");
         Ok(())
     }

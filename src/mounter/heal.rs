@@ -5,6 +5,7 @@
 use super::Mounter;
 use super::replace::{ReplaceError, Replaced, replace};
 use crate::exit::chain;
+use crate::node::showings::{self, Showings};
 use crate::node::tree::Tree;
 use tracing::{error, info, info_span, warn};
 
@@ -12,15 +13,10 @@ use tracing::{error, info, info_span, warn};
 pub fn settle(mounter: &Mounter, id: u64) {
     let Some(volume) = mounter.registry.volume(id) else { return };
     let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
-    if mounter.connections.is_gone(volume.name.device) {
-        return mounter.registry.forget_unless_replaced(id);
-    }
-    match mounter.registry.showings(id, &volume.name, &mounter.host_proc) {
-        Ok(showings) => match showings.iter().find_map(|showing| showing.hold().ok()) {
-            Some(hold) => bury(mounter, id, hold),
-            None if showings.is_empty() => mounter.registry.forget_unless_replaced(id),
-            None => warn!("the volume's helper has ended, and its mounts are covered by others"),
-        },
+    match showings::of(volume.identity, &mounter.connections, &mounter.host_proc) {
+        Ok(None) => mounter.registry.forget_unless_replaced(id),
+        Ok(Some(Showings { hold: Some(hold), .. })) => bury(mounter, id, hold),
+        Ok(Some(_)) => warn!("the volume's helper has ended, and its mounts are covered by others"),
         Err(error) => warn!("cannot look for the places where the volume shows: {error}"),
     }
 }

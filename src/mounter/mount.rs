@@ -25,9 +25,9 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
         raised.fall();
         return Err(error);
     }
-    let volume = Volume::new(admitted, raised.program.clone(), raised.name.clone(), raised.family());
+    let volume = Volume::new(admitted, raised.program.clone(), raised.identity, raised.family());
     let standing = raised.stand(&mounter.state);
-    info!(device = %volume.name.device, "mounted on the node");
+    info!(device = %volume.identity.device, "mounted on the node");
     mounter.registry.adopt(volume, standing.engine, Some(standing.output));
     Ok(standing.words)
 }
@@ -44,7 +44,7 @@ fn graft(mounter: &Mounter, raised: &Raised, target: Target) -> Result<(), Mount
 fn refuse_double(mounter: &Mounter, admitted: &Admitted, target: &Target) -> Result<(), MountError> {
     let request = &admitted.request;
     match target.mounted {
-        Some(device) if mounter.registry.has(device, &request.fstype, &request.source) => {
+        Some(device) if mounter.registry.has(mounter.connections.identify(device), request) => {
             Err(MountError::AlreadyMounted { source_name: request.source.clone(), target: request.target.clone() })
         }
         _ => Ok(()),

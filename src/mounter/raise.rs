@@ -15,8 +15,8 @@ use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
 use crate::helper::output::Output;
 use crate::helper::place::{Place, PlaceError, files_directory, in_words_of_the_node};
+use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
-use crate::node::mounts::Name;
 use crate::node::namespace::NamespaceError;
 use crate::node::target::TargetError;
 use crate::policy::{Admitted, Refusal};
@@ -93,8 +93,8 @@ pub enum MountError {
 /// [fall](Self::fall).
 #[derive(Debug)]
 pub struct Raised {
-    /// What every mount table calls it.
-    pub name: Name,
+    /// Which one it is.
+    pub identity: Identity,
     /// The helper's program.
     pub program: String,
     helper: Helper,
@@ -133,7 +133,8 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     let ready = until_ready(&mut helper, &mut broker, admitted.family, watched);
     let reason = match (ready, broker.progress()) {
         (Ok(()), Progress::Mounted(device)) => {
-            return Ok(Raised { name: broker.name(device), program: program.name(), helper, broker });
+            let identity = mounter.connections.identify(device);
+            return Ok(Raised { identity, program: program.name(), helper, broker });
         }
         (Ok(()), _) => NotReady::Withdrawn,
         (Err(reason), _) => reason,

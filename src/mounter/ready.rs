@@ -125,12 +125,7 @@ fn wait<'scope>(
             match source {
                 Source::Output => helper.output.drain(),
                 Source::Engine => {
-                    let mut heard = Heard::Call;
-                    let answer = || {
-                        heard = helper.engine.heed(Some(broker))?;
-                        Ok(if heard == Heard::Call { broker.device() } else { None })
-                    };
-                    mounter.registry.while_devices_change(answer).map_err(NotReady::Wait)?;
+                    let heard = helper.engine.heed(Some(broker)).map_err(NotReady::Wait)?;
                     // The program's own status, if it is still to come, tells more.
                     if heard == Heard::Gone && exited && !mounted {
                         return Err(gave_up(broker));

@@ -6,7 +6,8 @@
 
 use super::volume::Volume;
 use crate::helper::family::Family;
-use crate::node::mounts::{Device, Name};
+use crate::node::connections::Identity;
+use crate::node::mounts::Device;
 use crate::policy::admit;
 use crate::request::Request;
 use rustix::fs::{Mode, statfs};
@@ -19,7 +20,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use tracing::warn;
 
 /// Changes whenever an older mounter would misread a record.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// What statfs(2) calls filesystems that are in memory.
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -35,8 +36,8 @@ struct Record {
     had_secrets: bool,
     helper: String,
     device: (u32, u32),
-    /// The source as mount tables show it.
-    shown_source: String,
+    /// See [`Identity`].
+    connection: Option<u64>,
     /// Since 1970.
     since: Duration,
     /// The mount namespace that the helper lives in. Its number may be used again: the reader must look who lives there.
@@ -118,8 +119,8 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
         request,
         had_secrets,
         helper: volume.helper.clone(),
-        device: (volume.name.device.major, volume.name.device.minor),
-        shown_source: volume.name.source.to_string_lossy().into_owned(),
+        device: (volume.identity.device.major, volume.identity.device.minor),
+        connection: volume.identity.connection,
         since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
         namespace: volume.family.namespace(),
     };
@@ -140,7 +141,7 @@ fn read(file: &Path) -> Result<Volume, String> {
     Ok(Volume {
         admitted: admit(record.request).map_err(|error| error.to_string())?,
         helper: record.helper,
-        name: Name { device: Device { major, minor }, source: record.shown_source.into() },
+        identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
         family: Family::of_namespace(record.namespace),
         known: !record.had_secrets,

@@ -10,7 +10,7 @@ use crate::engine::watch::Watch;
 use crate::helper::family::{self, Home};
 use crate::helper::output::Output;
 use crate::helper::place;
-use crate::node::mounts::{self, Mount, Name};
+use crate::node::mounts::{self, Mount};
 use crate::node::namespace::MountNamespace;
 use crate::node::showings;
 use crate::policy::admit;
@@ -27,7 +27,16 @@ use tracing::{info, info_span, warn};
 /// Takes in every volume that is there, and ends what an earlier mounter had begun and cannot finish any more.
 pub fn recover(mounter: &Mounter) -> io::Result<()> {
     let homes = family::homes()?;
+    let table = mounts::parse(&fs::read(mounter.host_proc.join("1/mountinfo"))?);
     let recorded = mounter.registry.records().read();
+    // The list of connections is made, and numbered, anew when nobody has had it mounted.
+    let renumbered = !table.iter().any(|mount| mount.fstype == "fusectl");
+    if renumbered && !recorded.is_empty() {
+        warn!(
+            "fusectl is not mounted on the node: volumes whose helpers died while no mounter ran are not known any more; \
+             mount it at start: mount -t fusectl none /sys/fs/fuse/connections"
+        );
+    }
     for volume in &recorded {
         let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
         let home = homes.iter().find(|home| home.family == volume.family);
@@ -39,13 +48,17 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
             Some(home) => {
                 // The earlier mounter may have died before it could.
                 let_go(home, &place);
-                take_in(mounter, volume.clone(), home);
+                let mut volume = volume.clone();
+                if renumbered {
+                    // Its helper lives, so the device number is still its own.
+                    volume.identity = mounter.connections.identify(volume.identity.device);
+                }
+                take_in(mounter, volume, home);
             }
             // Its helper died while nobody looked: the main thread sees what is left of it.
             None => mounter.registry.adopt_dead(volume.clone()),
         }
     }
-    let table = mounts::parse(&fs::read(mounter.host_proc.join("1/mountinfo"))?);
     let known: HashSet<_> = recorded.iter().map(|volume| volume.family.clone()).collect();
     for home in homes.iter().filter(|home| !known.contains(&home.family)) {
         if let Some(target) = target_of(home, &mounter.state) {
@@ -60,7 +73,7 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &Home) {
     match Watch::over(home.family.clone()) {
         Ok(None) => mounter.registry.adopt_dead(volume),
         Ok(Some(watch)) => {
-            info!(device = %volume.name.device, "an earlier mounter's volume is taken in");
+            info!(device = %volume.identity.device, "an earlier mounter's volume is taken in");
             mounter.registry.adopt(volume, Engine::Adopted(watch), Output::of_processes(&home.processes));
         }
         Err(error) => warn!("cannot watch the helper of an earlier mounter's volume: {error}"),
@@ -74,20 +87,20 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
     let shown = match &here {
         // Not let go of yet. Attached on the node already?
         Some(mount) => {
-            let name = Name { device: mount.device, source: mount.source.clone() };
-            let elsewhere = showings::of(&name, &mounter.host_proc)?.len() > 1;
-            elsewhere.then(|| Mount::clone(mount))
+            let filesystem = mounter.connections.identify(mount.device);
+            let showings = showings::of(filesystem, &mounter.connections, &mounter.host_proc)?;
+            showings.filter(|showings| showings.places.len() > 1).map(|_| Mount::clone(mount))
         }
         // Let go of, if it ever mounted: then the node shows it, unless another volume does.
         None => {
             let there = table.iter().rfind(|mount| mount.target == target).filter(|mount| mount.is_fuse());
-            there.filter(|mount| !mounter.registry.has_device(mount.device)).cloned()
+            there.filter(|mount| !mounter.registry.knows(mounter.connections.identify(mount.device))).cloned()
         }
     };
     match shown {
         Some(mount) => {
             let_go(home, &place);
-            let Some(volume) = volume_from(&mount, target, home) else { return Ok(()) };
+            let Some(volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
             warn!("there is no record of this volume: it cannot be healed or swapped; unmount it and mount it again");
             take_in(mounter, volume, home);
         }
@@ -103,7 +116,7 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
 }
 
 /// What can be told of a volume by its mount alone.
-fn volume_from(mount: &Mount, target: &Path, home: &Home) -> Option<Volume> {
+fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> Option<Volume> {
     let request = Request {
         fstype: mount.fstype.to_string_lossy().into_owned(),
         source: mount.source.to_string_lossy().into_owned(),
@@ -115,7 +128,7 @@ fn volume_from(mount: &Mount, target: &Path, home: &Home) -> Option<Volume> {
     Some(Volume {
         admitted: admit(request).ok()?,
         helper: home.name(),
-        name: Name { device: mount.device, source: mount.source.clone() },
+        identity: mounter.connections.identify(mount.device),
         since: SystemTime::now(),
         family: home.family.clone(),
         known: false,

@@ -12,16 +12,16 @@ use super::record::Records;
 use super::volume::Volume;
 use crate::engine::{Engine, Heard};
 use crate::helper::output::Output;
-use crate::node::mounts::{Device, Name};
-use crate::node::showings::{self, Showing};
+use crate::node::connections::Identity;
 use crate::node::tree::Tree;
 use crate::policy::Admitted;
+use crate::request::Request;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{error, info, info_span, warn};
 use view::Past;
@@ -41,8 +41,6 @@ pub struct Registry {
     events: OwnedFd,
     records: Records,
     volumes: Mutex<Volumes>,
-    /// Held for writing while a filesystem is mounted, and for reading while somebody looks for one by its number.
-    devices: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +96,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 impl Registry {
     /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`].
     pub fn new(events: OwnedFd, records: Records) -> Self {
-        Self { events, records, volumes: Mutex::default(), devices: RwLock::default() }
+        Self { events, records, volumes: Mutex::default() }
     }
 
     /// Takes in a volume that stands now.
@@ -116,9 +114,9 @@ impl Registry {
         &self.records
     }
 
-    /// Whether a volume has this device number.
-    pub fn has_device(&self, device: Device) -> bool {
-        locked(&self.volumes).by_id.values().any(|entry| entry.volume.name.device == device)
+    /// Whether a volume is this filesystem.
+    pub fn knows(&self, filesystem: Identity) -> bool {
+        locked(&self.volumes).by_id.values().any(|entry| entry.volume.identity == filesystem)
     }
 
     /// A fresh helper serves volume `old` from here on.
@@ -181,10 +179,11 @@ impl Registry {
         volumes.by_id.insert(id, entry);
     }
 
-    /// Whether a volume with this device, type and source is there.
-    pub fn has(&self, device: Device, fstype: &str, source: &str) -> bool {
-        locked(&self.volumes).by_id.values().any(|Entry { volume: Volume { admitted, name, .. }, .. }| {
-            name.device == device && admitted.request.fstype == fstype && admitted.request.source == source
+    /// Whether this filesystem is a volume that was asked for with the same type and source.
+    pub fn has(&self, filesystem: Identity, request: &Request) -> bool {
+        locked(&self.volumes).by_id.values().any(|Entry { volume: Volume { admitted, identity, .. }, .. }| {
+            let asked = &admitted.request;
+            *identity == filesystem && asked.fstype == request.fstype && asked.source == request.source
         })
     }
 
@@ -258,29 +257,6 @@ impl Registry {
             entry.hold = Some(hold);
         }
         Some((wait_after(entry.failures), news))
-    }
-
-    /// Runs `work`, which may mount a filesystem and says which number it has then. A volume that had this number before
-    /// is gone from everywhere, though its helper may still be ending.
-    pub fn while_devices_change<E>(&self, work: impl FnOnce() -> Result<Option<Device>, E>) -> Result<(), E> {
-        let _nobody_looks = self.devices.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(device) = work()? {
-            let volumes = locked(&self.volumes);
-            let had = |entry: &Entry| entry.volume.name.device == device;
-            let ids: Vec<u64> = volumes.by_id.iter().filter(|(_, entry)| had(entry)).map(|(id, _)| *id).collect();
-            drop(volumes);
-            ids.into_iter().for_each(|id| self.forget(id));
-        }
-        Ok(())
-    }
-
-    /// Where volume `id` shows, if it is still there and has this name.
-    pub fn showings(&self, id: u64, name: &Name, host_proc: &Path) -> io::Result<Vec<Showing>> {
-        let _no_number_changes = self.devices.read().unwrap_or_else(PoisonError::into_inner);
-        match self.volume(id) {
-            Some(volume) if volume.name == *name => showings::of(name, host_proc),
-            _ => Ok(Vec::new()),
-        }
     }
 
     /// Another helper is about to take the place of volume `id`'s.

@@ -7,7 +7,8 @@ use super::Mounter;
 use super::raise::{MountError, Raised, raise};
 use super::volume::Volume;
 use crate::exit::chain;
-use crate::node::mounts::Name;
+use crate::node::connections::Identity;
+use crate::node::showings;
 use std::io;
 use std::path::Path;
 use tracing::{info, warn};
@@ -69,15 +70,15 @@ pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
     }
     let raised = raise(mounter, &volume.admitted, None)?;
     mounter.registry.begin_to_replace(id);
-    match show_everywhere(mounter, id, &volume.name, &raised) {
+    match show_everywhere(mounter, volume.identity, &raised) {
         Ok(Replaced::Gone) => {
             raised.fall();
             mounter.registry.forget(id);
             Ok(Replaced::Gone)
         }
         Ok(shown) => {
-            let next = Volume { name: raised.name.clone(), family: raised.family(), ..volume.clone() };
-            info!(old = %volume.name.device, new = %next.name.device, "a fresh helper serves the volume");
+            let next = Volume { identity: raised.identity, family: raised.family(), ..volume.clone() };
+            info!(old = %volume.identity.device, new = %next.identity.device, "a fresh helper serves the volume");
             let standing = raised.stand(&mounter.state);
             mounter.registry.succeed(id, next, standing.engine, standing.output);
             Ok(shown)
@@ -92,12 +93,13 @@ pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
 
 /// Goes from place to place, and looks again until there is nothing more to be done: what is put in place on the node
 /// may show in pods by itself, and a pod may have started meanwhile.
-fn show_everywhere(mounter: &Mounter, id: u64, old: &Name, new: &Raised) -> Result<Replaced, ReplaceError> {
+fn show_everywhere(mounter: &Mounter, old: Identity, new: &Raised) -> Result<Replaced, ReplaceError> {
     let mut places = 0;
     let left = loop {
         let before = places;
         let mut left = Vec::new();
-        for showing in mounter.registry.showings(id, old, &mounter.host_proc).map_err(ReplaceError::Look)? {
+        let showings = showings::of(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Look)?;
+        for showing in showings.iter().flat_map(|showings| &showings.places) {
             match showing.replace_by(new.path()) {
                 Ok(()) => places += 1,
                 Err(error) => left.push(chain(&error)),

@@ -107,10 +107,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let listener = listen(&settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
-    let (connections, opened) = Connections::open();
-    if let Err(error) = opened {
-        warn!("the kernel does not show its FUSE connections, which makes seeing the end of a volume slower: {error}");
-    }
+    let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
     let mounter = Arc::new(Mounter {
         config: settings.config,
         node,

@@ -3,7 +3,7 @@
 //! Pure.
 
 use crate::helper::family::Family;
-use crate::node::mounts::Name;
+use crate::node::connections::Identity;
 use crate::policy::Admitted;
 use std::time::SystemTime;
 
@@ -14,8 +14,8 @@ pub struct Volume {
     pub admitted: Admitted,
     /// The helper's program.
     pub helper: String,
-    /// What mount tables call it.
-    pub name: Name,
+    /// Which filesystem it is.
+    pub identity: Identity,
     /// When it was mounted.
     pub since: SystemTime,
     /// Everything its helper started.
@@ -26,7 +26,7 @@ pub struct Volume {
 
 impl Volume {
     /// A volume that has just been mounted.
-    pub fn new(admitted: Admitted, helper: String, name: Name, family: Family) -> Self {
-        Self { admitted, helper, name, since: SystemTime::now(), family, known: true }
+    pub fn new(admitted: Admitted, helper: String, identity: Identity, family: Family) -> Self {
+        Self { admitted, helper, identity, since: SystemTime::now(), family, known: true }
     }
 }

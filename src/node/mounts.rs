@@ -22,24 +22,6 @@ impl fmt::Display for Device {
     }
 }
 
-/// What a mounted filesystem is called in every mount table that shows it.
-///
-/// The kernel gives device numbers of ended filesystems to new ones: the source makes sure that it is the same still.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
-    /// Its device number.
-    pub device: Device,
-    /// Its source, as it was handed to mount(2).
-    pub source: OsString,
-}
-
-impl Name {
-    /// Whether `mount` shows it.
-    pub fn is_of(&self, mount: &Mount) -> bool {
-        self.device == mount.device && self.source == mount.source
-    }
-}
-
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {

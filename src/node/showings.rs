@@ -3,7 +3,8 @@
 //! Runs in the mounter. A look goes through the node's processes once; putting in place is done on a visit to each
 //! mount namespace.
 
-use super::mounts::{self, Mount, Name};
+use super::connections::{Connections, Identity};
+use super::mounts::{self, Device, Mount};
 use super::namespace::{MountNamespace, NamespaceError};
 use super::target::{Target, TargetError};
 use super::tree::Tree;
@@ -12,6 +13,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// Where a filesystem shows.
+#[derive(Debug)]
+pub struct Showings {
+    /// Those in the node's own namespace first, as pods may get theirs from there.
+    pub places: Vec<Showing>,
+    /// A copy that is in nobody's way. As long as it is held the filesystem is not gone, and no other gets its number.
+    /// None if every place is covered by another mount.
+    pub hold: Option<Tree>,
+}
 
 /// One mount of a filesystem, somewhere on the node.
 #[derive(Debug)]
@@ -54,11 +65,24 @@ enum ShowProblem {
     },
 }
 
-/// All showings of a filesystem: those in the node's own namespace first, as pods may get theirs from there.
+/// Where a filesystem shows; `None`: nowhere.
+pub fn of(filesystem: Identity, connections: &Connections, host_proc: &Path) -> io::Result<Option<Showings>> {
+    // Most are asked for when they have just been unmounted.
+    if !connections.has(filesystem) {
+        return Ok(None);
+    }
+    let places = with_device(filesystem.device, host_proc)?;
+    let hold = places.iter().find_map(|showing| showing.hold().ok());
+    // What had its number was the filesystem itself, if that is there even now.
+    let found = !places.is_empty() && connections.has(filesystem);
+    Ok(found.then_some(Showings { places, hold }))
+}
+
+/// All mounts with this device number.
 ///
 /// One process of each mount namespace is asked. One that ends meanwhile takes nothing with it that matters: its
 /// namespace lives on only if another process of it is found.
-pub fn of(name: &Name, host_proc: &Path) -> io::Result<Vec<Showing>> {
+fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     let first = host_proc.join("1");
@@ -76,7 +100,7 @@ pub fn of(name: &Name, host_proc: &Path) -> io::Result<Vec<Showing>> {
         seen.insert(identity);
         let namespace = std::sync::Arc::new(namespace);
         let table = mounts::parse(&table);
-        for mount in table.iter().filter(|mount| name.is_of(mount)) {
+        for mount in table.iter().filter(|mount| mount.device == device) {
             let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
             found.push(Showing {
                 namespace: std::sync::Arc::clone(&namespace),
@@ -89,8 +113,7 @@ pub fn of(name: &Name, host_proc: &Path) -> io::Result<Vec<Showing>> {
 }
 
 impl Showing {
-    /// A copy of it that holds the filesystem, and with it the filesystem's device number, without being in anybody's way.
-    pub fn hold(&self) -> io::Result<Tree> {
+    fn hold(&self) -> io::Result<Tree> {
         let copy = || {
             Target::of_mount(&self.mount)?;
             Tree::copy_of(&self.mount.target).map_err(TargetError::Open)

@@ -215,6 +215,12 @@ impl Place {
         self.sh_ok("cat /proc/self/mountinfo").lines().map(str::to_owned).collect()
     }
 
+    /// Those of FUSE filesystems.
+    pub fn fuse_mounts(&self) -> Vec<String> {
+        let fuse = |line: &String| line.contains(" - fuse ") || line.contains(" - fuse.");
+        self.mountinfo().into_iter().filter(fuse).collect()
+    }
+
     /// The line for the topmost mount at exactly `path`, if there is one.
     pub fn mount_at(&self, path: &str) -> Option<String> {
         self.mountinfo().into_iter().rfind(|line| line.split(' ').nth(4) == Some(path))

@@ -77,7 +77,7 @@ impl Recipe {
         self
     }
 
-    /// Makes all its mounts shared, as systemd makes those of a node.
+    /// Makes it a node as systemd leaves it: all mounts shared, the control filesystem of FUSE mounted.
     pub fn shared(mut self) -> Self {
         self.shared = true;
         self
@@ -220,6 +220,9 @@ impl Recipe {
             mount(none, "/", none, flags, none).map_err(at("make read-only", "/"))?;
         }
         if self.shared {
+            let control = "/sys/fs/fuse/connections";
+            mount(Some("fusectl"), control, Some("fusectl"), MsFlags::empty(), none)
+                .map_err(at("mount fusectl on", control))?;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).map_err(at("make shared", "/"))?;
         }
         Ok(())

@@ -42,13 +42,13 @@ impl Entry {
 
     fn view(&self, state: VolumeState) -> VolumeView {
         let volume = &self.volume;
-        let device = volume.name.device.to_string();
+        let device = volume.identity.device.to_string();
         view(&volume.admitted, state, volume.helper.clone(), device, seconds(volume.since))
     }
 
     /// Its state, by what the node's mount table shows.
     fn state(&self, on_node: &HashSet<(PathBuf, Device)>) -> VolumeState {
-        let place = (self.volume.admitted.target.clone(), self.volume.name.device);
+        let place = (self.volume.admitted.target.clone(), self.volume.identity.device);
         match (on_node.contains(&place), &self.engine) {
             (_, None) => VolumeState::Dead,
             (true, Some(_)) => VolumeState::Mounted,

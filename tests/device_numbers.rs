@@ -1,0 +1,91 @@
+//! The kernel gives the device number of an unmounted filesystem to the next one at once: another's filesystem with the
+//! number, type and source of a volume that was is never taken for it.
+
+mod node;
+
+use hostmount::demo::machine::{Process, Recipe, Room};
+use nix::sys::signal::Signal;
+use node::mounter::Mounter;
+use node::{NODE_BIN, Place, TestNode, require};
+use std::process::Stdio;
+
+const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+
+/// A volume that has been unmounted while the mounter did not look, and a pod's own filesystem with all it was known by.
+struct Taken {
+    test: TestNode,
+    mounter: Mounter,
+    pod: Place,
+    mounted: String,
+    _alive: Process,
+}
+
+/// Tries until the pod's filesystem has got the number: one that got another keeps it, as the kernel gives the lowest.
+fn taken() -> Taken {
+    let test = TestNode::start();
+    let mounter = test.start_mounter(&[], &[]);
+    let pod = test.room(Recipe::userland().fuse().writable(["/tmp", "/mnt"]));
+    for place in [&test.container, &pod] {
+        place.sh_ok("mkdir /tmp/source && echo served >/tmp/source/f");
+    }
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    let mut command = Room::command("sleep");
+    command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let alive = pod.spawn(command);
+    for attempt in 0..100 {
+        test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
+        let number = device(&test.node, TARGET);
+        mounter.signal(Signal::SIGSTOP);
+        test.node.sh_ok(&format!("umount {TARGET}"));
+        let mounted = format!("/mnt/{attempt}");
+        pod.sh_ok(&format!("mkdir {mounted} && bindfs /tmp/source {mounted}"));
+        if device(&pod, &mounted) == number {
+            return Taken { test, mounter, pod, mounted, _alive: alive };
+        }
+        mounter.signal(Signal::SIGCONT);
+    }
+    panic!("the kernel has not given the number to the next filesystem");
+}
+
+fn device(place: &Place, target: &str) -> String {
+    place.mount_at(target).unwrap().split(' ').nth(2).unwrap().to_owned()
+}
+
+impl Taken {
+    /// Panics if the mounter has taken the pod's filesystem for its volume.
+    fn check(&self, mounter: &Mounter, before: &[String]) {
+        mounter.wait_until_said("\"unmounted\"", 1);
+        // What it does upon the volume's end, it has begun to do: a mount at the same target waits for nothing.
+        self.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount again");
+        self.test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET} && umount {TARGET}"));
+        self.test.wait_for_processes("/run/hostmount/mnt", 0);
+        assert!(!mounter.said().contains("its mount has not"), "taken for a dead volume");
+        assert_eq!(self.pod.mountinfo(), before);
+        assert_eq!(self.pod.sh_ok(&format!("cat {}/f", self.mounted)), "served\n");
+    }
+}
+
+#[test]
+fn anothers_filesystem_with_the_number_of_an_unmounted_volume() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let taken = taken();
+    let before = taken.pod.mountinfo();
+    taken.mounter.signal(Signal::SIGCONT);
+    taken.check(&taken.mounter, &before);
+}
+
+#[test]
+fn anothers_filesystem_with_the_number_that_a_record_names() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let mut taken = taken();
+    let before = taken.pod.mountinfo();
+    taken.mounter.signal(Signal::SIGKILL);
+    taken.mounter.wait();
+    taken.test.wait_for_processes("/run/hostmount/mnt", 0);
+    let next = taken.test.start_mounter(&[], &[]);
+    taken.check(&next, &before);
+}
