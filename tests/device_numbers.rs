@@ -7,6 +7,7 @@ use hostmount::demo::machine::{Process, Recipe, Room};
 use nix::sys::signal::Signal;
 use node::mounter::Mounter;
 use node::{NODE_BIN, Place, TestNode, require};
+use std::cmp::Ordering;
 use std::process::Stdio;
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
@@ -20,7 +21,8 @@ struct Taken {
     _alive: Process,
 }
 
-/// Tries until the pod's filesystem has got the number: one that got another keeps it, as the kernel gives the lowest.
+/// The kernel gives the lowest number that is free: the pod mounts until it has got the volume's. If another test was
+/// quicker, all is tried again.
 fn taken() -> Taken {
     let test = TestNode::start();
     let mounter = test.start_mounter(&[], &[]);
@@ -32,23 +34,30 @@ fn taken() -> Taken {
     let mut command = Room::command("sleep");
     command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let alive = pod.spawn(command);
-    for attempt in 0..100 {
+    let mut directories = 0..1000;
+    while !directories.is_empty() {
         test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
-        let number = device(&test.node, TARGET);
+        let number = minor(&test.node, TARGET);
         mounter.signal(Signal::SIGSTOP);
         test.node.sh_ok(&format!("umount {TARGET}"));
-        let mounted = format!("/mnt/{attempt}");
-        pod.sh_ok(&format!("mkdir {mounted} && bindfs /tmp/source {mounted}"));
-        if device(&pod, &mounted) == number {
-            return Taken { test, mounter, pod, mounted, _alive: alive };
+        for directory in directories.by_ref() {
+            let mounted = format!("/mnt/{directory}");
+            pod.sh_ok(&format!("mkdir {mounted} && bindfs /tmp/source {mounted}"));
+            match minor(&pod, &mounted).cmp(&number) {
+                Ordering::Less => {}
+                Ordering::Equal => return Taken { test, mounter, pod, mounted, _alive: alive },
+                Ordering::Greater => break,
+            }
         }
         mounter.signal(Signal::SIGCONT);
     }
-    panic!("the kernel has not given the number to the next filesystem");
+    panic!("the pod's filesystem does not get the number");
 }
 
-fn device(place: &Place, target: &str) -> String {
-    place.mount_at(target).unwrap().split(' ').nth(2).unwrap().to_owned()
+/// The device number's second half, which is all of it for a filesystem without a block device.
+fn minor(place: &Place, target: &str) -> u32 {
+    let device = place.mount_at(target).unwrap().split(' ').nth(2).unwrap().to_owned();
+    device.strip_prefix("0:").unwrap().parse().unwrap()
 }
 
 impl Taken {
