@@ -41,6 +41,9 @@ const STOPPED: [i64; 9] = [
 /// Calls for an architecture other than the native one are answered ENOSYS, all of them: their numbers differ. A new
 /// user namespace would give a helper capabilities of a kind (and the kernel a larger surface): `unshare` and `clone`
 /// refuse it with EPERM; `clone3`, whose flags a filter cannot see, is answered ENOSYS, and libc falls back to `clone`.
+///
+/// capset(2) is answered with success and not performed. A helper that gives up capabilities has none; one that arms
+/// itself for its mount(2), as mount.cifs does, needs none, since that is performed for it.
 pub fn program() -> Vec<Instruction> {
     let mut program = vec![load(ARCH), jump(BPF_JEQ, NATIVE, 1, 0), answer_errno(libc::ENOSYS), load(NUMBER)];
     program.extend([jump(BPF_JGE, X32_BIT, 0, 1), answer_errno(libc::ENOSYS)]);
@@ -48,6 +51,7 @@ pub fn program() -> Vec<Instruction> {
         program.extend([jump(BPF_JEQ, call(number), 0, 1), answer(SECCOMP_RET_USER_NOTIF)]);
     }
     program.extend([jump(BPF_JEQ, call(libc::SYS_clone3), 0, 1), answer_errno(libc::ENOSYS)]);
+    program.extend([jump(BPF_JEQ, call(libc::SYS_capset), 0, 1), answer_errno(0)]);
     // For the two calls with flags in their first argument: look at it; for all others: done.
     program.extend([
         jump(BPF_JEQ, call(libc::SYS_unshare), 2, 0),
@@ -151,5 +155,10 @@ mod tests {
         assert_eq!(native(libc::SYS_clone, 17), SECCOMP_RET_ALLOW);
         assert_eq!(native(libc::SYS_unshare, libc::CLONE_FS as u64), SECCOMP_RET_ALLOW);
         assert_eq!(native(libc::SYS_clone3, 0), ENOSYS);
+    }
+
+    #[test]
+    fn capset_succeeds_and_does_nothing() {
+        assert_eq!(native(libc::SYS_capset, 0), SECCOMP_RET_ERRNO);
     }
 }
