@@ -3,6 +3,7 @@
 //! Runs in the tests' process, as root. Sources are made in the container; servers run in rooms of their own.
 
 use super::gluster::{self, Gluster};
+use super::moosefs::{self, MooseFs};
 use super::servers::{CURRENT_RCLONE, install_rclone, s3_of_moto, s3_of_rclone, webdav};
 use super::sshd::{self, Sshd};
 use super::{SERVER_ADDRESS, TestNode};
@@ -98,6 +99,19 @@ pub const ALL: &[Filesystem] = &[
                 mkdir -p /tmp/whole/sub/dir && echo packed >/tmp/whole/sub/dir/f && umount /tmp/whole"
             ));
             volume("glusterfs", source + "/sub/dir", "ro,log-level=ERROR").with(server)
+        },
+    },
+    Filesystem {
+        name: "moosefs",
+        programs: moosefs::PROGRAMS,
+        version: "mount.moosefs -V 2>&1 | head -1",
+        config: "",
+        helper: "mfsmount (mounted on",
+        access: Access::Full,
+        not_with_preload: None,
+        prepare: |test| {
+            let server = MooseFs::start(&test.network);
+            volume("moosefs", format!("{SERVER_ADDRESS}:/"), "").with(server)
         },
     },
     Filesystem {

@@ -6,6 +6,7 @@
 
 pub mod filesystems;
 pub mod gluster;
+pub mod moosefs;
 pub mod mounter;
 pub mod old_kernel;
 pub mod preloaded;
@@ -61,6 +62,8 @@ const HELPERS: &[&str] = &[
     "cryfs",
     "mount.davfs",
     "umount.davfs",
+    "mount.moosefs",
+    "mfsmount",
 ];
 
 /// A node that nothing may be installed on, and its mounter's container.
