@@ -11,7 +11,7 @@
 //! | [`engine`] | how a helper's mount(2) reaches us, and the broker that performs it | in the mounter, in the helper's mount namespace |
 //! | [`node`] | the node's mount namespace, table and targets; trees | in the mounter, on visits to the node |
 //! | [`observe`] | the log | in the mounter |
-//! | [`request`], [`secret`], [`policy`], [`config`], [`wire`], [`exit`] | words, rules and messages | anywhere; pure |
+//! | [`request`], [`idmap`], [`secret`], [`policy`], [`config`], [`wire`], [`exit`] | words, rules and messages | anywhere; pure |
 //! | [`sys`] | the only unsafe code | anywhere |
 
 pub mod config;
@@ -20,6 +20,7 @@ pub mod engine;
 pub mod exit;
 pub mod front;
 pub mod helper;
+pub mod idmap;
 pub mod mounter;
 pub mod node;
 pub mod observe;

@@ -3,6 +3,7 @@
 //! Pure: it looks at the request's words only. What the node and the container have to say (does the target
 //! exist, is there a helper) comes later, where it is asked.
 
+use crate::idmap::{self, IdMap};
 use crate::request::{MountOptions, Request};
 use rustix::mount::MountFlags;
 use std::path::{Component, Path, PathBuf};
@@ -31,6 +32,12 @@ pub enum Refusal {
     /// An operation on existing mounts, which is the node's own mount program's business.
     #[error("option '{0}' changes existing mounts and is not served; use the node's own mount")]
     NotAMount(String),
+    /// A mapping of ids that is none.
+    #[error(
+        "option 'X-mount.idmap' takes ranges as u:0:1000:1 or b:0:1000:65536 (users, groups or both; the first id stored, the \
+         first id shown, how many), separated by spaces; the path of a user namespace is not served"
+    )]
+    IdMap,
     /// An option that mount(8) carries out itself, around the mount: dropped, it would be missed much later.
     #[error("option '{0}' is not served: {1}")]
     Mount8s(String, &'static str),
@@ -49,6 +56,8 @@ pub struct Admitted {
     pub flags: MountFlags,
     /// Whether everybody may enter, not just the helper's user.
     pub allow_other: bool,
+    /// Which owners it shows for those that are stored, if not the same.
+    pub idmap: Option<IdMap>,
 }
 
 /// The filesystem types that a helper may name in mount(2).
@@ -93,7 +102,9 @@ pub fn admit(request: Request) -> Result<Admitted, Refusal> {
     }
     let flags = granted_flags(&request.options)?;
     let allow_other = !request.options.has_flag("noallow_other");
-    Ok(Admitted { target, family: Family::of(&request.fstype), flags, allow_other, request })
+    let idmap = request.options.iter().rfind(|option| option.name == idmap::OPTION);
+    let idmap = idmap.map(|option| option.value.as_deref().and_then(IdMap::parse).ok_or(Refusal::IdMap)).transpose()?;
+    Ok(Admitted { target, family: Family::of(&request.fstype), flags, allow_other, idmap, request })
 }
 
 fn admitted_target(target: &str) -> Result<PathBuf, Refusal> {
@@ -155,11 +166,10 @@ fn granted_flags(options: &MountOptions) -> Result<MountFlags, Refusal> {
 fn instead_of_mount8(name: &str) -> Option<&'static str> {
     // Of old `x-mount.mkdir`, which mount(8) still knows.
     let word = name.strip_prefix("X-mount.").or_else(|| name.strip_prefix("x-mount."))?;
+    if name == idmap::OPTION {
+        return None;
+    }
     Some(match word {
-        "idmap" => {
-            "hostmount does not idmap volumes (FUSE can be only from Linux 6.12 on, and if the helper asks for it); \
-             use the helper's own options for owners, like uid=, gid=, umask=, idmap= or map="
-        }
         "owner" | "group" | "mode" => {
             "use the helper's own options for owners, like uid=, gid= and umask=, or chown(1) and chmod(1) afterwards"
         }
@@ -211,13 +221,20 @@ mod tests {
 
     #[test]
     fn what_mount8_carries_out_itself_is_not_dropped() {
-        for word in
-            ["X-mount.idmap=u:0:5:1", "ro,X-mount.owner=5", "X-mount.mkdir", "x-mount.mkdir=0700", "X-mount.new"]
-        {
+        for word in ["ro,X-mount.owner=5", "X-mount.mkdir", "x-mount.mkdir=0700", "X-mount.new"] {
             assert!(matches!(admit(request("x", "/a", word)), Err(Refusal::Mount8s(..))), "{word}");
         }
         for comment in ["x-systemd.automount", "X-other", "x-mount", "X-mounted.by=me"] {
             assert!(admit(request("x", "/a", comment)).is_ok(), "{comment}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_of_ids_is_one_or_an_error() {
+        assert_eq!(admit(request("x", "/a", "X-mount.idmap=u:0:5:1")).unwrap().idmap.unwrap().users, "0 5 1\n");
+        assert_eq!(admit(request("x", "/a", "")).unwrap().idmap, None);
+        for bad in ["X-mount.idmap", "X-mount.idmap=", "X-mount.idmap=u:5", "X-mount.idmap=/proc/1/ns/user"] {
+            assert!(admit(request("x", "/a", bad)).is_err(), "{bad}");
         }
     }
 

@@ -133,7 +133,7 @@ impl MountOptions {
     }
 
     /// The options in order.
-    pub fn iter(&self) -> impl Iterator<Item = &MountOption> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &MountOption> {
         self.0.iter()
     }
 

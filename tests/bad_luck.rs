@@ -144,7 +144,6 @@ fn options_that_only_mount8_could_carry_out() {
     let setting = Setting::start();
     let new = "/var/lib/kubelet/new";
     for (option, instead, target) in [
-        ("X-mount.idmap=u:0:1000:1", "uid=, gid=, umask=, idmap= or map=", TARGET),
         ("X-mount.owner=1000", "uid=, gid= and umask=", TARGET),
         ("X-mount.group=1000", "uid=, gid= and umask=", TARGET),
         ("X-mount.mode=0700", "uid=, gid= and umask=", TARGET),
@@ -424,6 +423,7 @@ fn a_thousand_mounts_leak_nothing() {
     let once = format!("{NODE_BIN}/mount -t fuse.bindfs /tmp/source {TARGET} && umount {TARGET}");
     setting.test.node.sh_ok(&once);
     setting.mounter.wait_until_said("\"unmounted\"", 1);
+    setting.test.wait_for_processes("bindfs", 0);
     let before = setting.state();
     setting.test.node.sh_ok(&format!("for n in $(seq 999); do {once} || exit 1; done"));
     setting.mounter.wait_until_said("\"unmounted\"", 1000);

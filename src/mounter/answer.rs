@@ -50,7 +50,7 @@ pub fn to_nonsense(error: &WireError) -> Reply {
 fn exit_of(error: &MountError) -> Exit {
     match error {
         MountError::Refused(_) | MountError::Secrets(_) => Exit::Usage,
-        MountError::Node(_) | MountError::Place(_) => Exit::System,
+        MountError::Node(_) | MountError::Place(_) | MountError::IdMap(_) => Exit::System,
         MountError::Launch(LaunchError::Spawn { .. }) => Exit::MountFailure,
         MountError::Launch(_) => Exit::System,
         MountError::Helper { reason: NotReady::CallerGone | NotReady::Stopping, .. } => Exit::Interrupted,
@@ -60,6 +60,7 @@ fn exit_of(error: &MountError) -> Exit {
         | MountError::LogFile { .. }
         | MountError::AlreadyMounted { .. }
         | MountError::Busy(_)
+        | MountError::NoIdMap(_)
         | MountError::Helper { .. }
         | MountError::Graft(_) => Exit::MountFailure,
     }

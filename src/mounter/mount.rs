@@ -35,6 +35,7 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
 /// Attaches the filesystem on the node, all of it at once.
 fn graft(mounter: &Mounter, raised: &Raised, target: Target) -> Result<(), MountError> {
     let tree = Tree::copy_of(raised.path()).map_err(MountError::Graft)?;
+    raised.ids().map_or(Ok(()), |ids| tree.map_ids(ids)).map_err(MountError::NoIdMap)?;
     // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
     mounter.node.visit(move || tree.graft(&target))?.map_err(MountError::Graft)
 }

@@ -21,8 +21,9 @@ use crate::node::namespace::NamespaceError;
 use crate::node::target::TargetError;
 use crate::policy::{Admitted, Refusal};
 use crate::request::MountOptions;
+use crate::sys::user_namespace::new_user_namespace;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
@@ -84,6 +85,15 @@ pub enum MountError {
         /// What was refused to it.
         objections: Vec<String>,
     },
+    /// No user namespace for the ids.
+    #[error("cannot make the mapping of X-mount.idmap")]
+    IdMap(#[source] io::Error),
+    /// The filesystem stood, and shows no owners but its own.
+    #[error(
+        "this filesystem does not allow X-mount.idmap (FUSE does from Linux 6.12 on, and if the helper asks for it); use the \
+         helper's own options for owners, like uid=, gid=, umask=, idmap= or map="
+    )]
+    NoIdMap(#[source] io::Error),
     /// The filesystem stood, and the kernel did not attach it.
     #[error("cannot attach the filesystem at the target")]
     Graft(#[source] io::Error),
@@ -99,6 +109,7 @@ pub struct Raised {
     pub program: String,
     helper: Helper,
     broker: Broker,
+    ids: Option<OwnedFd>,
 }
 
 /// What is left of a helper when its volume stands.
@@ -117,6 +128,8 @@ pub struct Standing {
 pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'_>>) -> Result<Raised, MountError> {
     let settings = mounter.config.filesystem(&admitted.request);
     let files = files_directory(&mounter.state);
+    let ids = admitted.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
+    let ids = ids.transpose().map_err(MountError::IdMap)?;
     let handover = settings.hand_over(&admitted.request.secrets, &files)?;
     let program = find::helper(&admitted.request.fstype, settings.command.as_ref())?;
     // From here on this thread is in the helper's mount namespace.
@@ -134,7 +147,7 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     let reason = match (ready, broker.progress()) {
         (Ok(()), Progress::Mounted(device)) => {
             let identity = mounter.connections.identify(device);
-            return Ok(Raised { identity, program: program.name(), helper, broker });
+            return Ok(Raised { identity, program: program.name(), helper, broker, ids });
         }
         (Ok(()), _) => NotReady::Withdrawn,
         (Err(reason), _) => reason,
@@ -168,6 +181,11 @@ impl Raised {
     /// Everything the helper started.
     pub fn family(&self) -> Family {
         self.helper.family().clone()
+    }
+
+    /// The user namespace that maps its ids, if they are to be mapped.
+    pub fn ids(&self) -> Option<BorrowedFd<'_>> {
+        self.ids.as_ref().map(AsFd::as_fd)
     }
 
     /// Where the calling thread sees the filesystem.

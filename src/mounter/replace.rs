@@ -100,7 +100,7 @@ fn show_everywhere(mounter: &Mounter, old: Identity, new: &Raised) -> Result<Rep
         let mut left = Vec::new();
         let showings = showings::of(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Look)?;
         for showing in showings.iter().flat_map(|showings| &showings.places) {
-            match showing.replace_by(new.path()) {
+            match showing.replace_by(new.path(), new.ids()) {
                 Ok(()) => places += 1,
                 Err(error) => left.push(chain(&error)),
             }

@@ -52,6 +52,11 @@ impl Mount {
     pub fn is_fuse(&self) -> bool {
         self.fstype == "fuse" || self.fstype.as_encoded_bytes().starts_with(b"fuse.")
     }
+
+    /// Whether it shows other owners than the filesystem stores.
+    pub fn maps_ids(&self) -> bool {
+        self.options.split(',').any(|word| word == "idmapped")
+    }
 }
 
 /// Reads a whole table, in its order: later mounts cover earlier ones. Lines that are none are left out.

@@ -8,9 +8,11 @@ use super::mounts::{self, Device, Mount};
 use super::namespace::{MountNamespace, NamespaceError};
 use super::target::{Target, TargetError};
 use super::tree::Tree;
+use rustix::io::Errno;
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +33,8 @@ pub struct Showing {
     namespace: std::sync::Arc<MountNamespace>,
     /// The mount itself.
     pub mount: Mount,
+    /// If it shows other owners than are stored: the user namespace that says which, as far as can be told.
+    user_namespace: Option<File>,
     /// What is mounted on it: `target`s below its own.
     children: Vec<PathBuf>,
 }
@@ -51,6 +55,8 @@ enum ShowProblem {
     NoDirectory(#[source] io::Error),
     #[error("cannot give it the old mount's options")]
     Options(#[source] io::Error),
+    #[error("cannot give it the old mount's mapping of ids")]
+    Ids(#[source] io::Error),
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     #[error(transparent)]
@@ -101,10 +107,13 @@ fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
         let namespace = std::sync::Arc::new(namespace);
         let table = mounts::parse(&table);
         for mount in table.iter().filter(|mount| mount.device == device) {
+            // A container runtime that maps a volume's ids does it as it maps those of the container's processes.
+            let user_namespace = if mount.maps_ids() { File::open(process.join("ns/user")).ok() } else { None };
             let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
             found.push(Showing {
                 namespace: std::sync::Arc::clone(&namespace),
                 mount: mount.clone(),
+                user_namespace,
                 children: children.map(|child| child.target.clone()).collect(),
             });
         }
@@ -122,18 +131,23 @@ impl Showing {
     }
 
     /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this
-    /// showing: the same directory of it, with the same options.
-    pub fn replace_by(&self, new: &Path) -> Result<(), ShowError> {
-        self.try_replace(new).map_err(|source| ShowError {
+    /// showing: the same directory of it, with the same options. `ids` is the mapping of ids that all of the volume has, if
+    /// it has one.
+    pub fn replace_by(&self, new: &Path, ids: Option<BorrowedFd<'_>>) -> Result<(), ShowError> {
+        self.try_replace(new, ids).map_err(|source| ShowError {
             path: self.mount.target.clone(),
             namespace: self.namespace.to_string(),
             source,
         })
     }
 
-    fn try_replace(&self, new: &Path) -> Result<(), ShowProblem> {
+    fn try_replace(&self, new: &Path, ids: Option<BorrowedFd<'_>>) -> Result<(), ShowProblem> {
         let directory = new.join(self.mount.root.strip_prefix("/").unwrap_or(&self.mount.root));
         let tree = Tree::copy_of(&directory).map_err(ShowProblem::NoDirectory)?;
+        if self.mount.maps_ids() {
+            let ids = ids.or(self.user_namespace.as_ref().map(AsFd::as_fd));
+            ids.map_or(Err(Errno::SRCH.into()), |ids| tree.map_ids(ids)).map_err(ShowProblem::Ids)?;
+        }
         let tree = tree.resemble(&self.mount, &directory).map_err(ShowProblem::Options)?;
         let path = &self.mount.target;
         self.namespace.visit(|| {

@@ -5,7 +5,7 @@
 
 use super::mounts::Mount;
 use super::target::Target;
-use crate::sys::mount_attr::{MountAttr, mount_setattr};
+use crate::sys::mount_attr::{IDMAP, MountAttr, mount_setattr};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -41,6 +41,13 @@ impl Tree {
     pub fn whole_copy_of(path: &Path) -> io::Result<Self> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
         Ok(Self(open_tree(CWD, path, flags)?))
+    }
+
+    /// Makes it show owners as the user namespace maps them: 5.12 and later, and EINVAL where the filesystem does not allow
+    /// it.
+    pub fn map_ids(&self, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+        let user_namespace = user_namespace.as_raw_fd() as u64;
+        mount_setattr(self.0.as_fd(), &MountAttr { set: IDMAP, user_namespace, ..MountAttr::default() })
     }
 
     /// Gives it the options and the kind of propagation that another mount has. It is a copy of `directory`, in a mount

@@ -90,6 +90,12 @@ fn live_as_init(life: RawFd, verdict: RawFd, proc_at: &CStr) -> ! {
     let errno = if mounted == 0 { 0 } else { Errno::last_raw() };
     // SAFETY: the buffer is the four bytes of `errno`, which lives in this frame.
     unsafe { libc::write(verdict, (&raw const errno).cast(), size_of_val(&errno)) };
+    live_until_closed(life)
+}
+
+/// All that is left of a new process's life: it ends when nobody holds the other end of the pipe `life` any more.
+/// System calls only.
+pub(super) fn live_until_closed(life: RawFd) -> ! {
     // Everything of the creator's goes, other machines' lifelines above all: `life` is kept by closing what is below
     // and above it.
     let life_number = life.cast_unsigned();

@@ -6,3 +6,4 @@ pub mod descriptor;
 pub mod fork;
 pub mod mount_attr;
 pub mod seccomp;
+pub mod user_namespace;

@@ -13,9 +13,12 @@ pub struct MountAttr {
     pub clear: u64,
     /// MS_SHARED, MS_SLAVE, MS_PRIVATE or 0.
     pub propagation: u64,
-    /// Only for MOUNT_ATTR_IDMAP.
+    /// The descriptor of one, for [`IDMAP`].
     pub user_namespace: u64,
 }
+
+/// MOUNT_ATTR_IDMAP: owners are shown as the user namespace maps them. EINVAL where the filesystem does not allow it.
+pub const IDMAP: u64 = 0x10_0000;
 
 /// Changes the mount behind `fd`. ENOSYS before Linux 5.12.
 pub fn mount_setattr(fd: BorrowedFd<'_>, attr: &MountAttr) -> io::Result<()> {
