@@ -1,100 +1,120 @@
-//! Mount and unmount latency through hostmount, beside the same helper mounted natively by the real mount(8).
+//! Time to mount and unmount through hostmount, beside the same helper mounted natively by the real mount(8): the
+//! filesystems of `tests/node/filesystems.rs`, with their real servers.
 //!
-//! Both ways run on one node, in turn, in one run: what is quoted is the median, and the ratio of each pair. The node
-//! has the helpers, unlike an immutable one, because native mounting needs them there.
+//! One machine: natively the real mount(8) mounts in the container, which has the helpers; ours mounts on the node. Both
+//! in turn, in one run; what is printed are the medians, and the median of the ratios. Arguments name filesystems.
 
 #[path = "../tests/node/mod.rs"]
 mod node;
 
-use hostmount::demo::machine::{Machine, Network, Recipe, Room};
-use node::gluster::{self, Gluster};
-use node::mounter::Mounter;
-use node::{HOSTMOUNT, Place, require};
+use hostmount::demo::machine::{Network, Room};
+use node::filesystems::{ALL, Filesystem};
+use node::servers::fetched;
+use node::{NODE_BIN, Place, TestNode, require};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const OURS: &str = "/opt/hostmount/bin/mount";
-const NATIVE: &str = "/usr/bin/mount";
-const TARGET: &str = "/var/lib/kubelet/volume";
-/// This program, on the node: it measures from there, as kubelet would call.
-const MEASURE: &str = "/opt/hostmount/bin/measure";
+/// On the node, and in the container.
+const TARGET: &str = "/tmp/target";
+/// This program, in both rooms: it measures from there, as kubelet would call.
+const MEASURE: &str = "/run/hostmount/measure";
+/// Rounds go on until one of these is reached; the first one warms the caches and does not count.
+const ROUNDS: usize = 100;
+const LONG_ENOUGH: Duration = Duration::from_secs(15);
+
+/// Those that the real mount(8) mounts with no more than a type, a source and options.
+const NAMES: [&str; 10] = [
+    "bindfs",
+    "squashfuse",
+    "mergerfs",
+    "fuse_overlayfs",
+    "archivemount",
+    "fuseiso",
+    "sshfs_with_a_key_file",
+    "s3fs",
+    "glusterfs",
+    "moosefs",
+];
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if arguments.get(1).is_some_and(|word| word == "measure") {
-        measure(&arguments[2], &arguments[3], arguments[4].parse().expect("a number of rounds"));
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if arguments.first().is_some_and(|word| word == "measure") {
+        measure(&arguments[1], &arguments[2..]);
         return;
     }
-    if !require(&["bindfs"]) || !require(gluster::PROGRAMS) {
-        return;
-    }
-    let network = Network::new().unwrap();
-    let server = Gluster::start(&network);
-    let volume = server.volume("gv0");
-    let exe = std::env::current_exe().unwrap();
-    let with_helpers = || {
-        let writable = ["/var/lib/kubelet", "/var/log", "/run", "/tmp", "/opt/hostmount"];
-        Recipe::userland().fuse().writable(writable).share("socket", "/run/hostmount").share("data", "/srv/data")
-    };
-    let node =
-        with_helpers().bind(HOSTMOUNT, "/opt/hostmount/bin/hostmount").bind(&exe, MEASURE).shared().setup(|| {
-            std::fs::create_dir_all(TARGET)?;
-            std::os::unix::fs::symlink("hostmount", OURS)
-        });
-    let machine = Machine::start(&network, node).unwrap();
-    let container = machine.room(with_helpers().bind(HOSTMOUNT, "/usr/local/bin/hostmount")).unwrap();
-    let _mounter = Mounter::start(&Place(container), &[], &[]);
-    println!("{:<10} {:<8} {:>14} {:>14} {:>7}", "helper", "", "native median", "ours median", "ratio");
-    for (fstype, source, rounds) in [("fuse.bindfs", "/srv/data", 200), ("glusterfs", &*volume, 40)] {
-        let mut command = Room::command(MEASURE);
-        command.args(["measure", fstype, source, &rounds.to_string()]);
-        let output = machine.node().output(command).unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        print!("{}", String::from_utf8_lossy(&output.stdout));
-    }
+    println!("| filesystem | rounds | mount: native | hostmount | ratio | umount: native | hostmount | ratio |");
+    let chosen = |name| NAMES.contains(&name) && (arguments.is_empty() || arguments.iter().any(|word| word == name));
+    ALL.iter().filter(|filesystem| chosen(filesystem.name)).for_each(compare);
 }
 
-/// Mounts and unmounts in turn, natively and through hostmount, and prints what it took.
-fn measure(fstype: &str, source: &str, rounds: usize) {
-    let mut times = [(); 4].map(|()| Vec::new());
-    for round in 0..=rounds {
-        let [native_mount, native_umount, our_mount, our_umount] = {
-            let [native_mount, native_umount] = once(NATIVE, fstype, source);
-            let [our_mount, our_umount] = once(OURS, fstype, source);
-            [native_mount, native_umount, our_mount, our_umount]
-        };
-        // The first round warms the caches.
-        if round > 0 {
-            for (list, time) in times.iter_mut().zip([native_mount, native_umount, our_mount, our_umount]) {
-                list.push(time);
-            }
-        }
-    }
-    let [native_mount, native_umount, our_mount, our_umount] = times;
-    line(fstype, "mount", &native_mount, &our_mount);
-    line(fstype, "umount", &native_umount, &our_umount);
+/// Mounts and unmounts; prints how many milliseconds each took.
+fn measure(mount: &str, arguments: &[String]) {
+    let mounted = timed(Command::new(mount).args(arguments));
+    let unmounted = timed(Command::new("/usr/bin/umount").arg(TARGET));
+    println!("{mounted} {unmounted}");
 }
 
-fn once(program: &str, fstype: &str, source: &str) -> [Duration; 2] {
-    let mount = timed(Command::new(program).args(["-t", fstype, source, TARGET]));
-    let umount = timed(Command::new("/usr/bin/umount").arg(TARGET));
-    [mount, umount]
-}
-
-fn timed(command: &mut Command) -> Duration {
+fn timed(command: &mut Command) -> f64 {
     let begin = Instant::now();
     let output = command.output().expect("the program starts");
     let took = begin.elapsed();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    took
+    took.as_secs_f64() * 1e3
 }
 
-fn line(fstype: &str, what: &str, native: &[Duration], ours: &[Duration]) {
-    let ratios = native.iter().zip(ours).map(|(native, ours)| ours.as_secs_f64() / native.as_secs_f64());
-    let milliseconds = |times: &[Duration]| median(times.iter().map(|time| time.as_secs_f64() * 1e3));
-    let name = fstype.trim_start_matches("fuse.");
-    let (native, ours) = (milliseconds(native), milliseconds(ours));
-    println!("{name:<10} {what:<8} {native:>11.2} ms {ours:>11.2} ms {:>7.2}", median(ratios));
+fn compare(filesystem: &Filesystem) {
+    let place = |program: &&str| match program.contains('/') {
+        true => fetched(program).to_string_lossy().into_owned(),
+        false => (*program).to_owned(),
+    };
+    let programs: Vec<String> = filesystem.programs.iter().map(place).collect();
+    if !require(&programs.iter().map(String::as_str).collect::<Vec<_>>()) {
+        return;
+    }
+    let test = TestNode::start_in(&Network::new().unwrap());
+    let program = fs::read(std::env::current_exe().unwrap()).unwrap();
+    test.container.visit(|| {
+        fs::write(MEASURE, program).unwrap();
+        fs::set_permissions(MEASURE, fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    let mut volume = (filesystem.prepare)(&test);
+    test.node.sh_ok(&format!("echo {} >{NODE_BIN}/served-types", volume.fstype));
+    // Natively nobody forces options: both ways get the same ones from the caller.
+    if filesystem.name == "s3fs" {
+        volume.options += ",url=http://10.77.0.1:8081,use_path_request_style";
+    }
+    let _mounter = test.start_mounter(&[], &[]);
+    let once = |room: &Place, mount: &str| {
+        let mut command = Room::command(MEASURE);
+        command.args(["measure", mount, "-t", volume.fstype]);
+        if !volume.options.is_empty() {
+            command.args(["-o", &volume.options]);
+        }
+        command.args([&volume.source, TARGET]);
+        let output = room.0.output(command).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let times = String::from_utf8_lossy(&output.stdout);
+        let mut times = times.split_whitespace().map(|time| time.parse::<f64>().unwrap());
+        [times.next().unwrap(), times.next().unwrap()]
+    };
+    for room in [&test.node, &test.container] {
+        room.sh_ok(&format!("mkdir {TARGET}"));
+    }
+    let begin = Instant::now();
+    let mut rounds = Vec::new();
+    while rounds.len() <= ROUNDS && begin.elapsed() < LONG_ENOUGH {
+        let native = once(&test.container, "/usr/bin/mount");
+        rounds.push([native, once(&test.node, &format!("{NODE_BIN}/mount"))]);
+    }
+    rounds.remove(0);
+    let row = [0, 1].map(|what| {
+        let [native, ours] = [0, 1].map(|way| median(rounds.iter().map(|round| round[way][what])));
+        let ratio = median(rounds.iter().map(|[native, ours]| ours[what] / native[what]));
+        format!("{native:.2} ms | {ours:.2} ms | {ratio:.2}")
+    });
+    println!("| {} | {} | {} |", filesystem.name, rounds.len(), row.join(" | "));
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

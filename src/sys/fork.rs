@@ -1,11 +1,13 @@
-//! The forks that no exec follows: the first process of a throw-away machine, and a helper going to the background.
+//! The forks that no exec follows: the first process of a throw-away machine, one that a user namespace is made for, and
+//! a helper going to the background.
 //!
-//! Runs in whatever process makes a machine (a demo, a test: root, many threads), and in the demo's filesystem
-//! (uid 0 without capabilities, one thread).
+//! Runs in whatever process makes a machine (a demo, a test: root, many threads), in the mounter, and in the demo's
+//! filesystem (uid 0 without capabilities, one thread).
 
 use nix::errno::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::ffi::CStr;
+use std::convert::Infallible;
+use std::ffi::{CStr, c_int, c_long};
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
@@ -30,22 +32,9 @@ impl Init {
     pub fn fork(proc_at: &CStr) -> io::Result<Self> {
         let (life, lifeline) = io::pipe()?;
         let (mut report, verdict) = io::pipe()?;
-        let mut pidfd: RawFd = -1;
-        // SAFETY: all-zero bytes are a valid value of this plain C structure.
-        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        args.flags = libc::CLONE_PIDFD as u64;
-        args.pidfd = (&raw mut pidfd) as u64;
-        args.exit_signal = libc::SIGCHLD as u64;
-        // SAFETY: `args` has the size that is stated, and its `pidfd` points to a live RawFd. Without CLONE_VM the
-        // child has a copy of our memory and this thread's stack, as after fork(2). Other threads may have held
-        // locks at that moment: the child calls nothing but `live_as_init`, which takes none and never returns.
-        match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) } {
-            -1 => return Err(io::Error::last_os_error()),
-            0 => live_as_init(life.as_raw_fd(), verdict.as_raw_fd(), proc_at),
-            _ => (),
-        }
-        // SAFETY: a successful clone3 with CLONE_PIDFD stored a new descriptor there that nobody else owns.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let child = || live_as_init(life.as_raw_fd(), verdict.as_raw_fd(), proc_at);
+        // SAFETY: `live_as_init` makes system calls only.
+        let (_, pidfd) = unsafe { fork_held(0, child) }?;
         let init = Self { lifeline: Mutex::new(Some(lifeline)), pidfd };
         drop(verdict);
         let mut errno = [0; 4];
@@ -70,6 +59,30 @@ impl Drop for Init {
         // The only failure is that it has been reaped already, which is what we want.
         let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
+}
+
+/// Forks a process, in new namespaces as `flags` say (clone(2)); returns its id, and a descriptor that holds it.
+///
+/// # Safety
+///
+/// `child` makes system calls only: other threads may have held locks at that moment, which nobody in the new process
+/// will release.
+pub(super) unsafe fn fork_held(flags: c_int, child: impl FnOnce() -> Infallible) -> io::Result<(c_long, OwnedFd)> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero bytes are a valid value of this plain C structure.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (libc::CLONE_PIDFD | flags) as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: `args` has the size that is stated, and its `pidfd` points to a live RawFd. Without CLONE_VM the child has
+    // a copy of our memory and this thread's stack, as after fork(2), and the caller vouches for what it does with them.
+    let pid = match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) } {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => match child() {},
+        pid => pid,
+    };
+    // SAFETY: a successful clone3 with CLONE_PIDFD stored a new descriptor there that nobody else owns.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
 /// All of PID 1's life. Between fork and `_exit`: system calls only, no allocation, no panic.
