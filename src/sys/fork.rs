@@ -6,7 +6,6 @@
 
 use nix::errno::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::convert::Infallible;
 use std::ffi::{CStr, c_int, c_long};
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -61,13 +60,14 @@ impl Drop for Init {
     }
 }
 
-/// Forks a process, in new namespaces as `flags` say (clone(2)); returns its id, and a descriptor that holds it.
+/// Forks a process, in new namespaces as `flags` say (clone(2)); returns its id, and a descriptor that holds it. It ends
+/// when `child` returns.
 ///
 /// # Safety
 ///
 /// `child` makes system calls only: other threads may have held locks at that moment, which nobody in the new process
 /// will release.
-pub(super) unsafe fn fork_held(flags: c_int, child: impl FnOnce() -> Infallible) -> io::Result<(c_long, OwnedFd)> {
+pub(super) unsafe fn fork_held(flags: c_int, child: impl FnOnce()) -> io::Result<(c_long, OwnedFd)> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero bytes are a valid value of this plain C structure.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -78,7 +78,11 @@ pub(super) unsafe fn fork_held(flags: c_int, child: impl FnOnce() -> Infallible)
     // a copy of our memory and this thread's stack, as after fork(2), and the caller vouches for what it does with them.
     let pid = match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) } {
         -1 => return Err(io::Error::last_os_error()),
-        0 => match child() {},
+        0 => {
+            child();
+            // SAFETY: ends the process without running anything of the creator's.
+            unsafe { libc::_exit(0) }
+        }
         pid => pid,
     };
     // SAFETY: a successful clone3 with CLONE_PIDFD stored a new descriptor there that nobody else owns.
