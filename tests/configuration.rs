@@ -35,9 +35,9 @@ fn a_program_that_stays_in_the_foreground() {
     assert!(test.processes().values().any(|line| line.starts_with("/usr/bin/bindfs -f")), "{:?}", test.processes());
     test.umount(&["/mnt/v"]).ok("umount");
     // The node is told of the type, so that its plain name is served, too.
-    let install = ["install", "--to", "/tmp/bin", "--config", "/tmp/config.toml"];
+    let install = ["install", "--to", "/opt/hostmount/other", "--config", "/tmp/config.toml"];
     test.container.run("/usr/local/bin/hostmount", &install).ok("install");
-    assert!(test.container.sh_ok("cat /tmp/bin/served-types").lines().any(|line| line == "mine"));
+    assert!(test.node.sh_ok("cat /opt/hostmount/other/served-types").lines().any(|line| line == "mine"));
     // One that ends instead is told apart from one that is ready.
     let done = test.mount(&["-t", "fuse.mine", "/srv/nothing", "/mnt/v"]);
     assert_eq!(done.code, Some(32), "{}", done.stderr);

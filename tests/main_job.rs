@@ -224,21 +224,3 @@ fn what_is_not_served_is_the_nodes_own_mount() {
     let line = format!("PATH={NODE_BIN}:$PATH; mount -t tmpfs x {TARGET} && umount {TARGET}");
     test.node.sh_ok(&line);
 }
-
-#[test]
-fn install_puts_the_binary_and_its_names_in_place() {
-    if !require(&["bindfs"]) {
-        return;
-    }
-    let (test, _mounter) = start(&Network::new().unwrap());
-    // The directory that container and node share stands for the node's directory.
-    for _again in 0..2 {
-        test.container.sh_ok("/usr/local/bin/hostmount install --to /run/hostmount/bin");
-    }
-    let names = test.node.sh_ok("ls -A /run/hostmount/bin");
-    assert_eq!(names, "hostmount\nmount\nserved-types\numount\n");
-    // `bindfs`, without `fuse.`: known from the list that was written for this container.
-    test.container.sh_ok("mkdir /tmp/source");
-    test.node.sh_ok(&format!("/run/hostmount/bin/mount -t bindfs /tmp/source {TARGET}"));
-    test.node.sh_ok(&format!("/run/hostmount/bin/umount {TARGET}"));
-}

@@ -60,7 +60,7 @@ enum Command {
     },
     /// Try what this container and this node can do (in the container)
     Doctor(doctor::Arguments),
-    /// Put the static binary and its names into a directory of the node's
+    /// Put the static binary and its names into a directory of the node's, or take them away
     Install(install::Arguments),
     /// Show the whole path on a throw-away node; needs root and /dev/fuse, nothing else
     Demo,
@@ -79,7 +79,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Status { target, output } => look::status(target, output),
         Command::Logs { target } => look::logs(target),
         Command::Doctor(arguments) => doctor::main(&arguments),
-        Command::Install(arguments) => install::main(&arguments),
+        Command::Install(arguments) => install::main(arguments),
         Command::Demo => crate::demo::main(),
     }
 }

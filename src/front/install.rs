@@ -1,110 +1,73 @@
-//! `hostmount install --to DIR`: puts the static binary and its names where the node can run them.
+//! `hostmount install`: puts the static binary and its names where the node can run them, and takes them away again.
 //!
-//! Runs in the container; DIR is a directory of the node's. Every file appears by rename(2), so that kubelet never
-//! runs half of one.
+//! Runs in the container, or on the node itself, as root. The directories are those of the mount namespace of the first
+//! process that /proc shows, in which `serve` shows volumes: no directory has to be shared for it.
 
-use super::served;
+use super::serve::host_proc;
 use crate::config::Config;
 use crate::exit::{Exit, chain};
 use crate::helper::find;
+use crate::node::namespace::MountNamespace;
+use crate::node::programs::{Places, Version};
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Its command line.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Directory of the node's that it can run programs from
-    #[arg(long)]
-    to: PathBuf,
+    /// Directory of the node's that it can run programs from: for hostmount, mount and umount
+    #[arg(long, required_unless_present = "flexvolume", value_name = "DIR")]
+    to: Option<PathBuf>,
     /// Kubelet's FlexVolume plugin directory on the node, for the driver hostmount~fuse
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     flexvolume: Option<PathBuf>,
+    /// Take away what was put there before
+    #[arg(long)]
+    uninstall: bool,
     /// Configuration file: types with a command of their own are served too [default: as for `serve`]
     #[arg(long)]
     config: Option<PathBuf>,
-}
-
-/// The names beside `hostmount` that it answers to.
-const NAMES: [&str; 2] = ["mount", "umount"];
-
-/// A step that failed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {step} {path}", path = path.display())]
-struct InstallError {
-    step: &'static str,
-    path: PathBuf,
-    source: io::Error,
+    /// A proc filesystem of the node's [default: $HOSTPROCPATH/proc]
+    #[arg(long)]
+    host_proc: Option<PathBuf>,
 }
 
 /// Runs `hostmount install`.
-pub fn main(arguments: &Arguments) -> ExitCode {
-    let types = match Config::load(arguments.config.as_deref()) {
-        Ok(config) => find::types().into_iter().chain(config.types_with_command().map(str::to_owned)).collect(),
-        Err(error) => {
-            eprintln!("hostmount: {}.", chain(&error));
-            return Exit::Usage.into();
-        }
-    };
-    let installed = install(&arguments.to, types);
-    match installed.and_then(|()| arguments.flexvolume.as_deref().map_or(Ok(()), install_driver)) {
+pub fn main(arguments: Arguments) -> ExitCode {
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("hostmount: {}.", chain(&error));
-            Exit::System.into()
+        Err((exit, error)) => {
+            eprintln!("hostmount: {}.", chain(error.as_ref()));
+            exit.into()
         }
     }
 }
 
-fn install(directory: &Path, types: BTreeSet<String>) -> Result<(), InstallError> {
-    let failed = |step, path: &Path| {
-        let path = path.to_owned();
-        move |source| InstallError { step, path, source }
-    };
-    fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    served::write_list(directory, types).map_err(failed("write the list of types in", directory))?;
-    put(directory, "hostmount", copy_this_program).map_err(failed("install the binary in", directory))?;
-    for name in NAMES {
-        put(directory, name, |unfinished| symlink("hostmount", unfinished))
-            .map_err(failed("install a name of the binary in", directory))?;
+type Failure = (Exit, Box<dyn Error>);
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let system = |error: Box<dyn Error>| (Exit::System, error);
+    let places = Places { programs: arguments.to, plugins: arguments.flexvolume };
+    let node = MountNamespace::of_node(&arguments.host_proc.unwrap_or_else(host_proc)).map_err(|e| system(e.into()))?;
+    if arguments.uninstall {
+        let removed = node.visit(|| places.uninstall()).map_err(|e| system(e.into()))?;
+        for path in removed.map_err(|e| system(e.into()))? {
+            println!("removed {}", path.display());
+        }
+        return Ok(());
+    }
+    let config = Config::load(arguments.config.as_deref()).map_err(|error| (Exit::Usage, error.into()))?;
+    let version = Version::of_this_program(served_types(&config)).map_err(|e| system(e.into()))?;
+    let installed = node.visit(|| places.install(&version)).map_err(|e| system(e.into()))?;
+    for path in installed.map_err(|e| system(e.into()))? {
+        println!("installed {}", path.display());
     }
     Ok(())
 }
 
-/// The driver is a copy: the plugin directory may be on another filesystem than the binary. Kubelet watches the
-/// directory and skips names that begin with a dot, so it appears by rename, the binary in it.
-fn install_driver(plugins: &Path) -> Result<(), InstallError> {
-    let failed = |step, path: &Path| {
-        let path = path.to_owned();
-        move |source| InstallError { step, path, source }
-    };
-    let driver = plugins.join("hostmount~fuse");
-    let copy = |directory: &Path| put(directory, "fuse", copy_this_program);
-    if driver.is_dir() {
-        return copy(&driver).map_err(failed("install the FlexVolume driver in", &driver));
-    }
-    let unfinished = plugins.join(".hostmount~fuse");
-    fs::create_dir_all(&unfinished).map_err(failed("create", &unfinished))?;
-    copy(&unfinished).map_err(failed("install the FlexVolume driver in", &unfinished))?;
-    fs::rename(&unfinished, &driver).map_err(failed("put in place", &driver))
-}
-
-fn copy_this_program(to: &Path) -> io::Result<()> {
-    fs::copy("/proc/self/exe", to)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755))
-}
-
-/// Makes a file under a name of its own first, and renames it when it is whole.
-fn put(directory: &Path, name: &str, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    let unfinished = directory.join(format!(".{name}.new"));
-    if let Err(error) = fs::remove_file(&unfinished)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    make(&unfinished)?;
-    fs::rename(&unfinished, directory.join(name))
+/// The types that helpers of this container serve.
+pub(super) fn served_types(config: &Config) -> BTreeSet<String> {
+    find::types().into_iter().chain(config.types_with_command().map(str::to_owned)).collect()
 }

@@ -1,14 +1,14 @@
 //! Becoming the node's own program of the same name, by execve(2): same arguments, same environment.
 //!
-//! Whatever hostmount does not serve must go on working on a node as if hostmount were not there.
+//! Whatever hostmount does not serve must go on working on a node as if hostmount were not there. No hostmount ever
+//! becomes another one, so there is no circle of them, however many are in PATH.
 
+use crate::node::programs::is_ours;
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 /// Where a node keeps it, if PATH does not tell.
@@ -24,23 +24,13 @@ pub fn become_it(name: &str, arguments: &[OsString]) -> ExitCode {
     ExitCode::from(crate::exit::Exit::Usage)
 }
 
-/// Programs called `name` that are not this one.
-fn candidates(name: &str) -> Vec<PathBuf> {
+/// Programs called `name` that are no hostmount.
+fn candidates(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let own = env::current_exe().ok();
-    let own = own.as_deref().and_then(|exe| Some((exe.parent()?.to_owned(), fs::metadata(exe).ok()?)));
-    env::split_paths(&path)
+    let in_path: Vec<PathBuf> = env::split_paths(&path).collect();
+    in_path
+        .into_iter()
         .chain(DIRECTORIES.map(PathBuf::from))
-        .map(|directory| directory.join(name))
-        .filter(|program| program.is_absolute() && !is_ours(program, own.as_ref()))
-        .collect()
-}
-
-/// Whether `program` is this very file under some name, or another copy that hostmount installed: those have
-/// `hostmount` beside them.
-fn is_ours(program: &Path, own: Option<&(PathBuf, fs::Metadata)>) -> bool {
-    let Ok(file) = fs::metadata(program) else { return true };
-    let same = own.is_some_and(|(_, exe)| (exe.dev(), exe.ino()) == (file.dev(), file.ino()));
-    let beside = fs::canonicalize(program).ok().and_then(|real| fs::metadata(real.with_file_name("hostmount")).ok());
-    same || beside.is_some_and(|beside| (beside.dev(), beside.ino()) == (file.dev(), file.ino()))
+        .map(move |directory| directory.join(name))
+        .filter(|program| program.is_absolute() && program.is_file() && !is_ours(program))
 }

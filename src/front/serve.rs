@@ -1,9 +1,11 @@
 //! `hostmount serve`: starts the mounter in the container.
 
+use super::install::served_types;
 use crate::config::Config;
 use crate::engine::{Choice, preload::DEFAULT_OBJECT};
 use crate::exit::{Exit, chain};
 use crate::mounter::server::{ServeError, Settings, serve};
+use crate::node::programs::Places;
 use crate::observe::log;
 use std::error::Error;
 use std::path::PathBuf;
@@ -30,6 +32,12 @@ pub struct Arguments {
     /// The preload engine's shared object
     #[arg(long, default_value = DEFAULT_OBJECT)]
     preload: PathBuf,
+    /// Put hostmount, mount and umount into this directory of the node's first, as `hostmount install --to` does
+    #[arg(long, value_name = "DIR")]
+    install: Option<PathBuf>,
+    /// Put the FlexVolume driver into this directory of the node's first, as `hostmount install --flexvolume` does
+    #[arg(long, value_name = "DIR")]
+    install_flexvolume: Option<PathBuf>,
 }
 
 /// Runs `hostmount serve`.
@@ -40,6 +48,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Err(error) => return fail(&error, Exit::Usage),
     };
     let settings = Settings {
+        places: Places { programs: arguments.install, plugins: arguments.install_flexvolume },
+        types: served_types(&config),
         config,
         socket: arguments.socket,
         state: arguments.state,

@@ -18,6 +18,7 @@ use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
 use crate::node::mounts;
 use crate::node::namespace::{MountNamespace, NamespaceError};
+use crate::node::programs::{Places, ProgramError, Version};
 use crate::wire::{self, Call, Reply, WireError};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
@@ -27,6 +28,7 @@ use rustix::fs::{Mode, flock};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimit, umask};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,6 +54,10 @@ pub struct Settings {
     pub engine: Choice,
     /// The preload engine's shared object.
     pub preload: PathBuf,
+    /// Where the node's copies of this program shall be.
+    pub places: Places,
+    /// The types that they shall know to be served.
+    pub types: BTreeSet<String>,
 }
 
 /// Why the mounter does not run.
@@ -72,6 +78,9 @@ pub enum ServeError {
     /// Helpers' calls would not reach us.
     #[error(transparent)]
     Engine(#[from] NoEngine),
+    /// The node would not know of the mounter.
+    #[error(transparent)]
+    Install(#[from] ProgramError),
     /// A step of the start, or a system call of the main loop.
     #[error("cannot {step}")]
     Step {
@@ -104,6 +113,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let method = engine::choose(settings.engine, settings.preload)?;
     place::create_directory(&settings.state).map_err(step("prepare the state directory"))?;
     let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
+    install(&node, &settings.places, settings.types)?;
     let listener = listen(&settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
@@ -173,6 +183,21 @@ fn take_lock(state: &Path) -> Result<File, ServeError> {
         Err(Errno::WOULDBLOCK) => Err(ServeError::AlreadyRunning { path }),
         Err(errno) => Err(step(format!("lock {}", path.display()))(errno)),
     }
+}
+
+/// Puts this program onto the node. A node that has an earlier version can go on with it, and its volumes need us.
+fn install(node: &MountNamespace, places: &Places, types: BTreeSet<String>) -> Result<(), ServeError> {
+    if !places.any() {
+        return Ok(());
+    }
+    let version = Version::of_this_program(types).map_err(step("read this program"))?;
+    let (installed, filled) = node.visit(|| (places.install(&version), places.are_filled()))?;
+    match installed {
+        Ok(installed) => installed.iter().for_each(|path| info!(path = %path.display(), "installed on the node")),
+        Err(error) if filled => error!("the node keeps the version that it has: {}", chain(&error)),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// A socket that only root can connect to. It appears when it takes connections, and not before; one left behind by a

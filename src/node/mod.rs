@@ -5,6 +5,7 @@ pub mod kernel;
 pub mod log_file;
 pub mod mounts;
 pub mod namespace;
+pub mod programs;
 pub mod showings;
 pub mod target;
 pub mod tree;

@@ -1,0 +1,330 @@
+//! This program's copies on the node: how they get there, how they are known, and how they go again.
+//!
+//! Installing runs in the container or on the node, as root, on a thread that stands in the node's mount namespace (see
+//! [`MountNamespace::visit`]): paths are the node's own, and what is asked of a filesystem is asked where kubelet will
+//! run the program. [`is_ours`] runs in any process.
+//!
+//! Nothing is ever written into an installed file. A new version takes the old one's name by rename(2); the old one stays
+//! with those who run it, and the kernel frees it when the last of them has ended.
+//!
+//! [`MountNamespace::visit`]: super::namespace::MountNamespace::visit
+
+use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The file beside the program that lists the types that the mounter serves, one a line.
+pub const TYPES: &str = "served-types";
+
+/// The program's own name.
+const PROGRAM: &str = "hostmount";
+/// The names beside it that it answers to: symbolic links to it.
+const NAMES: [&str; 2] = ["mount", "umount"];
+/// The FlexVolume driver's directory and program.
+const DRIVER: (&str, &str) = ("hostmount~fuse", "fuse");
+
+/// Every hostmount has these bytes in it, whatever its version: never change them.
+#[used]
+static MARK: [u8; 46] = *b"hostmount, which is never the node's own mount";
+
+/// Whether the file at `path` is a hostmount: of any version, under any name.
+pub fn is_ours(path: &Path) -> bool {
+    fs::read(path).is_ok_and(|bytes| memchr::memmem::find(&bytes, &MARK).is_some())
+}
+
+/// Directories of the node's, each where it is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// For `hostmount`, `mount` and `umount`.
+    pub programs: Option<PathBuf>,
+    /// Kubelet's FlexVolume plugin directory, for the driver `hostmount~fuse`.
+    pub plugins: Option<PathBuf>,
+}
+
+/// What is to be installed.
+#[derive(Debug)]
+pub struct Version {
+    program: Vec<u8>,
+    types: String,
+}
+
+/// Why something cannot be installed, or taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// Not a path that means the same everywhere.
+    #[error("{path} is not an absolute path: it names a directory of the node's", path = path.display())]
+    Relative {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Its filesystem is mounted noexec.
+    #[error("nothing can be run from {path}: its filesystem is mounted noexec on the node; choose another directory, or \
+             make it executable (mount --bind DIR DIR, mount -o remount,bind,exec DIR)", path = path.display())]
+    NoExec {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Its filesystem is mounted read-only.
+    #[error("nothing can be put into {path}: its filesystem is mounted read-only on the node; choose another directory",
+            path = path.display())]
+    ReadOnly {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It would replace somebody else's program.
+    #[error("{path} is there already, and is not hostmount's: choose a directory that holds nothing else",
+            path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A trial of the new version failed, and nothing was replaced.
+    #[error("the node cannot run {path}, which is therefore not put in place: {problem}; a security policy of the node's \
+             may forbid it in this directory", path = path.display())]
+    Trial {
+        /// The program, under its unfinished name.
+        path: PathBuf,
+        /// What the kernel or the program said.
+        problem: String,
+    },
+    /// Anything else.
+    #[error("cannot {step} {path}", path = path.display())]
+    Step {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, ProgramError>;
+
+fn step(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ProgramError {
+    move |source| ProgramError::Step { step, path: path.to_owned(), source }
+}
+
+impl Version {
+    /// This very program, with the types that it shall know to be served.
+    pub fn of_this_program(types: BTreeSet<String>) -> io::Result<Self> {
+        let types = types.into_iter().map(|fstype| fstype + "\n").collect();
+        Ok(Self { program: fs::read("/proc/self/exe")?, types })
+    }
+}
+
+impl Places {
+    /// Whether there is anything to do.
+    pub fn any(&self) -> bool {
+        self.programs.is_some() || self.plugins.is_some()
+    }
+
+    /// Whether an earlier version is in every place.
+    pub fn are_filled(&self) -> bool {
+        let program = self.programs.as_ref().is_none_or(|directory| directory.join(PROGRAM).exists());
+        program && self.plugins.as_ref().is_none_or(|plugins| plugins.join(DRIVER.0).join(DRIVER.1).exists())
+    }
+
+    /// Installs `version`. What is there already, byte for byte, is not touched. Returns what was put in place.
+    pub fn install(&self, version: &Version) -> Result<Vec<PathBuf>> {
+        let mut done = Vec::new();
+        if let Some(directory) = &self.programs {
+            install_programs(directory, version, &mut done)?;
+        }
+        if let Some(plugins) = &self.plugins {
+            install_driver(plugins, version, &mut done)?;
+        }
+        Ok(done)
+    }
+
+    /// Takes away what [`Places::install`] has put there, and the directories if nothing else is in them. Returns what
+    /// was taken away.
+    pub fn uninstall(&self) -> Result<Vec<PathBuf>> {
+        let mut done = Vec::new();
+        if let Some(directory) = &self.programs {
+            // The names first: none shall lead nowhere.
+            for name in NAMES.iter().filter(|name| is_our_link(&directory.join(name))) {
+                remove(&directory.join(name), &mut done)?;
+            }
+            remove_program(directory, PROGRAM, &mut done)?;
+            remove(&directory.join(TYPES), &mut done)?;
+            for name in NAMES.iter().chain(&[PROGRAM, TYPES]) {
+                remove(&unfinished(directory, name), &mut done)?;
+            }
+            remove_if_empty(directory, &mut done)?;
+        }
+        if let Some(plugins) = &self.plugins {
+            let (driver, program) = DRIVER;
+            for directory in [plugins.join(driver), unfinished(plugins, driver)] {
+                remove_program(&directory, program, &mut done)?;
+                remove(&unfinished(&directory, program), &mut done)?;
+                remove_if_empty(&directory, &mut done)?;
+            }
+        }
+        Ok(done)
+    }
+}
+
+fn install_programs(directory: &Path, version: &Version, done: &mut Vec<PathBuf>) -> Result<()> {
+    // In a directory of the node's own programs, the names would replace what they are to become.
+    if let Some(name) = NAMES.iter().find(|name| !is_our_link(&directory.join(name)) && exists(&directory.join(name))) {
+        return Err(ProgramError::Foreign { path: directory.join(name) });
+    }
+    executable(directory)?;
+    let program = directory.join(PROGRAM);
+    let types = directory.join(TYPES);
+    let same = has(&program, &version.program, 0o755) && has(&types, version.types.as_bytes(), 0o644);
+    if same && NAMES.iter().all(|name| is_our_link(&directory.join(name))) {
+        return Ok(());
+    }
+    let lock = prepare(directory)?;
+    put(&types, |file| write(file, version.types.as_bytes(), 0o644))?;
+    put(&program, |file| write(file, &version.program, 0o755).and_then(|()| try_it(file)))?;
+    for name in NAMES.map(|name| directory.join(name)) {
+        put(&name, |link| symlink(PROGRAM, link).map_err(step("make the symbolic link", link)))?;
+    }
+    lock.sync_all().map_err(step("write to disk the directory", directory))?;
+    done.push(program);
+    Ok(())
+}
+
+/// The driver is a copy: the plugin directory may be on another filesystem than the program. Kubelet watches the
+/// directory and skips names that begin with a dot, so the driver appears by rename, the program in it.
+fn install_driver(plugins: &Path, version: &Version, done: &mut Vec<PathBuf>) -> Result<()> {
+    executable(plugins)?;
+    let driver = plugins.join(DRIVER.0);
+    let program = driver.join(DRIVER.1);
+    if has(&program, &version.program, 0o755) {
+        return Ok(());
+    }
+    let lock = prepare(plugins)?;
+    let put_into = |directory: &Path| {
+        let put =
+            put(&directory.join(DRIVER.1), |file| write(file, &version.program, 0o755).and_then(|()| try_it(file)));
+        put.and_then(|()| sync(directory))
+    };
+    if driver.is_dir() {
+        put_into(&driver)?;
+    } else {
+        let unfinished = unfinished(plugins, DRIVER.0);
+        fs::create_dir_all(&unfinished).map_err(step("create", &unfinished))?;
+        put_into(&unfinished)?;
+        fs::rename(&unfinished, &driver).map_err(step("put in place", &driver))?;
+    }
+    lock.sync_all().map_err(step("write to disk the directory", plugins))?;
+    done.push(program);
+    Ok(())
+}
+
+/// Refuses a directory that nothing could be run from, made or not yet made.
+fn executable(directory: &Path) -> Result<()> {
+    if !directory.is_absolute() {
+        return Err(ProgramError::Relative { path: directory.to_owned() });
+    }
+    if mount_flags(directory)?.contains(StatVfsMountFlags::NOEXEC) {
+        return Err(ProgramError::NoExec { path: directory.to_owned() });
+    }
+    Ok(())
+}
+
+/// Makes the directory and takes its lock: two that install at once would rename each other's unfinished files.
+fn prepare(directory: &Path) -> Result<File> {
+    if mount_flags(directory)?.contains(StatVfsMountFlags::RDONLY) {
+        return Err(ProgramError::ReadOnly { path: directory.to_owned() });
+    }
+    fs::create_dir_all(directory).map_err(step("create", directory))?;
+    let lock = File::open(directory).map_err(step("open", directory))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|errno| step("lock", directory)(errno.into()))?;
+    Ok(lock)
+}
+
+/// How the filesystem is mounted that `path` is on, or will be on when it is made.
+fn mount_flags(path: &Path) -> Result<StatVfsMountFlags> {
+    let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    Ok(statvfs(there).map_err(|errno| step("look at the filesystem of", there)(errno.into()))?.f_flag)
+}
+
+fn unfinished(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!(".{name}.new"))
+}
+
+/// Makes a file under a name of its own first, and renames it when it is whole.
+fn put(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = unfinished(path.parent().unwrap_or(Path::new("/")), &name);
+    remove(&unfinished, &mut Vec::new())?;
+    if let Err(error) = make(&unfinished) {
+        // The first error tells more than that of tidying up would.
+        let _ = fs::remove_file(&unfinished);
+        return Err(error);
+    }
+    fs::rename(&unfinished, path).map_err(step("put in place", path))
+}
+
+/// On disk before it gets its name: a power failure must not leave an empty program that kubelet runs for every mount.
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
+        file.write_all(content)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.sync_all()
+    });
+    written.map_err(step("write", path))
+}
+
+fn sync(directory: &Path) -> Result<()> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(step("write to disk the directory", directory))
+}
+
+/// Runs it, on the node: whatever forbids that shall be known before it is in kubelet's way.
+fn try_it(program: &Path) -> Result<()> {
+    let trial = |problem| ProgramError::Trial { path: program.to_owned(), problem };
+    let tried = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let tried = tried.map_err(|error| trial(error.to_string()))?;
+    tried.status.success().then_some(()).ok_or_else(|| trial(tried.status.to_string()))
+}
+
+fn has(path: &Path, content: &[u8], mode: u32) -> bool {
+    let right = fs::symlink_metadata(path).is_ok_and(|file| {
+        file.is_file() && file.permissions().mode() & 0o7777 == mode && file.len() == content.len() as u64
+    });
+    right && fs::read(path).is_ok_and(|there| there == content)
+}
+
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+fn is_our_link(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|to| to == Path::new(PROGRAM))
+}
+
+fn remove_program(directory: &Path, name: &str, done: &mut Vec<PathBuf>) -> Result<()> {
+    let path = directory.join(name);
+    if exists(&path) && !is_ours(&path) {
+        return Err(ProgramError::Foreign { path });
+    }
+    remove(&path, done)
+}
+
+fn remove(path: &Path, done: &mut Vec<PathBuf>) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => done.push(path.to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(step("remove", path)(error)),
+    }
+    Ok(())
+}
+
+fn remove_if_empty(directory: &Path, done: &mut Vec<PathBuf>) -> Result<()> {
+    match fs::remove_dir(directory) {
+        Ok(()) => done.push(directory.to_owned()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+        Err(error) => return Err(step("remove the directory", directory)(error)),
+    }
+    Ok(())
+}
