@@ -2,11 +2,15 @@
 //!
 //! Runs on the node with the caller's privileges and does not ask the mounter: unmounting must work when the mounter
 //! is away. What is not a FUSE filesystem at an absolute path is the business of the node's own umount(8).
+//!
+//! A kubelet may run in a container: volumes are in the node's mount namespace all the same, and are unmounted there.
 
 use super::node_program;
+use super::serve::host_proc;
 use crate::exit::Exit;
 use crate::node::mounts;
-use crate::node::target::ask;
+use crate::node::namespace::MountNamespace;
+use crate::node::target::{ask, device_at};
 use clap::Parser;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -45,7 +49,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     flags.set(UnmountFlags::DETACH, given.lazy);
     let mut code = ExitCode::SUCCESS;
     for target in given.targets {
-        match unmount_even_if_dead(&target, flags) {
+        match unmount_volume(&target, flags) {
             Ok(()) if given.verbose => println!("umount: {} unmounted", target.display()),
             Ok(()) => {}
             Err(errno) => {
@@ -57,17 +61,42 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     code
 }
 
+/// Unmounts the volume at `target` on the node, and in the caller's own mount namespace if that is another one and it
+/// still shows there. Something else at that path on the node stays.
+pub fn unmount_volume(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+    let Some(node) = node_elsewhere() else { return unmount_even_if_dead(target, flags) };
+    let device = || device_at(target).ok().flatten();
+    let here = device();
+    let on_node = node.visit(|| match device() {
+        Some(there) if here.is_none_or(|here| here == there) => unmount_even_if_dead(target, flags).map(|()| true),
+        _ => Ok(false),
+    });
+    // A namespace that cannot be entered is not one that a volume can be unmounted in.
+    let unmounted = on_node.unwrap_or(Err(Errno::PERM))?;
+    // As a rule the node's umount has propagated to here.
+    if unmounted && (here.is_none() || device() != here) { Ok(()) } else { unmount_even_if_dead(target, flags) }
+}
+
+/// The node's mount namespace, where the caller lives in another one.
+fn node_elsewhere() -> Option<MountNamespace> {
+    MountNamespace::of_node(&host_proc()).ok().filter(|node| node.is_callers().is_ok_and(|same| !same))
+}
+
 /// A filesystem whose helper is dead must not keep a pod from ending: in use or not, it is detached.
-pub fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     match unmount(target, flags) {
         Err(Errno::BUSY) if ask(target).is_err() => unmount(target, flags | UnmountFlags::DETACH),
         done => done,
     }
 }
 
-/// Where FUSE filesystems are mounted. Without /proc none is known, and the node's own program shall see to it.
+/// Where FUSE filesystems are mounted, here and on the node. Without /proc none is known, and the node's own program
+/// shall see to it.
 fn fuse_targets() -> HashSet<PathBuf> {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mut table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    if node_elsewhere().is_some() {
+        table.extend(std::fs::read(host_proc().join("1/mountinfo")).unwrap_or_default());
+    }
     mounts::parse(&table).into_iter().filter(mounts::Mount::is_fuse).map(|mount| mount.target).collect()
 }
 

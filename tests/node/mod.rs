@@ -293,7 +293,7 @@ pub fn require(programs: &[&str]) -> bool {
 const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The helpers that this machine has, to be hidden from the node.
-fn helpers() -> Vec<PathBuf> {
+pub fn helpers() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for directory in SEARCH.split(':') {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
