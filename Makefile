@@ -52,7 +52,7 @@ check:
 
 packages:
 	$(AS_ROOT) tests/install-packages
-	tests/fetch-servers
+	tests/fetch-programs
 
 clean:
 	$(CARGO) clean

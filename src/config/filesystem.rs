@@ -125,9 +125,6 @@ pub enum CommandError {
     /// The program could not know where to mount.
     #[error("a command needs {{target}}")]
     NoTarget,
-    /// What a caller asks for must reach the program.
-    #[error("a command needs {{options}}")]
-    NoOptions,
     /// A NUL byte cannot be passed to a program.
     #[error("a command cannot hold a NUL byte")]
     Nul,
@@ -137,6 +134,15 @@ impl Command {
     /// The program, by name or path.
     pub fn program(&self) -> &str {
         &self.program
+    }
+
+    /// Whether the program is told a volume's options.
+    pub fn takes_options(&self) -> bool {
+        self.has(&Piece::Options)
+    }
+
+    fn has(&self, piece: &Piece) -> bool {
+        self.arguments.iter().flatten().any(|found| found == piece)
     }
 
     /// The names of the files that it is told the paths of.
@@ -187,14 +193,11 @@ impl TryFrom<Vec<String>> for Command {
             return Err(CommandError::Program);
         }
         let arguments = rest.iter().map(|word| pieces(word)).collect::<Result<Vec<_>, _>>()?;
-        let has = |piece| arguments.iter().flatten().any(|found| *found == piece);
-        if !has(Piece::Target) {
+        let command = Self { program: program.clone(), arguments };
+        if !command.has(&Piece::Target) {
             return Err(CommandError::NoTarget);
         }
-        if !has(Piece::Options) {
-            return Err(CommandError::NoOptions);
-        }
-        Ok(Self { program: program.clone(), arguments })
+        Ok(command)
     }
 }
 
@@ -250,7 +253,6 @@ mod tests {
         assert_eq!(command(&["p", all, "{fd}"]).unwrap_err(), CommandError::Unknown("fd".into()));
         assert_eq!(command(&["p", all, "{source"]).unwrap_err(), CommandError::Unknown("source".into()));
         assert_eq!(command(&["p", "{source}", "{options}"]).unwrap_err(), CommandError::NoTarget);
-        assert_eq!(command(&["p", "{source}", "{target}"]).unwrap_err(), CommandError::NoOptions);
         assert_eq!(command(&["p", all, "a\0b"]).unwrap_err(), CommandError::Nul);
     }
 

@@ -49,7 +49,7 @@ pub fn to_nonsense(error: &WireError) -> Reply {
 
 fn exit_of(error: &MountError) -> Exit {
     match error {
-        MountError::Refused(_) | MountError::Secrets(_) => Exit::Usage,
+        MountError::Refused(_) | MountError::Secrets(_) | MountError::Lost(_) => Exit::Usage,
         MountError::Node(_) | MountError::Place(_) | MountError::IdMap(_) => Exit::System,
         MountError::Launch(LaunchError::Spawn { .. }) => Exit::MountFailure,
         MountError::Launch(_) => Exit::System,

@@ -4,7 +4,7 @@
 
 use super::gluster::{self, Gluster};
 use super::moosefs::{self, MooseFs};
-use super::servers::{CURRENT_RCLONE, install_rclone, s3_of_moto, s3_of_rclone, webdav};
+use super::servers::{CURRENT_RCLONE, install_fetched, install_rclone, s3_of_moto, s3_of_rclone, webdav};
 use super::sshd::{self, Sshd};
 use super::{SERVER_ADDRESS, TestNode};
 use std::any::Any;
@@ -324,6 +324,21 @@ pub const ALL: &[Filesystem] = &[
             // The current rclone, under the name of a mount helper, as its own installation makes it.
             test.container.sh_ok(&format!("ln -s {CURRENT_RCLONE} /usr/sbin/mount.rclone"));
             volume("rclone", "s3:bucket", "").with(server)
+        },
+    },
+    Filesystem {
+        name: "ofs",
+        programs: &["ofs/bin/ofs"],
+        version: "ofs --version",
+        config: "[filesystem.ofs]\ncommand = ['ofs', '{target}', '{source}']\nforeground = true",
+        helper: "ofs",
+        // Closing a file that was written is an I/O error, without hostmount too.
+        access: Access::ReadOnly,
+        not_with_preload: None,
+        prepare: |test| {
+            install_fetched("ofs/bin/ofs", &test.container, "/usr/local/bin/ofs");
+            test.container.sh_ok("mkdir /tmp/s && echo packed >/tmp/s/f");
+            volume("fuse.ofs", "fs://?root=/tmp/s", "")
         },
     },
     Filesystem {
