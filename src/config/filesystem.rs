@@ -2,8 +2,8 @@
 //!
 //! Pure. What the caller of a mount may not decide (capabilities, environment, forced options) is decided here.
 
-use super::ConfigError;
 use super::handover::{File, Template};
+use super::{ConfigError, OnHang};
 use crate::request::{MountOptions, Request};
 use caps::Capability;
 use serde::Deserialize;
@@ -31,6 +31,12 @@ pub struct Filesystem {
     capabilities: BTreeSet<String>,
     /// How long it may take until its filesystem answers, in seconds.
     pub ready_timeout_seconds: Option<u64>,
+    /// Whether a volume whose helper died gets a fresh one.
+    pub heal: Option<bool>,
+    /// After how many seconds without a sign of life a volume hangs; 0: never.
+    pub hang_seconds: Option<u64>,
+    /// What is done about it.
+    pub on_hang: Option<OnHang>,
     /// Options for volumes whose caller says nothing under the same name.
     pub default_options: MountOptions,
     /// Options that every volume gets, last; what the caller says under the same name does not count.

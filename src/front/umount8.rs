@@ -12,12 +12,18 @@ use crate::node::mounts;
 use crate::node::namespace::MountNamespace;
 use crate::node::target::{ask, device_at};
 use clap::Parser;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+
+/// How long a filesystem that is in use may take to answer.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// The part of umount(8)'s command line that we know.
 #[derive(Debug, Parser)]
@@ -82,12 +88,34 @@ fn node_elsewhere() -> Option<MountNamespace> {
     MountNamespace::of_node(&host_proc()).ok().filter(|node| node.is_callers().is_ok_and(|same| !same))
 }
 
-/// A filesystem whose helper is dead must not keep a pod from ending: in use or not, it is detached.
+/// A filesystem whose helper is dead or hangs must not keep a pod from ending: in use or not, it is detached.
 fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     match unmount(target, flags) {
-        Err(Errno::BUSY) if ask(target).is_err() => unmount(target, flags | UnmountFlags::DETACH),
+        Err(Errno::BUSY) if !answers(target) => unmount(target, flags | UnmountFlags::DETACH),
         done => done,
     }
+}
+
+/// Whether the filesystem at `target` answers, in good time.
+///
+/// Another process asks: whoever asks one that hangs cannot even be killed before it goes.
+fn answers(target: &Path) -> bool {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("hostmount").arg("ask").arg(target);
+    // Who waits for the end of our output shall not wait for it.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut asking) = command.spawn() else { return true };
+    let pid = asking.id().try_into().ok().and_then(Pid::from_raw);
+    let Some(Ok(end)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return true };
+    match poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&PATIENCE)) {
+        Ok(0) => false,
+        _ => asking.wait().is_ok_and(|status| status.success()),
+    }
+}
+
+/// Runs `hostmount ask`.
+pub fn ask_main(path: &Path) -> ExitCode {
+    ask(path).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 /// Where FUSE filesystems are mounted, here and on the node. Without /proc none is known, and the node's own program

@@ -33,7 +33,9 @@ pub fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Reply {
         Ok(Some(Replaced::Shown { places, left })) => Reply::Replaced { places, left },
         Ok(Some(Replaced::Gone) | None) => Reply::Replaced { places: 0, left: Vec::new() },
         Err(ReplaceError::Mount(error)) => to_mount(Err(error)),
-        Err(error @ (ReplaceError::NoVolume | ReplaceError::Unknown)) => failed(Exit::Usage, &error),
+        Err(error @ (ReplaceError::NoVolume | ReplaceError::Unknown(_) | ReplaceError::Flags)) => {
+            failed(Exit::Usage, &error)
+        }
         Err(error @ (ReplaceError::Look(_) | ReplaceError::Nowhere(_))) => failed(Exit::System, &error),
     }
 }
