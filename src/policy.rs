@@ -60,33 +60,31 @@ pub struct Admitted {
     pub idmap: Option<IdMap>,
 }
 
-/// The filesystem types that a helper may name in mount(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// `fuse` and `fuse.anything`.
-    Fuse,
-    /// Exactly these: a filesystem of the kernel's, whose helper prepares its options.
-    Kernel(&'static [&'static str]),
-}
+/// The filesystem types that a helper may name in mount(2): those of FUSE, and these of the kernel's, whose helper prepares
+/// their options. A FUSE program may serve them, too, where the kernel has them not.
+#[derive(Debug, Clone, Copy)]
+pub struct Family(&'static [&'static str]);
 
 impl Family {
     /// The family that a helper for `fstype` mounts.
     fn of(fstype: &str) -> Self {
-        match fstype {
-            "nfs" | "nfs4" => Self::Kernel(&["nfs", "nfs4"]),
-            "cifs" | "smb3" => Self::Kernel(&["cifs", "smb3"]),
-            "ceph" => Self::Kernel(&["ceph"]),
-            _ => Self::Fuse,
-        }
+        Self(match fstype {
+            "nfs" | "nfs4" => &["nfs", "nfs4"],
+            "cifs" | "smb3" => &["cifs", "smb3"],
+            "ceph" => &["ceph"],
+            _ => &[],
+        })
     }
 
     /// Whether `fstype`, as handed to mount(2), belongs to it.
     pub fn contains(self, fstype: &str) -> bool {
-        match self {
-            Self::Fuse => fstype == "fuse" || fstype.starts_with("fuse."),
-            Self::Kernel(types) => types.contains(&fstype),
-        }
+        is_fuse(fstype) || self.0.contains(&fstype)
     }
+}
+
+/// Whether `fstype` is `fuse` or `fuse.anything`.
+pub fn is_fuse(fstype: &str) -> bool {
+    fstype == "fuse" || fstype.starts_with("fuse.")
 }
 
 /// Looks at a request's words and says what may be granted.
@@ -250,5 +248,6 @@ mod tests {
         assert!(!Family::of("glusterfs").contains("ext4"));
         assert!(!Family::of("glusterfs").contains("fuseblk"));
         assert!(Family::of("nfs").contains("nfs4"));
+        assert!(Family::of("ceph").contains("fuse.ceph-fuse"));
     }
 }

@@ -44,6 +44,23 @@ fn a_program_that_stays_in_the_foreground() {
     assert!(done.stderr.contains("bindfs could not mount /srv/nothing"), "{}", done.stderr);
 }
 
+/// As kubelet's own Ceph plugin calls it, on a node whose kernel has no Ceph.
+#[test]
+fn a_fuse_program_for_a_type_of_the_kernels() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let (test, _mounter) = start(
+        "[filesystem.ceph]\n\
+         command = ['fake', '{source}', '{target}', '-o', '{options}']",
+        "exec bindfs \"${1##*:}\" \"$2\"",
+    );
+    test.mount(&["-t", "ceph", "-o", "name=admin,secret=k3y", "192.0.2.1:6789:/srv/data", "/mnt/v"]).ok("mount");
+    assert_eq!(test.node.sh_ok("cat /mnt/v/file"), "hello\n");
+    test.umount(&["/mnt/v"]).ok("umount");
+    test.wait_for_processes("bindfs", 0);
+}
+
 #[test]
 fn environment_writable_directories_and_capabilities() {
     if !require(&[]) {

@@ -6,7 +6,7 @@
 use crate::helper::place::Place;
 use crate::node::mounts::Device;
 use crate::node::target::{character_device, device_at, identity};
-use crate::policy::Family;
+use crate::policy::{Family, is_fuse};
 use crate::request::{MountOptions, OptionsError};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
@@ -79,6 +79,7 @@ pub enum Progress {
 pub struct Broker {
     grant: Grant,
     progress: Progress,
+    fuse: bool,
     objections: Vec<String>,
 }
 
@@ -137,12 +138,17 @@ impl Objection {
 impl Broker {
     /// A broker for one grant.
     pub fn new(grant: Grant) -> Self {
-        Self { grant, progress: Progress::Waiting, objections: Vec::new() }
+        Self { grant, progress: Progress::Waiting, fuse: false, objections: Vec::new() }
     }
 
     /// How far the helper has come.
     pub fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// Whether what it has mounted is FUSE: its helper then answers every request.
+    pub fn is_fuse(&self) -> bool {
+        self.fuse
     }
 
     /// The place that the grant is for.
@@ -214,16 +220,15 @@ impl Broker {
         if !self.grant.place.is(call.target.as_fd()) {
             return Err(Objection::Elsewhere);
         }
-        let data = match self.grant.family {
-            Family::Fuse => self.fuse_data(call)?,
-            Family::Kernel(_) => call.data.clone(),
-        };
+        let fuse = is_fuse(&call.fstype);
+        let data = if fuse { self.fuse_data(call)? } else { call.data.clone() };
         let data = CString::new(data).map_err(|_| Objection::Data(OptionsError::NoName))?;
         let path = self.grant.place.path();
         let kernel = |errno| Objection::Kernel { fstype: call.fstype.clone(), errno };
         mount(&call.source, path, &call.fstype, call.flags | self.grant.flags, data.as_c_str()).map_err(kernel)?;
         let device = device_at(path).ok().flatten();
         self.progress = Progress::Mounted(device.ok_or_else(|| kernel(Errno::STALE))?);
+        self.fuse = fuse;
         info!(fstype = call.fstype, "mounted for the helper");
         Ok(())
     }

@@ -8,7 +8,6 @@ use crate::mounter::server::{ServeError, Settings, serve};
 use crate::node::programs::Places;
 use crate::observe::log;
 use std::error::Error;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,9 +38,6 @@ pub struct Arguments {
     /// Put the FlexVolume driver into this directory of the node's first, as `hostmount install --flexvolume` does
     #[arg(long, value_name = "DIR")]
     install_flexvolume: Option<PathBuf>,
-    /// Tell the metrics by HTTP at this address, for example 127.0.0.1:9464; whoever can connect may read them
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    metrics: Option<SocketAddr>,
 }
 
 /// Runs `hostmount serve`.
@@ -60,7 +56,6 @@ pub fn main(arguments: Arguments) -> ExitCode {
         host_proc: arguments.host_proc.unwrap_or_else(host_proc),
         engine: arguments.engine,
         preload: arguments.preload,
-        metrics: arguments.metrics,
     };
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,

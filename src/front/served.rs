@@ -1,6 +1,7 @@
 //! Which types go to the mounter: known to the binary on the node without asking anybody.
 
 use crate::node::programs;
+use crate::policy::is_fuse;
 use std::fs;
 
 /// What kubelet sends to an external mounter. `fuse` and `fuse.*` are served as well.
@@ -8,7 +9,7 @@ const ALWAYS: [&str; 4] = ["nfs", "glusterfs", "ceph", "cifs"];
 
 /// Whether the mounter serves `fstype`: one of these, or in the list that `hostmount install` has written. A list that is not there, or cannot be read, is an empty one.
 pub fn is_served(fstype: &str) -> bool {
-    if fstype == "fuse" || fstype.starts_with("fuse.") || ALWAYS.contains(&fstype) {
+    if is_fuse(fstype) || ALWAYS.contains(&fstype) {
         return true;
     }
     let list =

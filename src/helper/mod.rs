@@ -8,4 +8,3 @@ pub mod launch;
 pub mod output;
 pub mod place;
 pub mod reaper;
-pub mod work;

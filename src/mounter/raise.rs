@@ -9,7 +9,7 @@ use super::turns::TargetBusy;
 use crate::config::handover::SecretsError;
 use crate::engine::Engine;
 use crate::engine::broker::{Broker, Grant, Progress};
-use crate::helper::arguments::{self, arguments};
+use crate::helper::arguments::arguments;
 use crate::helper::family::Family;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
@@ -36,9 +36,6 @@ pub enum MountError {
     /// The request's secrets.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
-    /// The request's options.
-    #[error(transparent)]
-    Lost(#[from] arguments::Lost),
     /// No program for the type.
     #[error(transparent)]
     NoHelper(#[from] NoHelper),
@@ -140,13 +137,13 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     let mut request = admitted.request.clone();
     settings.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &place, &mut request.options)?;
-    let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
+    let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files);
     let mut helper = launch(&mounter.method, &mounter.reaper, &place, &program, &arguments, &settings, handover)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);
     let allowed = mounter.config.ready_timeout(&settings);
     let watched = Watched { mounter, caller, allowed };
-    let ready = until_ready(&mut helper, &mut broker, admitted.family, watched);
+    let ready = until_ready(&mut helper, &mut broker, watched);
     let reason = match (ready, broker.progress()) {
         (Ok(()), Progress::Mounted(device)) => {
             let identity = mounter.connections.identify(device);

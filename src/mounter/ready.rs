@@ -7,7 +7,6 @@ use crate::engine::Heard;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;
 use crate::node::target::ask;
-use crate::policy::Family;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::{self, PipeReader};
@@ -79,14 +78,9 @@ enum Source {
 
 /// Serves the helper's calls until it is ready: until it has mounted, the program that was started has exited with 0 (but
 /// for one that stays in the foreground), and the filesystem answers. On an error the filesystem, if there is one, has been ended; the helper has not.
-pub fn until_ready(
-    helper: &mut Helper,
-    broker: &mut Broker,
-    family: Family,
-    watched: Watched<'_>,
-) -> Result<(), NotReady> {
+pub fn until_ready(helper: &mut Helper, broker: &mut Broker, watched: Watched<'_>) -> Result<(), NotReady> {
     thread::scope(|scope| {
-        let done = wait(scope, helper, broker, family, watched);
+        let done = wait(scope, helper, broker, watched);
         if done.is_err() {
             // A probe may be waiting for an answer that will never come: this gives it one.
             broker.abort().map_err(NotReady::Wait)?;
@@ -99,7 +93,6 @@ fn wait<'scope>(
     scope: &'scope Scope<'scope, '_>,
     helper: &mut Helper,
     broker: &mut Broker,
-    family: Family,
     watched: Watched<'_>,
 ) -> Result<(), NotReady> {
     let Watched { mounter, caller, allowed } = watched;
@@ -109,7 +102,7 @@ fn wait<'scope>(
     loop {
         let mounted = matches!(broker.progress(), Progress::Mounted(_));
         if (exited || helper.foreground) && mounted && probe.is_none() {
-            if family != Family::Fuse {
+            if !broker.is_fuse() {
                 // A filesystem of the kernel's: mount(2) has had its answer from the server.
                 return Ok(());
             }

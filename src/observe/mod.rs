@@ -1,4 +1,3 @@
 //! What the mounter tells about itself.
 
 pub mod log;
-pub mod metrics;
