@@ -4,7 +4,7 @@
 CARGO ?= cargo
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build preload image demo test test-kernels chaos bench check packages clean
+.PHONY: build preload demo test test-kernels test-kubelet chaos bench check packages clean
 
 build:
 	$(CARGO) build --release
@@ -12,20 +12,6 @@ build:
 # The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
 preload:
 	RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) build --package hostmount-preload --profile preload
-
-# The mounter's image. BASE=registry.example.org/debian:bookworm-slim takes another base, PACKAGES="s3fs fuse3" other
-# helpers, TAG=registry.example.org/hostmount:0.1.0 another name.
-BUILDER ?= $(if $(shell command -v podman),podman,docker)
-TAG ?= localhost/hostmount:$(VERSION)
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-OUTPUT := $(or $(CARGO_TARGET_DIR),target)
-image: build preload
-	mkdir -p $(OUTPUT)/image/release
-	cp $(OUTPUT)/$$(rustc --print host-tuple)/release/hostmount $(OUTPUT)/image/release/
-	cp $(OUTPUT)/$$(rustc --print host-tuple)/preload/libhostmount_preload.so $(OUTPUT)/image/release/
-	$(BUILDER) build --file Containerfile --tag $(TAG) --build-arg VERSION=$(VERSION) \
-		$(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PACKAGES),--build-arg PACKAGES="$(PACKAGES)") \
-		$(BUILD_OPTIONS) $(OUTPUT)/image/release
 
 demo: build
 	$(AS_ROOT) $(CARGO) run --release --quiet -- demo
@@ -37,6 +23,11 @@ test: packages
 # On the kernels that apt offers, in qemu; others: make test-kernels KERNELS="linux-image-….deb …". See docs/kernels.md.
 test-kernels: build preload
 	$(AS_ROOT) tests/kernels/run $(or $(CARGO_TARGET_DIR),target) $(KERNELS)
+
+# With a real kubelet, built from Debian's source package. See docs/kubelet.md.
+test-kubelet: build
+	$(AS_ROOT) tests/kubelet-node/prepare $(or $(CARGO_TARGET_DIR),target)
+	$(AS_ROOT) $(CARGO) test --quiet --test kubelet-node -- $(or $(CARGO_TARGET_DIR),target)/kubelet
 
 # Longer than in the tests: make chaos ROUNDS=1000; HOSTMOUNT_SEED=… repeats a run.
 chaos: packages
@@ -52,7 +43,7 @@ check:
 
 packages:
 	$(AS_ROOT) tests/install-packages
-	tests/fetch-programs
+	tests/fetch-servers
 
 clean:
 	$(CARGO) clean

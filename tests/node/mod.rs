@@ -138,32 +138,15 @@ impl TestNode {
         self.node.run(format!("{NODE_BIN}/umount"), args)
     }
 
-    /// Every process of the machine, as its own /proc shows it: PID and command line (or name, where it has none).
+    /// [`Place::processes`] of the node.
     pub fn processes(&self) -> BTreeMap<u32, String> {
-        self.node.visit(|| {
-            let mut found = BTreeMap::new();
-            for entry in fs::read_dir("/proc").unwrap() {
-                let entry = entry.unwrap();
-                let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-                // A process may end while we look: then it is not there.
-                let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-                let Ok(name) = fs::read_to_string(entry.path().join("comm")) else { continue };
-                let line = String::from_utf8_lossy(&line).replace('\0', " ");
-                found.insert(pid, if pid == 1 || line.is_empty() { name } else { line }.trim().to_owned());
-            }
-            found
-        })
+        self.node.processes()
     }
 
-    /// Waits until so many processes have `word` in their command line. One that has ended is listed until it has been
-    /// collected, a moment later.
+    /// [`Place::wait_for_processes`] of the node.
     #[track_caller]
     pub fn wait_for_processes(&self, word: &str, count: usize) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while self.processes().values().filter(|line| line.contains(word)).count() != count {
-            assert!(Instant::now() < deadline, "not {count} of {word}: {:?}", self.processes());
-            std::thread::yield_now();
-        }
+        self.node.wait_for_processes(word, count);
     }
 
     /// The open descriptors of a process of the machine, by its PID in there: number and what it leads to.
@@ -205,6 +188,34 @@ impl Place {
     /// Starts a program; dropped, it is killed.
     pub fn spawn(&self, command: Command) -> Process {
         self.0.spawn(command).unwrap()
+    }
+
+    /// Every process of the machine, as its own /proc shows it: PID and command line (or name, where it has none).
+    pub fn processes(&self) -> BTreeMap<u32, String> {
+        self.visit(|| {
+            let mut found = BTreeMap::new();
+            for entry in fs::read_dir("/proc").unwrap() {
+                let entry = entry.unwrap();
+                let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+                // A process may end while we look: then it is not there.
+                let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+                let Ok(name) = fs::read_to_string(entry.path().join("comm")) else { continue };
+                let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                found.insert(pid, if pid == 1 || line.is_empty() { name } else { line }.trim().to_owned());
+            }
+            found
+        })
+    }
+
+    /// Waits until so many processes have `word` in their command line. One that has ended is listed until it has been
+    /// collected, a moment later.
+    #[track_caller]
+    pub fn wait_for_processes(&self, word: &str, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.processes().values().filter(|line| line.contains(word)).count() != count {
+            assert!(Instant::now() < deadline, "not {count} of {word}: {:?}", self.processes());
+            std::thread::yield_now();
+        }
     }
 
     /// Runs `work` among the room's files.
@@ -292,7 +303,7 @@ pub fn require(programs: &[&str]) -> bool {
 
 const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The helpers that this machine has, to be hidden from the node.
+/// The helpers that this machine has, to be hidden from a node.
 pub fn helpers() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for directory in SEARCH.split(':') {

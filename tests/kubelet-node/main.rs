@@ -1,0 +1,315 @@
+//! A real kubelet calls hostmount: the mounter is a static pod, and so are those who use its volumes.
+//!
+//!     make test-kubelet
+//!
+//! Runs as root, step by step, on a node of its own, and prints a table; the first step that fails is the last. What
+//! containerd, kubelet and the mounter have said is in `kubelet/` of cargo's target directory then.
+
+#[path = "../node/mod.rs"]
+mod node;
+
+mod kubelet;
+mod pod;
+
+use hostmount::demo::machine::Network;
+use kubelet::{KubeletNode, PROGRAMS, wait};
+use node::sshd::{self, Sshd};
+use node::{Done, SERVER_ADDRESS};
+use pod::{Pod, manifest};
+use serde_json::{Value, json};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The node's directory that the mounter's pod has at /etc/hostmount.
+const CONFIGURATION: &str = "/var/lib/kubelet/plugins/hostmount";
+/// What the bindfs volumes show: a directory that the mounter's pod shares with the node.
+const DATA: &str = "/run/hostmount/data";
+
+/// The pod of the mounter.
+const MOUNTER: &str = "hostmount";
+/// Pods that write and read all the time, and end at the first error.
+const STEADY: [&str; 3] = ["bindfs", "sshfs", "mounter-path"];
+/// Pods that only wait, one with a FlexVolume volume and one with a volume through the mounter path. These may die.
+const PATIENT: [&str; 2] = ["patient-flexvolume", "patient-mounter-path"];
+
+const COUNT: &str = "trap 'exit 0' TERM; n=0
+    while n=$((n + 1)); echo $n >/volume/count && test \"$(cat /volume/count)\" = $n; do sleep 0.05; done
+    exit 1";
+const WAIT: &str = "trap 'exit 0' TERM; while sleep 0.1; do :; done";
+
+/// What happens, and what was seen then.
+const STEPS: &[(&str, fn(&mut Story) -> String)] = &[
+    ("the mounter's pod starts", the_mounter_starts),
+    ("pods with a FlexVolume volume: bindfs, sshfs", flexvolume_pods_run),
+    ("a pod with a volume through the mounter path", a_pod_through_the_mounter_path),
+    ("a pod with an `nfs` volume through it", nfs_through_the_mounter_path),
+    ("kubelet restarts", kubelet_restarts),
+    ("two helpers are killed", two_helpers_are_killed),
+    ("the other pods are removed", the_steady_pods_go),
+    ("the mounter is killed", the_mounter_is_killed),
+    ("the mounter's pod is removed, and comes back", the_mounters_pod_is_replaced),
+    ("kubelet restarts over dead volumes", kubelet_restarts_over_dead_volumes),
+    ("those with dead volumes are removed while the mounter is away", pods_with_dead_volumes_go),
+    ("the mounter's pod is removed", the_mounters_pod_goes),
+];
+
+struct Story {
+    node: KubeletNode,
+    server: Sshd,
+    /// Those that wait, while there are some.
+    patient: Vec<Pod>,
+    work: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let work = std::env::args_os().nth(1).expect("the directory that prepare has filled");
+    let work = fs::canonicalize(work).unwrap();
+    println!("| step | seen |\n|---|---|");
+    let network = Network::new().unwrap();
+    let (server, node) = (Sshd::start(&network), KubeletNode::start(&network, &work));
+    let mut story = Story { node, server, patient: Vec::new(), work };
+    for (name, step) in STEPS {
+        let seen = catch_unwind(AssertUnwindSafe(|| step(&mut story)));
+        if let Ok(seen) = &seen {
+            println!("| {name} | {seen} |");
+        } else {
+            println!("| {name} | **failed** |");
+            story.keep_logs();
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+impl Story {
+    fn start_mounter(&self) -> Pod {
+        self.node.put(MOUNTER, include_str!("../../static-pods/mounter.yaml"));
+        self.node.wait_until_running(MOUNTER)
+    }
+
+    fn stop_mounter(&self) {
+        let pod = self.node.pod(MOUNTER).unwrap();
+        self.node.remove(MOUNTER);
+        self.node.wait_until_gone(MOUNTER, &pod);
+        self.node.node.wait_for_processes("hostmount serve", 0);
+    }
+
+    fn volumes(&self) -> Vec<Value> {
+        let list = self.node.node.sh_ok(&format!("{PROGRAMS}/hostmount list --output json"));
+        serde_json::from_str(&list).unwrap()
+    }
+
+    /// Kills the helpers of the waiting pods' volumes, those that have not ended with the mounter.
+    fn kill_helpers(&self) {
+        let is_theirs = |line: &str| self.patient.iter().any(|pod| line.contains(pod.uid()));
+        for (pid, _) in self.node.node.processes().iter().filter(|(_, line)| is_theirs(line)) {
+            // It may have ended meanwhile.
+            self.node.node.sh(&format!("kill -9 {pid}"));
+        }
+    }
+
+    /// What the waiting pods see of their volumes.
+    fn look(&self) -> Vec<Done> {
+        self.patient.iter().map(|pod| self.node.exec(pod, "cat /volume/file")).collect()
+    }
+
+    fn assert_dead(&self) {
+        let looks = self.look();
+        assert!(looks.iter().all(|look| look.stderr.contains("not connected")), "{looks:?}");
+    }
+
+    /// Waits until the waiting pods can read their volumes; they are still the same containers.
+    fn wait_until_back(&self) {
+        wait("the volumes are back in the pods", || self.look().iter().all(|look| look.stdout == "words\n"));
+        for (name, pod) in PATIENT.iter().zip(&self.patient) {
+            assert_eq!(self.node.wait_until_running(name).container(), pod.container());
+        }
+    }
+
+    /// Everybody who reads and writes all the time has not seen one error, and goes on.
+    fn assert_steady(&self) {
+        for name in STEADY {
+            // It is never started again: one that has seen an error does not run.
+            let pod = self.node.wait_until_running(name);
+            let count = || self.node.exec(&pod, "cat /volume/count").stdout.trim().parse::<u64>().ok();
+            let before = wait("the pod has counted", count);
+            wait("the pod goes on counting", || count().is_some_and(|now| now > before));
+        }
+    }
+
+    fn keep_logs(&self) {
+        self.node.node.sh("cp /var/log/pods/*/mounter/*.log /opt/prepared/");
+        println!("what they said: {}/*.log", self.work.display());
+    }
+}
+
+fn flexvolume(fstype: &str, source: &str, options: &str) -> Value {
+    json!({ "flexVolume": {
+        "driver": "hostmount/fuse",
+        "options": { "fstype": fstype, "source": source, "options": options },
+    } })
+}
+
+/// A volume of kubelet's own Ceph plugin, which runs the mounter path with `-t ceph`. [`config`] says who serves it.
+fn through_the_mounter_path() -> Value {
+    json!({ "cephfs": { "monitors": [format!("root@{SERVER_ADDRESS}")], "path": "/srv/export/mounter-path" } })
+}
+
+fn the_mounter_starts(story: &mut Story) -> String {
+    let node = &story.node.node;
+    node.sh_ok(&format!("mkdir -p {DATA} {CONFIGURATION}"));
+    story.server.install_client(node);
+    node.sh_ok(&format!("cp -r /root/.ssh {CONFIGURATION}/ssh"));
+    node.visit(|| fs::write(format!("{CONFIGURATION}/config.toml"), config()).unwrap());
+    story.start_mounter();
+    assert_eq!(story.volumes().len(), 0);
+    let versions =
+        "/opt/prepared/kubelet --version; containerd --version | cut -d' ' -f1,3; runc --version | head -n 1";
+    let versions = node.sh_ok(versions).trim().replace('\n', ", ");
+    format!("it is ready, and kubelet's node has its programs; {versions}")
+}
+
+/// `-t ceph` is served by sshfs, which has no use for the options of Ceph's.
+fn config() -> String {
+    let line = format!("exec sshfs \"$0\" \"$1\" -o {}", ssh_options());
+    format!("[filesystem.ceph]\ncommand = ['sh', '-c', '{line}', '{{source}}', '{{target}}', '{{options}}']\n")
+}
+
+fn ssh_options() -> String {
+    let port = sshd::PORT;
+    format!("port={port},IdentityFile=/etc/hostmount/ssh/id_ed25519,UserKnownHostsFile=/etc/hostmount/ssh/known_hosts")
+}
+
+fn flexvolume_pods_run(story: &mut Story) -> String {
+    let source = format!("root@{SERVER_ADDRESS}:/srv/export");
+    story.server.place.sh_ok("mkdir /srv/export/flexvolume /srv/export/mounter-path");
+    let bindfs = flexvolume("fuse.bindfs", DATA, "");
+    let sshfs = flexvolume("fuse.sshfs", &format!("{source}/flexvolume"), &ssh_options());
+    story.node.put("bindfs", &manifest("bindfs", bindfs, COUNT));
+    story.node.put("sshfs", &manifest("sshfs", sshfs, COUNT));
+    for name in ["bindfs", "sshfs"] {
+        let pod = story.node.wait_until_running(name);
+        story.node.exec(&pod, "echo words >/volume/file").ok("write in the pod");
+        assert!(story.node.exec(&pod, "cat /proc/mounts").stdout.contains(" /volume fuse"));
+    }
+    assert_eq!(story.node.node.sh_ok(&format!("cat {DATA}/file")), "words\n");
+    assert_eq!(story.server.place.sh_ok("cat /srv/export/flexvolume/file"), "words\n");
+    "they run, and write and read all the time from here on; what they write is on the server".to_owned()
+}
+
+fn a_pod_through_the_mounter_path(story: &mut Story) -> String {
+    story.server.place.sh_ok("echo words >/srv/export/mounter-path/file");
+    story.node.put("mounter-path", &manifest("mounter-path", through_the_mounter_path(), COUNT));
+    story.node.wait_until_running("mounter-path");
+    story.assert_steady();
+    assert!(story.server.place.sh("cat /srv/export/mounter-path/count").code == Some(0));
+    "`-t ceph` of kubelet's own plugin, served by sshfs: it runs, writes and reads too".to_owned()
+}
+
+fn nfs_through_the_mounter_path(story: &mut Story) -> String {
+    let nfs = json!({ "nfs": { "server": "127.0.0.1", "path": "/export" } });
+    story.node.put("nfs", &manifest("nfs", nfs, WAIT));
+    let words = if fs::read_to_string("/proc/filesystems").unwrap().contains("\tnfs\n") {
+        "Connection refused"
+    } else {
+        "this node's kernel does not have it"
+    };
+    let event = |log: String| {
+        let tells =
+            |line: &&str| line.contains("\"FailedMount\"") && line.contains("mount.nfs") && line.contains(words);
+        log.lines().find(tells).map(str::to_owned)
+    };
+    wait("kubelet tells in an event why", || event(story.node.log()));
+    let pod = story.node.pod("nfs").unwrap();
+    assert!(!pod.is_running());
+    story.node.remove("nfs");
+    story.node.wait_until_gone("nfs", &pod);
+    format!("no server here; the pod's event says it in mount.nfs's words (\"{words}\"), and the pod can be removed")
+}
+
+fn kubelet_restarts(story: &mut Story) -> String {
+    story.node.stop_kubelet();
+    story.node.start_kubelet();
+    story.assert_steady();
+    "no error in the pods, no container started again".to_owned()
+}
+
+fn the_mounter_is_killed(story: &mut Story) -> String {
+    let before = story.node.pod(MOUNTER).unwrap().restarts();
+    let processes = story.node.node.processes();
+    let (mounter, _) = processes.iter().find(|(_, line)| line.contains("hostmount serve")).unwrap();
+    story.node.node.sh_ok(&format!("kill -9 {mounter}"));
+    let restarted = || story.node.pod(MOUNTER).is_some_and(|now| now.restarts() > before && now.is_running());
+    wait("kubelet has started the mounter again", restarted);
+    story.wait_until_back();
+    "kubelet starts it again; its helpers ended with the container, and the volumes come back in the running pods"
+        .to_owned()
+}
+
+fn the_mounters_pod_is_replaced(story: &mut Story) -> String {
+    story.stop_mounter();
+    story.start_mounter();
+    story.wait_until_back();
+    "the same".to_owned()
+}
+
+fn two_helpers_are_killed(story: &mut Story) -> String {
+    for (name, volume) in PATIENT.iter().zip([flexvolume("fuse.bindfs", DATA, ""), through_the_mounter_path()]) {
+        story.node.put(name, &manifest(name, volume, WAIT));
+    }
+    story.patient = PATIENT.iter().map(|name| story.node.wait_until_running(name)).collect();
+    story.kill_helpers();
+    story.wait_until_back();
+    story.assert_steady();
+    "the volumes come back in the running pods; the others have not noticed".to_owned()
+}
+
+fn kubelet_restarts_over_dead_volumes(story: &mut Story) -> String {
+    story.stop_mounter();
+    story.kill_helpers();
+    story.assert_dead();
+    story.node.stop_kubelet();
+    story.node.start_kubelet();
+    for name in PATIENT {
+        story.node.wait_until_running(name);
+    }
+    story.assert_dead();
+    story.start_mounter();
+    story.wait_until_back();
+    "the pods go on running; when the mounter is there again, the volumes come back in them".to_owned()
+}
+
+fn pods_with_dead_volumes_go(story: &mut Story) -> String {
+    story.stop_mounter();
+    story.kill_helpers();
+    story.assert_dead();
+    for (name, pod) in PATIENT.iter().zip(story.patient.drain(..)) {
+        story.node.remove(name);
+        story.node.wait_until_gone(name, &pod);
+    }
+    story.start_mounter();
+    assert_eq!(story.volumes().len(), 0);
+    "kubelet unmounts the volumes; no mount, helper or directory is left".to_owned()
+}
+
+fn the_steady_pods_go(story: &mut Story) -> String {
+    for name in STEADY {
+        let pod = story.node.pod(name).unwrap();
+        story.node.remove(name);
+        story.node.wait_until_gone(name, &pod);
+    }
+    wait("the mounter has forgotten them", || story.volumes().len() == PATIENT.len());
+    "no mount, process, directory or volume of theirs is left".to_owned()
+}
+
+fn the_mounters_pod_goes(story: &mut Story) -> String {
+    story.stop_mounter();
+    let node = &story.node.node;
+    let is_left = |line: &String| line.contains(" - fuse ") || line.contains(" - fuse.") || line.contains("/pods/");
+    let left: Vec<_> = node.mountinfo().into_iter().filter(is_left).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(node.sh_ok("ctr --namespace k8s.io tasks list --quiet"), "");
+    "no mount and no process is left".to_owned()
+}
