@@ -20,9 +20,9 @@ demo: build
 test: packages
 	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run $(CARGO) test
 
-# On the kernels that apt offers, in qemu; others: make test-kernels KERNELS="linux-image-….deb …". See docs/kernels.md.
+# On Debian's kernels, in qemu; others: make test-kernels KERNELS="6.18 7.1". See docs/kernels.md.
 test-kernels: build preload
-	$(AS_ROOT) tests/kernels/run $(or $(CARGO_TARGET_DIR),target) $(KERNELS)
+	$(AS_ROOT) tests/kernels/run $(or $(CARGO_TARGET_DIR),target) $(or $(KERNELS),5.10 6.1 6.12 newest)
 
 # With a real kubelet, built from Debian's source package. See docs/kubelet.md.
 test-kubelet: build

@@ -57,19 +57,10 @@ fn run(name: &str) {
     test.node.sh_ok(&format!("echo {} >{NODE_BIN}/served-types", volume.fstype));
 
     let capabilities = with_seccomp(&test, filesystem, &volume);
-    let engines = match filesystem.not_with_preload {
-        None => {
-            with_preload(&test, filesystem, &volume);
-            "seccomp, preload".to_owned()
-        }
-        Some(why) => {
-            fails_with_preload(&test, &volume);
-            format!("seccomp (preload: {why})")
-        }
-    };
+    with_preload(&test, filesystem, &volume);
     let version = test.container.sh(filesystem.version);
     let version = version.stdout.lines().chain(version.stderr.lines()).next().unwrap_or_default().trim().to_owned();
-    println!("| {name} | {version} | {engines} | {capabilities} |");
+    println!("| {name} | {version} | seccomp, preload | {capabilities} |");
 }
 
 fn start_mounter(test: &TestNode, engine: &str) -> Mounter {
@@ -99,15 +90,6 @@ fn with_preload(test: &TestNode, filesystem: &Filesystem, volume: &Volume) {
     let mounter = start_mounter(test, "preload");
     mount_and_use(test, filesystem, volume);
     unmount(test, &mounter, &before, 1);
-}
-
-/// It does not work, and whoever asked for it is told what would.
-fn fails_with_preload(test: &TestNode, volume: &Volume) {
-    let _mounter = start_mounter(test, "preload");
-    let done = test.mount(&["-t", volume.fstype, "-o", &volume.options, &volume.source, TARGET]);
-    assert_eq!(done.code, Some(32), "{}", done.stderr);
-    assert!(done.stderr.contains("--engine seccomp"), "{}", done.stderr);
-    assert_eq!(test.node.mount_at(TARGET), None);
 }
 
 fn mount_and_use(test: &TestNode, filesystem: &Filesystem, volume: &Volume) -> String {

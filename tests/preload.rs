@@ -165,7 +165,7 @@ fn what_is_not_granted_is_refused() {
         try mount -i -t fuse.fault -o fd=0,rootmode=40000,user_id=0,group_id=0 x \"$2\"
         try bindfs /tmp/source /tmp/elsewhere
         try umount -l /proc
-        try env --unset=LD_PRELOAD mount -i -t tmpfs x \"$2\"
+        try perl -e 'exit(syscall(165, \"x\", $ARGV[0], \"tmpfs\", 0, 0) != 0)' \"$2\" # mount(2), without libc's
         bindfs \"$1\" \"$2\" || exit 7
         try bindfs \"$1\" \"$2\"";
     helper(&test.container, lines);
@@ -224,6 +224,24 @@ fn a_daemon_that_closes_everything_is_still_watched() {
         test.node.sh_ok(&format!("kill {pid}"));
     }
     mounter.wait_until_said("\"unmounted\"", 1);
+}
+
+#[test]
+fn a_container_whose_programs_load_the_object_anyway() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    for engine in ["preload", "seccomp"] {
+        let (test, _) = without_mounter(&Network::new().unwrap(), Loaded::LdSoPreload);
+        let mounter = test.start_mounter(&["--engine", engine], &[]);
+        test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok(engine);
+        use_it(&test);
+        test.node.sh_ok(&format!("umount {TARGET}"));
+        mounter.wait_until_said("\"unmounted\"", 1);
+        // Beside the mounter, a program of the container's mounts for itself as ever.
+        test.container.sh_ok(&format!("bindfs /tmp/source {TARGET}"));
+        assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/kept && umount {TARGET}")), "stays\n");
+    }
 }
 
 #[test]
@@ -297,9 +315,9 @@ fn without_a_mounter_it_appears_on_the_node_and_goes_with_the_nodes_umount() {
             Loaded::LdSoPreload => "mount -t fuse.bindfs",
         };
         for _again in 0..2 {
-            test.container.sh_ok(&format!("{before}{mount} /tmp/source {TARGET}"));
+            test.container.sh_ok(&format!("{before}{mount} -o suid,dev /tmp/source {TARGET}"));
             let line = test.node.mount_at(TARGET).expect("it is on the node");
-            assert!(line.contains(" - fuse /tmp/source "), "{line}");
+            assert!(line.contains(" - fuse /tmp/source ") && line.contains(" rw,nosuid,nodev"), "{line}");
             use_it(&test);
             // The helper sees what it has mounted, for as long as it is mounted.
             assert_eq!(test.container.sh_ok(&format!("cat {TARGET}/kept")), "stays\n", "{loaded:?}");

@@ -1,6 +1,6 @@
 //! `libhostmount_preload.so`: libc's mount() and umount() in a helper, done elsewhere.
 //!
-//! Runs in helpers' processes, by `LD_PRELOAD` or `/etc/ld.so.preload`. With a mounter ([`mounter`]) the helper has no
+//! Runs in helpers' processes, by `/etc/ld.so.preload` or `LD_PRELOAD`. With a mounter ([`mounter`]) the helper has no
 //! capability and the mounter performs the call; without one ([`node`]) a copy of the process mounts on the node.
 //!
 //! It is a guest in somebody else's program: no constructors, no threads, no allocation, no panic, and no symbol but
@@ -105,10 +105,10 @@ unsafe fn try_mount(
     if target.is_null() {
         return Err(Errno::FAULT);
     }
-    if let Some(socket) = sys::environment(mounter::SOCKET) {
+    if mounter::is_there() {
         // SAFETY: the types that a mounter serves take a string as their data, and a null pointer is an empty one.
         let data = unsafe { text(data.cast()) };
-        return mounter::mount(socket, [source_text, target_text, fstype_text, data], modern);
+        return mounter::mount([source_text, target_text, fstype_text, data], modern);
     }
     if node::takes(fstype_text, modern) {
         // SAFETY: `data` is the caller's, for this type.
@@ -129,8 +129,8 @@ unsafe fn try_unmount(target: *const c_char, flags: c_int) -> Result<(), Errno> 
     }
     // SAFETY: it is a C string then.
     let path = unsafe { text(target) };
-    if let Some(socket) = sys::environment(mounter::SOCKET) {
-        return mounter::unmount(socket, path, flags);
+    if mounter::is_there() {
+        return mounter::unmount(path, flags);
     }
     match node::unmount(path, flags) {
         Some(done) => done,

@@ -15,6 +15,9 @@
 
 use core::ffi::CStr;
 
+/// Where the mounter listens: in each helper's own mount namespace, and nowhere else.
+pub const SOCKET: &CStr = c"/run/hostmount/preload/socket";
+
 /// Begins every call; the last byte is the format's version.
 const MAGIC: [u8; 4] = *b"HMP\x01";
 

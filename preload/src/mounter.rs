@@ -1,16 +1,18 @@
 //! With a mounter: the call goes to its broker, which mounts within the helper's grant.
 //!
-//! Runs in a helper that has no capability. The mounter listens on a socket in the helper's own mount namespace; the
-//! path is all that a helper must keep: descriptors that daemons close are none of ours.
+//! Runs in a helper that has no capability. The mounter listens on a socket in the helper's own mount namespace, always at
+//! the same path: a helper may close what descriptors it likes, and start others with an empty environment.
 
-use crate::message::{LONGEST, Operation, header};
+use crate::message::{LONGEST, Operation, SOCKET, header};
 use crate::sys::{self, Errno, Fd};
 use core::ffi::{CStr, c_int};
 
-/// Names the socket; set by the mounter for its helpers.
-pub(crate) const SOCKET: &CStr = c"HOSTMOUNT_PRELOAD_SOCKET";
+/// Whether this is a helper of a mounter's.
+pub(crate) fn is_there() -> bool {
+    sys::open(SOCKET, libc::O_PATH).is_ok()
+}
 
-pub(crate) fn mount(socket: &CStr, [source, target, fstype, data]: [&CStr; 4], flags: u64) -> Result<(), Errno> {
+pub(crate) fn mount([source, target, fstype, data]: [&CStr; 4], flags: u64) -> Result<(), Errno> {
     if [source, fstype, data].iter().any(|string| string.count_bytes() >= LONGEST) {
         return Err(Errno::INVALID);
     }
@@ -19,20 +21,20 @@ pub(crate) fn mount(socket: &CStr, [source, target, fstype, data]: [&CStr; 4], f
     let strings = [source, fstype, data].map(CStr::to_bytes_with_nul);
     let [source, fstype, data_bytes] = strings;
     let device = fuse_device(data);
-    ask(socket, [&header, source, fstype, data_bytes], &target, device)
+    ask([&header, source, fstype, data_bytes], &target, device)
 }
 
-pub(crate) fn unmount(socket: &CStr, target: &CStr, flags: c_int) -> Result<(), Errno> {
+pub(crate) fn unmount(target: &CStr, flags: c_int) -> Result<(), Errno> {
     let nofollow = if flags & libc::UMOUNT_NOFOLLOW == 0 { 0 } else { libc::O_NOFOLLOW };
     let target = sys::open(target, libc::O_PATH | nofollow)?;
-    ask(socket, [&header(Operation::Unmount, 0), b"\0", b"\0", b"\0"], &target, None)
+    ask([&header(Operation::Unmount, 0), b"\0", b"\0", b"\0"], &target, None)
 }
 
-fn ask(socket: &CStr, parts: [&[u8]; 4], target: &Fd, device: Option<c_int>) -> Result<(), Errno> {
+fn ask(parts: [&[u8]; 4], target: &Fd, device: Option<c_int>) -> Result<(), Errno> {
     let (ours, theirs) = sys::socket_pair()?;
     let descriptors = [theirs.number(), target.number(), device.unwrap_or(-1)];
     let count = if device.is_some() { 3 } else { 2 };
-    sys::send(socket, parts, descriptors.get(..count).unwrap_or_default())?;
+    sys::send(SOCKET, parts, descriptors.get(..count).unwrap_or_default())?;
     // Ours alone is left: should the mounter end without an answer, we read the end of the connection.
     drop(theirs);
     let mut answer = [0; 4];

@@ -10,6 +10,8 @@
 //! What stays behind is the covering alone, at most one a path. Where the node's WHERE is in a mount that is not shared,
 //! nothing propagates: then the covering is taken away again and the helper does not see its mount.
 //!
+//! What is mounted is `nosuid,nodev`, as with a mounter.
+//!
 //! Rejected: a copy that is detached when the started program exits (nobody knows which of the processes around a
 //! daemon is the one that looks last) or by a process that watches (one more to live and die beside each volume).
 
@@ -32,19 +34,23 @@ const NOT_NEW: u64 = libc::MS_REMOUNT
     | libc::MS_SLAVE
     | libc::MS_UNBINDABLE;
 
+/// Flags that every volume gets.
+const ALWAYS: u64 = libc::MS_NOSUID | libc::MS_NODEV;
+
 /// Longer than any path the kernel takes, with the few bytes that we put around one.
 const LONG: usize = libc::PATH_MAX as usize + 32;
 /// What a copy of the process ends with when the call is not for the node. No errno is as high.
 const NOT_FOR_THE_NODE: u8 = 255;
 
-/// Whether a call is for the node.
+/// Whether a call is for the node. It is not where it could not be performed: whoever has no CAP_SYS_ADMIN may be a helper
+/// of a mounter's with the other engine, which hears of the plain call.
 pub(crate) fn takes(fstype: &CStr, flags: u64) -> bool {
     let fstype = fstype.to_bytes();
     let listed = match sys::environment(TYPES) {
         Some(list) => list.to_bytes().split(|byte| *byte == b',').any(|one| one == fstype),
         None => fstype.starts_with(b"fuse"),
     };
-    listed && !fstype.is_empty() && flags & NOT_NEW == 0
+    listed && !fstype.is_empty() && flags & NOT_NEW == 0 && sys::has_sys_admin()
 }
 
 /// mount(2) on the node; `None` if this container is in the node's mount namespace anyway.
@@ -63,7 +69,7 @@ pub(crate) unsafe fn mount(
         let covered = visit.cover();
         sys::enter(&visit.node)?;
         // SAFETY: three C strings; the caller vouches for `data`.
-        let mounted = unsafe { sys::mount(source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, data) };
+        let mounted = unsafe { sys::mount(source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags | ALWAYS, data) };
         let there = sys::identity(target);
         if covered {
             sys::enter(&visit.container)?;

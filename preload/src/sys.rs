@@ -96,6 +96,18 @@ pub(crate) fn read_link(path: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> 
     Ok(length as usize)
 }
 
+/// Whether the calling thread has CAP_SYS_ADMIN in effect.
+pub(crate) fn has_sys_admin() -> bool {
+    const VERSION_3: u32 = 0x2008_0522;
+    const CAP_SYS_ADMIN: u32 = 21;
+    // capget(2): the version and our own thread; then twice effective, permitted, inheritable.
+    let header: [u32; 2] = [VERSION_3, 0];
+    let mut sets = [0_u32; 6];
+    // SAFETY: the kernel reads two numbers at the first pointer and writes six to the second, which leads to as many.
+    let answer = unsafe { libc::syscall(libc::SYS_capget, &raw const header, &raw mut sets) };
+    answer == 0 && sets[0] & (1 << CAP_SYS_ADMIN) != 0
+}
+
 /// What is at a path, told without asking its filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {

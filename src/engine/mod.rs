@@ -9,7 +9,7 @@ pub mod seccomp;
 pub mod watch;
 
 use broker::Broker;
-use preload::NoObject;
+use preload::FurnishError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use seccomp::listener::Listener;
 use std::fmt;
@@ -56,7 +56,7 @@ pub enum NoEngine {
     Seccomp(#[source] io::Error),
     /// It was asked for and cannot be used.
     #[error("the preload engine cannot be used")]
-    Preload(#[source] NoObject),
+    Preload(#[source] FurnishError),
     /// Neither of them.
     #[error("no engine works here: seccomp user notification is not to be had ({seccomp}), nor is the preload engine")]
     Neither {
@@ -64,7 +64,7 @@ pub enum NoEngine {
         seccomp: io::Error,
         /// What is wrong with the other one.
         #[source]
-        preload: NoObject,
+        preload: FurnishError,
     },
 }
 

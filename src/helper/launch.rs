@@ -6,11 +6,10 @@ use super::confine::{ConfineError, confine_this_thread};
 use super::family::Family;
 use super::find::{Program, search_path};
 use super::output::Output;
-use super::place::Place;
 use super::reaper::{Ending, Reaper};
 use crate::config::filesystem::Filesystem;
 use crate::config::handover::Handover;
-use crate::engine::preload::{self, SOCKET_VARIABLE, is_static};
+use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::listener::Listener;
 use crate::engine::{Engine, Method};
 use rustix::io::ioctl_fionbio;
@@ -54,14 +53,12 @@ pub enum LaunchError {
              and the container's own seccomp profile must allow seccomp(2): run it privileged"
     )]
     Filter(#[source] io::Error),
+    /// What the shared object needs in the helper's mount namespace.
+    #[error(transparent)]
+    Preload(#[from] FurnishError),
     /// The socket for the shared object.
-    #[error("cannot listen for the helper's calls at {path}", path = path.display())]
-    Listen {
-        /// Where, in the helper's mount namespace.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    #[error("cannot listen for the helper's calls")]
+    Listen(#[source] io::Error),
     /// fork or exec failed.
     #[error("cannot start {program}", program = program.display())]
     Spawn {
@@ -78,9 +75,6 @@ pub enum LaunchError {
     Prepare(#[source] io::Error),
 }
 
-/// What the dynamic linker loads first.
-const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
-
 /// Starts `program` with no capability (but those its type is set to keep), in a process group of its own, in the
 /// calling thread's mount namespace.
 ///
@@ -89,7 +83,6 @@ const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
 pub fn launch(
     method: &Method,
     reaper: &Reaper,
-    place: &Place,
     program: &Program,
     arguments: &[OsString],
     settings: &Filesystem,
@@ -106,11 +99,14 @@ pub fn launch(
     command.env("PATH", search_path()).env_remove(crate::wire::SOCKET_VARIABLE).env_remove("HOSTPROCPATH");
     command.envs(handover.environment.iter().map(|(name, value)| (name, OsStr::from_bytes(value))));
     let keep = settings.capabilities().collect();
+    if let Method::Preload(object) = method {
+        preload::furnish(object)?;
+    }
     let start = || -> Result<_, LaunchError> {
         confine_this_thread(&keep)?;
         // Moved in here, so that only the helper holds the end of its output that it writes to.
         let mut command = command;
-        let mut engine = prepare(method, place, &family, &mut command)?;
+        let mut engine = prepare(method, &family)?;
         let started = reaper.spawn(&mut command);
         let (process, ending) =
             started.map_err(|source| LaunchError::Spawn { program: program.path.clone(), source })?;
@@ -135,20 +131,10 @@ pub fn launch(
 }
 
 /// Gets a helper's calls to us. Runs on the thread that is about to start it, which has no privilege any more.
-fn prepare(method: &Method, place: &Place, family: &Family, command: &mut Command) -> Result<Engine, LaunchError> {
+fn prepare(method: &Method, family: &Family) -> Result<Engine, LaunchError> {
     match method {
         Method::Seccomp => Listener::install().map(Engine::Seccomp).map_err(LaunchError::Filter),
-        Method::Preload(object) => {
-            let path = place.socket();
-            let mut objects = object.clone().into_os_string();
-            if let Some((_, Some(others))) = command.get_envs().find(|(name, _)| *name == PRELOAD_VARIABLE) {
-                objects.push(":");
-                objects.push(others);
-            }
-            command.env(PRELOAD_VARIABLE, objects).env(SOCKET_VARIABLE, &path);
-            let server = preload::Server::listen(&path, family.clone());
-            server.map(Engine::Preload).map_err(|source| LaunchError::Listen { path, source })
-        }
+        Method::Preload(_) => preload::Server::listen(family.clone()).map(Engine::Preload).map_err(LaunchError::Listen),
     }
 }
 
@@ -164,7 +150,7 @@ fn unheard(method: &Method, program: &Path) -> Option<String> {
     } else {
         format!(
             "no mount(2) of {program_name} was heard; if it tried to, it did so where the preload engine does not see \
-             it (a statically linked program, or one started without LD_PRELOAD): run the mounter with --engine seccomp"
+             it (a statically linked program, or one that makes its system calls itself): run the mounter with --engine seccomp"
         )
     })
 }

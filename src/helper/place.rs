@@ -110,11 +110,6 @@ impl Place {
         Ok(path)
     }
 
-    /// Where a socket for the helper alone can be; no target is called that.
-    pub fn socket(&self) -> PathBuf {
-        self.root.join(".preload")
-    }
-
     /// Whether a descriptor names this very directory.
     pub fn is(&self, fd: BorrowedFd<'_>) -> bool {
         identity(fd).is_ok_and(|identity| identity == self.identity)

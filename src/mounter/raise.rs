@@ -138,7 +138,7 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     settings.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &place, &mut request.options)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files);
-    let mut helper = launch(&mounter.method, &mounter.reaper, &place, &program, &arguments, &settings, handover)?;
+    let mut helper = launch(&mounter.method, &mounter.reaper, &program, &arguments, &settings, handover)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);
     let allowed = mounter.config.ready_timeout(&settings);

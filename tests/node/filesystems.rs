@@ -24,8 +24,6 @@ pub struct Filesystem {
     pub helper: &'static str,
     /// What can be done with it.
     pub access: Access,
-    /// Why the preload engine does not see its mount(2), if so: then it is refused with advice.
-    pub not_with_preload: Option<&'static str>,
     /// Makes a source, in the container or on a server.
     pub prepare: fn(&TestNode) -> Volume,
 }
@@ -72,7 +70,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "/usr/sbin/glusterfs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             let server = Gluster::start(&test.network);
             // As kubelet asks for it, and with a list of servers of the volume's own.
@@ -90,7 +87,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "/usr/sbin/glusterfs",
         access: Access::ReadOnly,
-        not_with_preload: None,
         prepare: |test| {
             let server = Gluster::start(&test.network);
             let source = server.volume("gv0");
@@ -108,7 +104,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "mfsmount (mounted on",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             let server = MooseFs::start(&test.network);
             volume("moosefs", format!("{SERVER_ADDRESS}:/"), "").with(server)
@@ -121,7 +116,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "sshfs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             let server = Sshd::start(&test.network);
             server.install_client(&test.container);
@@ -137,7 +131,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "bindfs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("mkdir /tmp/source");
             volume("fuse.bindfs", "/tmp/source", "")
@@ -150,7 +143,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "squashfuse",
         access: Access::ReadOnly,
-        not_with_preload: None,
         prepare: |test| {
             pack(test, "mksquashfs /tmp/s /tmp/image -quiet >/dev/null 2>&1");
             volume("fuse.squashfuse", "/tmp/image", "")
@@ -163,7 +155,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "mergerfs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("mkdir /tmp/one /tmp/two");
             volume("fuse.mergerfs", "/tmp/one:/tmp/two", "category.create=mfs,minfreespace=1M")
@@ -176,7 +167,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "gocryptfs",
         access: Access::Full,
-        not_with_preload: Some("it starts `fusermount3` with an empty environment"),
         prepare: |test| {
             test.container.sh_ok(
                 "echo word >/tmp/password && mkdir /tmp/cipher && gocryptfs -q -init -passfile /tmp/password /tmp/cipher",
@@ -193,7 +183,6 @@ pub const ALL: &[Filesystem] = &[
                  command = ['encfs', '--standard', '--extpass=cat /tmp/password', '{source}', '{target}', '-o', '{options}']",
         helper: "encfs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("echo word >/tmp/password && mkdir /tmp/cipher");
             volume("fuse.encfs", "/tmp/cipher", "")
@@ -210,7 +199,6 @@ pub const ALL: &[Filesystem] = &[
                  writable = ['/tmp/home']",
         helper: "cryfs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("echo word >/tmp/password && mkdir /tmp/cipher /tmp/home");
             volume("fuse.cryfs", "/tmp/cipher", "")
@@ -223,7 +211,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "fuse-overlayfs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("mkdir /tmp/lower /tmp/upper /tmp/work");
             volume("fuse.fuse-overlayfs", "overlay", "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work")
@@ -236,7 +223,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "unionfs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("mkdir /tmp/lower /tmp/upper");
             volume("fuse.unionfs", "/tmp/upper=RW:/tmp/lower=RO", "cow")
@@ -249,7 +235,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "archivemount",
         access: Access::ReadOnly,
-        not_with_preload: None,
         prepare: |test| {
             pack(test, "tar -C /tmp/s -cf /tmp/image .");
             volume("fuse.archivemount", "/tmp/image", "ro,readonly")
@@ -262,7 +247,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "fuse-zip",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             // An archive with nothing in it.
             test.container
@@ -277,7 +261,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "fuseiso",
         access: Access::ReadOnly,
-        not_with_preload: None,
         prepare: |test| {
             pack(test, "genisoimage -quiet -R -o /tmp/image /tmp/s");
             volume("fuse.fuseiso", "/tmp/image", "")
@@ -290,7 +273,6 @@ pub const ALL: &[Filesystem] = &[
         config: "",
         helper: "fuse2fs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             test.container.sh_ok("truncate -s 64M /tmp/image && mke2fs -q -t ext4 -O ^has_journal /tmp/image");
             test.container.sh_ok("debugfs -w -R 'rmdir lost+found' /tmp/image 2>/dev/null");
@@ -304,7 +286,6 @@ pub const ALL: &[Filesystem] = &[
         config: RCLONE,
         helper: "rclone",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             let server = webdav(test);
             volume("fuse.rclone", "dav:", "").with(server)
@@ -317,7 +298,6 @@ pub const ALL: &[Filesystem] = &[
         config: RCLONE,
         helper: "rclone",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             let server = s3_of_rclone(test);
             install_rclone(&test.container);
@@ -333,7 +313,6 @@ pub const ALL: &[Filesystem] = &[
         config: "[filesystem.s3fs]\nforced_options = 'url=http://10.77.0.1:8081,use_path_request_style'",
         helper: "s3fs",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             let server = s3_of_moto(test);
             test.container.sh_ok("echo key:secret >/tmp/password && chmod 600 /tmp/password");
@@ -349,7 +328,6 @@ pub const ALL: &[Filesystem] = &[
         config: "[filesystem.davfs]\nwritable = ['/var/cache/davfs2', '/run/mount.davfs']",
         helper: "mount.davfs",
         access: Access::ReadOnly,
-        not_with_preload: None,
         prepare: |test| {
             let server = webdav(test);
             test.container.sh_ok(

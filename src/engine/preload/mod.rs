@@ -1,11 +1,14 @@
 //! The `preload` engine: a shared object in the helper (the crate in `preload/`) sends its mount(2) calls to us.
 //!
 //! Runs in the mounter. For kernels and container runtimes without seccomp user notification, and weaker than it: it
-//! sees what goes through libc, in programs that are linked dynamically and keep their environment. What it does not
-//! see fails, as the helper has no capability; it is never granted.
+//! sees what goes through libc, in programs that are linked dynamically. What it does not see fails, as the helper has
+//! no capability; it is never granted.
 //!
-//! **The socket** is bound in the helper's own mount namespace, on the tmpfs of its [`Place`]: only this helper and what
-//! it starts can reach it, at any time, and there is no descriptor that a daemon could close or pass on by mistake.
+//! **The object** is loaded because `/etc/ld.so.preload` names it, in the helper's own mount namespace. `LD_PRELOAD` would
+//! do for most, but some start `fusermount3` or `mount` with an environment of their own (gocryptfs, mount(8)).
+//!
+//! **The socket** is bound in that namespace too, always at the same path: only this helper and what it starts can reach
+//! it, at any time, and there is no descriptor that a daemon could close or pass on by mistake.
 //! Each call is one datagram that brings a descriptor for the answer with it: no connection, no state, and nothing that
 //! a helper could make us wait for.
 //!
@@ -13,39 +16,16 @@
 //! (pidfds), and when the last of them has ended, look who else lives there. Nobody: it is gone. That is a little less
 //! exact than a seccomp listener: who forks and ends at the very moment of the look, with process ids wrapping round,
 //! may be missed; and a helper may leave for a user namespace of its own, which the seccomp engine refuses.
-//!
-//! [`Place`]: crate::helper::place::Place
 
 mod elf;
+mod furnish;
 #[path = "../../../preload/src/message.rs"]
 pub mod message;
 mod server;
 
 pub use elf::is_static;
+pub use furnish::{FurnishError, check, furnish, socket};
 pub use server::Server;
-
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
 
 /// Where the image has the shared object.
 pub const DEFAULT_OBJECT: &str = "/usr/local/lib/hostmount/libhostmount_preload.so";
-
-/// Tells the shared object where to call.
-pub const SOCKET_VARIABLE: &str = "HOSTMOUNT_PRELOAD_SOCKET";
-
-/// The shared object is not there.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot open the shared object {path}; say where it is with --preload", path = path.display())]
-pub struct NoObject {
-    path: PathBuf,
-    source: io::Error,
-}
-
-/// Whether the shared object can be read: the dynamic linker only warns, and every mount would fail.
-pub fn check(object: &Path) -> Result<(), NoObject> {
-    match File::open(object) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(NoObject { path: object.to_owned(), source }),
-    }
-}

@@ -17,7 +17,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use tracing::{debug, warn};
 
 /// The mounter's end of one helper.
@@ -28,8 +27,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `path`, in the calling thread's mount namespace.
-    pub fn listen(path: &Path, family: Family) -> io::Result<Self> {
+    /// Listens for the helper in the calling thread's mount namespace, which is [furnished](super::furnish).
+    pub fn listen(family: Family) -> io::Result<Self> {
+        let path = super::socket();
         let socket = UnixDatagram::bind(path)?;
         // Nobody else sees the path, and what the helper starts may run as somebody else.
         set_permissions(path, Permissions::from_mode(0o666))?;
