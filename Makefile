@@ -4,7 +4,7 @@
 CARGO ?= cargo
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build preload demo test test-kernels test-kubelet chaos bench check packages clean
+.PHONY: build preload image demo test test-kernels test-kubelet chaos bench check packages clean
 
 build:
 	$(CARGO) build --release
@@ -12,6 +12,20 @@ build:
 # The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
 preload:
 	RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) build --package hostmount-preload --profile preload
+
+# The mounter's image. BASE=registry.example.org/debian:bookworm-slim takes another base, PACKAGES="s3fs fuse3" other
+# helpers, TAG=registry.example.org/hostmount:0.1.0 another name.
+BUILDER ?= $(if $(shell command -v podman),podman,docker)
+TAG ?= localhost/hostmount:$(VERSION)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+OUTPUT := $(or $(CARGO_TARGET_DIR),target)
+image: build preload
+	mkdir -p $(OUTPUT)/image/release
+	cp $(OUTPUT)/$$(rustc --print host-tuple)/release/hostmount $(OUTPUT)/image/release/
+	cp $(OUTPUT)/$$(rustc --print host-tuple)/preload/libhostmount_preload.so $(OUTPUT)/image/release/
+	$(BUILDER) build --file Containerfile --tag $(TAG) --build-arg VERSION=$(VERSION) \
+		$(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PACKAGES),--build-arg PACKAGES="$(PACKAGES)") \
+		$(BUILD_OPTIONS) $(OUTPUT)/image/release
 
 demo: build
 	$(AS_ROOT) $(CARGO) run --release --quiet -- demo
@@ -43,7 +57,7 @@ check:
 
 packages:
 	$(AS_ROOT) tests/install-packages
-	tests/fetch-servers
+	tests/fetch-programs
 
 clean:
 	$(CARGO) clean

@@ -6,6 +6,9 @@
 //! ```toml
 //! kubelet_dir = "/var/lib/kubelet"
 //! ready_timeout_seconds = 120
+//! heal = true
+//! hang_seconds = 120
+//! on_hang = "report"
 //!
 //! # Every key is optional; `s3fs` stands for `fuse.s3fs` too.
 //! [filesystem.s3fs]
@@ -25,6 +28,9 @@
 //! writable = ["/var/cache/mine"]
 //! capabilities = ["CAP_DAC_READ_SEARCH"]
 //! ready_timeout_seconds = 30
+//! heal = false
+//! hang_seconds = 0
+//! on_hang = "heal"
 //! ```
 
 pub mod filesystem;
@@ -50,6 +56,10 @@ pub struct Config {
     pub ready_timeout_seconds: u64,
     /// Whether a volume whose helper died gets a fresh one.
     pub heal: bool,
+    /// After how long without a sign of life a volume that requests wait for is said to hang, in seconds; 0: never.
+    pub hang_seconds: u64,
+    /// What is done about it.
+    pub on_hang: OnHang,
     /// Settings for some types, by their names without `fuse.`.
     filesystem: BTreeMap<String, Filesystem>,
 }
@@ -60,9 +70,21 @@ impl Default for Config {
             kubelet_dir: "/var/lib/kubelet".into(),
             ready_timeout_seconds: 120,
             heal: true,
+            hang_seconds: 120,
+            on_hang: OnHang::Report,
             filesystem: BTreeMap::new(),
         }
     }
+}
+
+/// What is done about a volume that hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnHang {
+    /// It is logged and shown.
+    Report,
+    /// Its helper is ended as well, so that it is healed.
+    Heal,
 }
 
 /// A configuration that cannot be used.
@@ -145,6 +167,27 @@ impl Config {
     /// How long a helper may take until its filesystem answers.
     pub fn ready_timeout(&self, settings: &Filesystem) -> Duration {
         Duration::from_secs(settings.ready_timeout_seconds.unwrap_or(self.ready_timeout_seconds))
+    }
+
+    /// Whether a volume whose helper died gets a fresh one.
+    pub fn heal(&self, settings: &Filesystem) -> bool {
+        settings.heal.unwrap_or(self.heal)
+    }
+
+    /// How long a volume must show no sign of life to hang; none: it is not looked at.
+    pub fn hang_time(&self, settings: &Filesystem) -> Option<Duration> {
+        Some(settings.hang_seconds.unwrap_or(self.hang_seconds)).filter(|time| *time > 0).map(Duration::from_secs)
+    }
+
+    /// The shortest of these times, of all types; none: no volume is looked at.
+    pub fn shortest_hang_time(&self) -> Option<Duration> {
+        let settings = self.filesystem.values();
+        settings.chain([&Filesystem::default()]).filter_map(|settings| self.hang_time(settings)).min()
+    }
+
+    /// What is done about a volume that hangs.
+    pub fn on_hang(&self, settings: &Filesystem) -> OnHang {
+        settings.on_hang.unwrap_or(self.on_hang)
     }
 }
 

@@ -5,7 +5,8 @@
 //! when it closes earlier it has gone away, and its request is undone.
 
 use crate::exit::Exit;
-use crate::request::Request;
+use crate::request::{MountOptions, Request};
+use crate::secret::Secrets;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
@@ -15,7 +16,7 @@ pub const DEFAULT_SOCKET: &str = "/run/hostmount/hostmount.sock";
 pub const SOCKET_VARIABLE: &str = "HOSTMOUNT_SOCKET";
 
 /// The version of the messages; it changes whenever an older peer would misread one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The longest body, in bytes: room for a Kubernetes secret (1 MiB) in a request.
 pub const MAX_BODY: u32 = 2 << 20;
 
@@ -28,12 +29,17 @@ const HEADER: usize = 12;
 pub enum Call {
     /// Mount a volume.
     Mount(Request),
-    /// Put a fresh helper in the place of the one that serves the volume at `target`.
-    Replace {
+    /// Put a fresh helper in the place of that of the volume at `target`, if it is dead or hangs.
+    Heal {
         /// The volume's target, as the list shows it.
         target: String,
-        /// Leave one alone whose helper runs.
-        only_if_dead: bool,
+    },
+    /// Put a fresh helper in the place of the one that serves the volume at `target`.
+    Swap {
+        /// The volume's target, as the list shows it.
+        target: String,
+        /// What the fresh helper shall be told otherwise than the old one.
+        changes: Changes,
     },
     /// Which volumes are there?
     List,
@@ -42,6 +48,17 @@ pub enum Call {
         /// Its target.
         target: String,
     },
+    /// What has been counted?
+    Metrics,
+}
+
+/// How a volume shall be served from now on, where that is not as before.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Changes {
+    /// All its options, instead of those it was mounted with.
+    pub options: Option<MountOptions>,
+    /// Secrets, each instead of the one with its key, or beside the others.
+    pub secrets: Secrets,
 }
 
 /// What the mounter answers.
@@ -64,6 +81,8 @@ pub enum Reply {
     Volumes(Vec<VolumeView>),
     /// One volume, in detail.
     Volume(Box<VolumeDetail>),
+    /// What has been counted, in the text format of Prometheus.
+    Metrics(String),
     /// It was not done, and nothing is left of it.
     Failed {
         /// How the caller's program shall end.
@@ -94,6 +113,31 @@ pub struct VolumeView {
     pub device: String,
     /// When it was mounted (or was to be), in seconds since 1970.
     pub since: u64,
+    /// How many requests wait for its helper's answer; none if it is not a FUSE filesystem, or there is nobody to answer.
+    pub waiting: Option<u64>,
+    /// Since when it has hung, in seconds since 1970, if it does.
+    pub hung_since: Option<u64>,
+    /// What somebody should know, and do.
+    pub note: Option<String>,
+}
+
+#[cfg(test)]
+impl VolumeView {
+    /// One that is mounted.
+    pub(crate) fn example() -> Self {
+        Self {
+            target: "/mnt/a".into(),
+            fstype: "fuse.bindfs".into(),
+            source: "/s".into(),
+            state: VolumeState::Mounted,
+            helper: "bindfs".into(),
+            device: "0:61".into(),
+            since: 7,
+            waiting: None,
+            hung_since: None,
+            note: None,
+        }
+    }
 }
 
 /// How a volume is.
@@ -104,6 +148,8 @@ pub enum VolumeState {
     Mounted,
     /// Unmounted at its target; something else (a pod, an open file) still keeps the helper running.
     Detached,
+    /// Its helper runs, and does not answer.
+    Hung,
     /// Its helper is gone, its mount is not: every access answers "Transport endpoint is not connected".
     Dead,
     /// It was unmounted, and its helper has ended.
@@ -118,6 +164,7 @@ impl VolumeState {
         match self {
             Self::Mounted => "mounted",
             Self::Detached => "detached",
+            Self::Hung => "hung",
             Self::Dead => "dead",
             Self::Ended => "ended",
             Self::Failed => "failed",

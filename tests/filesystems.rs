@@ -35,7 +35,8 @@ macro_rules! tests {
 
 tests! {
     glusterfs glusterfs_subdirectory moosefs sshfs_with_a_key_file bindfs squashfuse mergerfs gocryptfs encfs cryfs
-    fuse_overlayfs unionfs_fuse archivemount fuse_zip fuseiso fuse2fs rclone_webdav rclone_s3 s3fs davfs2
+    fuse_overlayfs unionfs_fuse archivemount fuse_zip fuseiso fuse2fs rclone_webdav rclone_s3 rclone_s3_in_the_foreground
+    rclone_webdav_in_the_foreground ofs s3fs davfs2
 }
 
 fn run(name: &str) {

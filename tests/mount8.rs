@@ -46,7 +46,7 @@ fn ours(words: &[String], helper: &str) -> Vec<String> {
     let words: Vec<OsString> = words.iter().map(OsString::from).collect();
     let Wish::Ours(request) = wish(&words) else { panic!("{words:?} is not ours") };
     let told = arguments(&Style::Mount8, helper, &request, Path::new(TARGET), Path::new("/files"));
-    told.into_iter().map(|word| word.into_string().unwrap()).collect()
+    told.unwrap().into_iter().map(|word| word.into_string().unwrap()).collect()
 }
 
 /// Words that mean something to mount(8) or the kernel.

@@ -201,15 +201,21 @@ fn the_next_mounter_does_not_know_the_secrets() {
         }
         setting = setting.serve(config);
         setting.mounter().wait_until_said("an earlier mounter's volume is taken in", 1);
-        setting.mounter().wait_until_said("this volume has secrets, which are never recorded", 1);
+        setting.mounter().wait_until_said("its secrets are not known any more", 1);
         assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
         let said = setting.hostmount(&format!("swap {TARGET}"));
-        assert!(said.contains("secrets are never recorded") && said.contains("mount it again"), "{said}");
+        assert!(said.contains("its secrets are not known any more") && said.contains("mount it again"), "{said}");
         setting.assert_hidden("p4ssphrase");
     }
-    setting.unmount();
-    setting.mount("gocryptfs", "/tmp/cipher", "", &[("password", b"p4ssphrase")]).unwrap();
+    // Given anew, they are known again.
+    setting.test.node.sh_ok("printf p4ssphrase >/tmp/word");
+    let said = setting.hostmount(&format!("swap {TARGET} --secret password=/tmp/word"));
+    setting.test.node.sh_ok("rm /tmp/word");
+    assert!(said.contains("a fresh helper serves it"), "{said}");
+    setting.mounter().wait_until_said("the helper that was replaced has ended", 1);
     setting.use_and_heal("gocryptfs");
+    setting.assert_hidden("p4ssphrase");
+    setting.unmount();
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! Pure. What the caller of a mount may not decide (capabilities, environment, forced options) is decided here.
 
-use super::ConfigError;
 use super::handover::{File, Template};
+use super::{ConfigError, OnHang};
 use crate::request::{MountOptions, Request};
 use caps::Capability;
 use serde::Deserialize;
@@ -31,6 +31,12 @@ pub struct Filesystem {
     capabilities: BTreeSet<String>,
     /// How long it may take until its filesystem answers, in seconds.
     pub ready_timeout_seconds: Option<u64>,
+    /// Whether a volume whose helper died gets a fresh one.
+    pub heal: Option<bool>,
+    /// After how many seconds without a sign of life a volume hangs; 0: never.
+    pub hang_seconds: Option<u64>,
+    /// What is done about it.
+    pub on_hang: Option<OnHang>,
     /// Options for volumes whose caller says nothing under the same name.
     pub default_options: MountOptions,
     /// Options that every volume gets, last; what the caller says under the same name does not count.
@@ -125,9 +131,6 @@ pub enum CommandError {
     /// The program could not know where to mount.
     #[error("a command needs {{target}}")]
     NoTarget,
-    /// What a caller asks for must reach the program.
-    #[error("a command needs {{options}}")]
-    NoOptions,
     /// A NUL byte cannot be passed to a program.
     #[error("a command cannot hold a NUL byte")]
     Nul,
@@ -137,6 +140,15 @@ impl Command {
     /// The program, by name or path.
     pub fn program(&self) -> &str {
         &self.program
+    }
+
+    /// Whether the program is told a volume's options.
+    pub fn takes_options(&self) -> bool {
+        self.has(&Piece::Options)
+    }
+
+    fn has(&self, piece: &Piece) -> bool {
+        self.arguments.iter().flatten().any(|found| found == piece)
     }
 
     /// The names of the files that it is told the paths of.
@@ -187,14 +199,11 @@ impl TryFrom<Vec<String>> for Command {
             return Err(CommandError::Program);
         }
         let arguments = rest.iter().map(|word| pieces(word)).collect::<Result<Vec<_>, _>>()?;
-        let has = |piece| arguments.iter().flatten().any(|found| *found == piece);
-        if !has(Piece::Target) {
+        let command = Self { program: program.clone(), arguments };
+        if !command.has(&Piece::Target) {
             return Err(CommandError::NoTarget);
         }
-        if !has(Piece::Options) {
-            return Err(CommandError::NoOptions);
-        }
-        Ok(Self { program: program.clone(), arguments })
+        Ok(command)
     }
 }
 
@@ -250,7 +259,6 @@ mod tests {
         assert_eq!(command(&["p", all, "{fd}"]).unwrap_err(), CommandError::Unknown("fd".into()));
         assert_eq!(command(&["p", all, "{source"]).unwrap_err(), CommandError::Unknown("source".into()));
         assert_eq!(command(&["p", "{source}", "{options}"]).unwrap_err(), CommandError::NoTarget);
-        assert_eq!(command(&["p", "{source}", "{target}"]).unwrap_err(), CommandError::NoOptions);
         assert_eq!(command(&["p", all, "a\0b"]).unwrap_err(), CommandError::Nul);
     }
 

@@ -1,10 +1,11 @@
 //! Asking the mounter: one connection, one request, one reply.
 
+use super::serve::host_proc;
 use crate::exit::{Exit, chain};
 use crate::wire::{self, Call, DEFAULT_SOCKET, Reply, SOCKET_VARIABLE, WireError};
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The mounter could not be asked, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +60,20 @@ pub fn socket_path() -> PathBuf {
     std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_SOCKET.into()).into()
 }
 
+/// A kubelet that runs in a container need not share the socket's directory: the node's first process shows it.
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    match (UnixStream::connect(socket), socket.strip_prefix("/")) {
+        (Err(error), Ok(below)) if error.kind() == io::ErrorKind::NotFound => {
+            UnixStream::connect(host_proc().join("1/root").join(below)).map_err(|_| error)
+        }
+        (connected, _) => connected,
+    }
+}
+
 /// Asks, and waits for the reply for as long as the mounter takes: it bounds its own work.
 pub fn ask(call: &Call) -> Result<Reply, CallError> {
     let socket = socket_path();
-    let mut stream = match UnixStream::connect(&socket) {
+    let mut stream = match connect(&socket) {
         Ok(stream) => stream,
         Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
             return Err(CallError::Forbidden { socket, source });

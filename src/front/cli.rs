@@ -1,8 +1,9 @@
 //! The command line of `hostmount` itself.
 
-use super::{doctor, flexvolume, install, list, look, mount8, replace, serve, umount8};
+use super::{doctor, flexvolume, install, list, look, metrics, mount8, replace, serve, umount8};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// FUSE mounts for immutable Kubernetes nodes: the helper runs in a container, the mount appears on the node.
@@ -42,9 +43,9 @@ enum Command {
         output: list::Output,
     },
     /// Give a dead volume a fresh helper, here and in every running pod
-    Heal(replace::Arguments),
+    Heal(replace::HealArguments),
     /// Put a fresh helper in the place of a running one; files that are open stay with the old one until closed
-    Swap(replace::Arguments),
+    Swap(replace::SwapArguments),
     /// Show one volume in detail, also after it ended
     Status {
         /// Where it is or was mounted
@@ -58,6 +59,11 @@ enum Command {
         /// Where it is, was or should have been mounted
         target: String,
     },
+    /// Show what the mounter counts, in the text format of Prometheus
+    Metrics,
+    /// Exits with 0 if the filesystem at PATH answers
+    #[command(hide = true)]
+    Ask { path: PathBuf },
     /// Try what this container and this node can do (in the container)
     Doctor(doctor::Arguments),
     /// Put the static binary and its names into a directory of the node's, or take them away
@@ -74,10 +80,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Umount { arguments } => umount8::main(&arguments),
         Command::Flexvolume { arguments } => flexvolume::main(&arguments),
         Command::List { output } => list::main(output),
-        Command::Heal(arguments) => replace::main(&arguments, replace::Which::Dead),
-        Command::Swap(arguments) => replace::main(&arguments, replace::Which::Any),
+        Command::Heal(arguments) => replace::heal(&arguments),
+        Command::Swap(arguments) => replace::swap(&arguments),
         Command::Status { target, output } => look::status(target, output),
         Command::Logs { target } => look::logs(target),
+        Command::Metrics => metrics::main(),
+        Command::Ask { path } => umount8::ask_main(&path),
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Install(arguments) => install::main(arguments),
         Command::Demo => crate::demo::main(),

@@ -22,7 +22,6 @@ use std::error::Error;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -131,8 +130,7 @@ fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
 
 fn node(host_proc: &Path) -> Finding {
     let node = MountNamespace::of_node(host_proc)?;
-    let file = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    if file(&host_proc.join("1/ns/mnt"))? == file(Path::new("/proc/self/ns/mnt"))? {
+    if node.is_callers()? {
         return Err(format!("{} shows this container's own first process, not the node's", host_proc.display()).into());
     }
     node.visit(|| ())?;

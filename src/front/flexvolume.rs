@@ -4,7 +4,7 @@
 //! beside the object breaks it. The call's format: Kubernetes' docs/devel/flexvolume.md.
 
 use super::call::ask;
-use super::umount8::unmount_even_if_dead;
+use super::umount8::unmount_volume;
 use crate::exit::chain;
 use crate::node::target::device_at;
 use crate::request::{MountOptions, OptionsError, Request, Switches};
@@ -148,14 +148,8 @@ fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
 
 /// Unmounts what is there; that nothing is there is fine, as a call may come twice, or before the mount.
 fn unmount(target: &Path) -> Answer {
-    match device_at(target) {
-        Ok(None) => return Answer::Success,
-        Ok(Some(_)) => {}
-        Err(error) => return Answer::Failure(format!("cannot look at {}: {error}", target.display())),
-    }
-    match unmount_even_if_dead(target, UnmountFlags::NOFOLLOW) {
-        Ok(()) => Answer::Success,
-        Err(Errno::INVAL) => Answer::Success,
+    match unmount_volume(target, UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Answer::Success,
         Err(errno) => Answer::Failure(format!("cannot unmount {}: {errno}", target.display())),
     }
 }

@@ -37,18 +37,20 @@ pub(super) fn fail(exit: Exit, message: &str) -> ExitCode {
 }
 
 fn table(volumes: &[VolumeView]) -> String {
-    let mut rows = vec![["TARGET", "TYPE", "SOURCE", "STATE", "HELPER", "DEVICE"].map(str::to_owned)];
+    let mut rows = vec![["TARGET", "TYPE", "SOURCE", "STATE", "HELPER", "DEVICE", "NOTE"].map(str::to_owned)];
     rows.extend(volumes.iter().map(|volume| {
         let state = volume.state.word();
-        [&volume.target, &volume.fstype, &volume.source, state, &volume.helper, &volume.device].map(str::to_owned)
+        let note = volume.note.as_deref().unwrap_or_default();
+        let VolumeView { target, fstype, source, helper, device, .. } = volume;
+        [target, fstype, source, state, helper, device, note].map(str::to_owned)
     }));
-    let mut widths = [0; 6];
+    let mut widths = [0; 7];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |row: &[String; 6]| {
+    let line = |row: &[String; 7]| {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("  ").trim_end().to_owned() + "\n"
     };
@@ -58,22 +60,15 @@ fn table(volumes: &[VolumeView]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::VolumeState;
 
     #[test]
     fn columns_line_up() {
-        let volume = VolumeView {
-            target: "/mnt/long/target".into(),
-            fstype: "fuse.bindfs".into(),
-            source: "/s".into(),
-            state: VolumeState::Mounted,
-            helper: "bindfs".into(),
-            device: "0:61".into(),
-            since: 0,
-        };
-        let text = table(&[volume]);
+        let volume = VolumeView { target: "/mnt/long/target".into(), ..VolumeView::example() };
+        let noted = VolumeView { note: Some("do something".into()), ..volume.clone() };
+        let text = table(&[volume, noted]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "TARGET            TYPE         SOURCE  STATE    HELPER  DEVICE");
+        assert_eq!(lines[0], "TARGET            TYPE         SOURCE  STATE    HELPER  DEVICE  NOTE");
         assert_eq!(lines[1], "/mnt/long/target  fuse.bindfs  /s      mounted  bindfs  0:61");
+        assert!(lines[2].ends_with("  0:61    do something"), "{text}");
     }
 }

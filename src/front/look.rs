@@ -46,8 +46,10 @@ fn words(volume: &VolumeDetail) -> String {
         ("Device", &view.device),
         ("Since", &since),
     ];
-    let ended = ended.map(|ended| ended.to_string());
-    rows.extend(ended.as_ref().map(|ended| ("Ended", ended.as_str())));
+    let numbers = [("Waiting", view.waiting), ("Hung since", view.hung_since), ("Ended", *ended)];
+    let numbers = numbers.map(|(name, number)| (name, number.map(|number| number.to_string())));
+    rows.extend(numbers.iter().filter_map(|(name, number)| Some((*name, number.as_deref()?))));
+    rows.extend(view.note.as_ref().map(|note| ("Note", note.as_str())));
     rows.extend(lines.iter().rev().take(LINES).rev().map(|line| ("Helper says", line.as_str())));
     rows.iter().map(|(name, value)| format!("{name:<12}{value}").trim_end().to_owned() + "\n").collect()
 }
@@ -59,19 +61,15 @@ mod tests {
 
     #[test]
     fn a_line_for_each_thing() {
-        let view = VolumeView {
-            target: "/mnt/a".into(),
-            fstype: "fuse.x".into(),
-            source: "s".into(),
-            state: VolumeState::Failed,
-            helper: "x".into(),
-            device: String::new(),
-            since: 7,
-        };
+        let (target, state, device) = ("/mnt/a".into(), VolumeState::Failed, String::new());
+        let view = VolumeView { target, state, device, waiting: Some(3), ..VolumeView::example() };
         let lines = (0..9).map(|number| format!("line {number}")).collect();
         let text = words(&VolumeDetail { view, ended: Some(8), lines });
         assert!(text.starts_with("Target      /mnt/a\n") && text.contains("State       failed\n"), "{text}");
-        assert!(text.contains("Device\n") && text.contains("Ended       8\n"), "{text}");
+        assert!(
+            text.contains("Device\n") && text.contains("Waiting     3\n") && text.contains("Ended       8\n"),
+            "{text}"
+        );
         assert!(
             text.ends_with(
                 "Helper says line 4\nHelper says line 5\nHelper says line 6\nHelper says line 7\nHelper says line 8\n"

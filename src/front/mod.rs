@@ -9,6 +9,7 @@ pub mod flexvolume;
 pub mod install;
 pub mod list;
 pub mod look;
+pub mod metrics;
 pub mod mount8;
 pub mod node_program;
 pub mod replace;

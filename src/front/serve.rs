@@ -8,6 +8,7 @@ use crate::mounter::server::{ServeError, Settings, serve};
 use crate::node::programs::Places;
 use crate::observe::log;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,6 +39,9 @@ pub struct Arguments {
     /// Put the FlexVolume driver into this directory of the node's first, as `hostmount install --flexvolume` does
     #[arg(long, value_name = "DIR")]
     install_flexvolume: Option<PathBuf>,
+    /// Tell the metrics by HTTP at this address, for example 127.0.0.1:9464; whoever can connect may read them
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Runs `hostmount serve`.
@@ -56,6 +60,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         host_proc: arguments.host_proc.unwrap_or_else(host_proc),
         engine: arguments.engine,
         preload: arguments.preload,
+        metrics: arguments.metrics,
     };
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,

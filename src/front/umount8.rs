@@ -2,18 +2,28 @@
 //!
 //! Runs on the node with the caller's privileges and does not ask the mounter: unmounting must work when the mounter
 //! is away. What is not a FUSE filesystem at an absolute path is the business of the node's own umount(8).
+//!
+//! A kubelet may run in a container: volumes are in the node's mount namespace all the same, and are unmounted there.
 
 use super::node_program;
+use super::serve::host_proc;
 use crate::exit::Exit;
 use crate::node::mounts;
-use crate::node::target::ask;
+use crate::node::namespace::MountNamespace;
+use crate::node::target::{ask, device_at};
 use clap::Parser;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+
+/// How long a filesystem that is in use may take to answer.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// The part of umount(8)'s command line that we know.
 #[derive(Debug, Parser)]
@@ -45,7 +55,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     flags.set(UnmountFlags::DETACH, given.lazy);
     let mut code = ExitCode::SUCCESS;
     for target in given.targets {
-        match unmount_even_if_dead(&target, flags) {
+        match unmount_volume(&target, flags) {
             Ok(()) if given.verbose => println!("umount: {} unmounted", target.display()),
             Ok(()) => {}
             Err(errno) => {
@@ -57,17 +67,64 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     code
 }
 
-/// A filesystem whose helper is dead must not keep a pod from ending: in use or not, it is detached.
-pub fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+/// Unmounts the volume at `target` on the node, and in the caller's own mount namespace if that is another one and it
+/// still shows there. Something else at that path on the node stays.
+pub fn unmount_volume(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+    let Some(node) = node_elsewhere() else { return unmount_even_if_dead(target, flags) };
+    let device = || device_at(target).ok().flatten();
+    let here = device();
+    let on_node = node.visit(|| match device() {
+        Some(there) if here.is_none_or(|here| here == there) => unmount_even_if_dead(target, flags).map(|()| true),
+        _ => Ok(false),
+    });
+    // A namespace that cannot be entered is not one that a volume can be unmounted in.
+    let unmounted = on_node.unwrap_or(Err(Errno::PERM))?;
+    // As a rule the node's umount has propagated to here.
+    if unmounted && (here.is_none() || device() != here) { Ok(()) } else { unmount_even_if_dead(target, flags) }
+}
+
+/// The node's mount namespace, where the caller lives in another one.
+fn node_elsewhere() -> Option<MountNamespace> {
+    MountNamespace::of_node(&host_proc()).ok().filter(|node| node.is_callers().is_ok_and(|same| !same))
+}
+
+/// A filesystem whose helper is dead or hangs must not keep a pod from ending: in use or not, it is detached.
+fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     match unmount(target, flags) {
-        Err(Errno::BUSY) if ask(target).is_err() => unmount(target, flags | UnmountFlags::DETACH),
+        Err(Errno::BUSY) if !answers(target) => unmount(target, flags | UnmountFlags::DETACH),
         done => done,
     }
 }
 
-/// Where FUSE filesystems are mounted. Without /proc none is known, and the node's own program shall see to it.
+/// Whether the filesystem at `target` answers, in good time.
+///
+/// Another process asks: whoever asks one that hangs cannot even be killed before it goes.
+fn answers(target: &Path) -> bool {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("hostmount").arg("ask").arg(target);
+    // Who waits for the end of our output shall not wait for it.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut asking) = command.spawn() else { return true };
+    let pid = asking.id().try_into().ok().and_then(Pid::from_raw);
+    let Some(Ok(end)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return true };
+    match poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&PATIENCE)) {
+        Ok(0) => false,
+        _ => asking.wait().is_ok_and(|status| status.success()),
+    }
+}
+
+/// Runs `hostmount ask`.
+pub fn ask_main(path: &Path) -> ExitCode {
+    ask(path).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
+/// Where FUSE filesystems are mounted, here and on the node. Without /proc none is known, and the node's own program
+/// shall see to it.
 fn fuse_targets() -> HashSet<PathBuf> {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mut table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    if node_elsewhere().is_some() {
+        table.extend(std::fs::read(host_proc().join("1/mountinfo")).unwrap_or_default());
+    }
     mounts::parse(&table).into_iter().filter(mounts::Mount::is_fuse).map(|mount| mount.target).collect()
 }
 

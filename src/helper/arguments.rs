@@ -19,8 +19,24 @@ pub enum Style {
     Configured(Command),
 }
 
+/// An option that nobody would carry out.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "option '{option}' would be lost: the command that is configured for this type takes no options ({{options}} is not in it)"
+)]
+pub struct Lost {
+    /// Its name.
+    pub option: String,
+}
+
 /// The arguments of a program called `name` for a volume that it shall mount at `place`, with its files in `files`.
-pub fn arguments(style: &Style, name: &str, request: &Request, place: &Path, files: &Path) -> Vec<OsString> {
+pub fn arguments(
+    style: &Style,
+    name: &str,
+    request: &Request,
+    place: &Path,
+    files: &Path,
+) -> Result<Vec<OsString>, Lost> {
     let mut options = for_helpers(&request.options);
     let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
     match style {
@@ -44,10 +60,15 @@ pub fn arguments(style: &Style, name: &str, request: &Request, place: &Path, fil
         }
         Style::Configured(command) => {
             options.retain(|option| !unknown_to_fuse(option));
+            if !command.takes_options()
+                && let Some(lost) = options.iter().find(|option| !is_mount2s(option))
+            {
+                return Err(Lost { option: lost.name.clone() });
+            }
             arguments = command.arguments(&request.source, place, &options, files);
         }
     }
-    arguments
+    Ok(arguments)
 }
 
 /// Words for mount(2)'s flags, each with the word that takes it back.
@@ -135,6 +156,28 @@ fn is_filesystems(option: &MountOption) -> bool {
     !taken && word(option).is_none()
 }
 
+/// Whether the grant carries it out, whatever the helper does (see [`admit`](crate::policy::admit)).
+fn is_mount2s(option: &MountOption) -> bool {
+    let words = [
+        "ro",
+        "nosuid",
+        "nodev",
+        "noexec",
+        "exec",
+        "sync",
+        "async",
+        "dirsync",
+        "noatime",
+        "atime",
+        "nodiratime",
+        "diratime",
+        "relatime",
+        "strictatime",
+        "nostrictatime",
+    ];
+    words.contains(&option.name.as_str())
+}
+
 /// What mount.fuse3 keeps from FUSE programs, which would end with "unknown option".
 fn unknown_to_fuse(option: &MountOption) -> bool {
     matches!(option.name.as_str(), "rw" | "user" | "users" | "_netdev" | "nofail")
@@ -145,17 +188,21 @@ mod tests {
     use super::*;
     use crate::request::Switches;
 
-    fn told(program: &str, fstype: &str, options: &str) -> Vec<String> {
-        let style = if program.starts_with("mount.") { Style::Mount8 } else { Style::Fuse };
-        let request = Request {
+    fn request(fstype: &str, options: &str) -> Request {
+        Request {
             fstype: fstype.into(),
             source: "src".into(),
             target: "/t".into(),
             options: MountOptions::parse(options).unwrap(),
             switches: Switches { verbose: true, ..Switches::default() },
             secrets: Default::default(),
-        };
-        let arguments = arguments(&style, program, &request, Path::new("/p/t"), Path::new("/d"));
+        }
+    }
+
+    fn told(program: &str, fstype: &str, options: &str) -> Vec<String> {
+        let style = if program.starts_with("mount.") { Style::Mount8 } else { Style::Fuse };
+        let request = request(fstype, options);
+        let arguments = arguments(&style, program, &request, Path::new("/p/t"), Path::new("/d")).unwrap();
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
     }
 
@@ -175,5 +222,14 @@ mod tests {
             told("bindfs", "bindfs", "ro,uid=5,context=\"a,b\""),
             ["src", "/p/t", "-o", "ro,uid=5,context=\"a,b\""]
         );
+    }
+
+    #[test]
+    fn a_command_without_options_loses_none() {
+        let command = Command::try_from(["p", "{target}"].map(str::to_owned).to_vec()).unwrap();
+        let style = Style::Configured(command);
+        let told = |options| arguments(&style, "p", &request("x", options), Path::new("/p/t"), Path::new("/d"));
+        assert_eq!(told("ro,noexec,_netdev,x-a,noallow_other").unwrap(), ["/p/t"]);
+        assert_eq!(told("ro,uid=5").unwrap_err(), Lost { option: "uid".into() });
     }
 }

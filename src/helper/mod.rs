@@ -8,3 +8,4 @@ pub mod launch;
 pub mod output;
 pub mod place;
 pub mod reaper;
+pub mod work;

@@ -33,7 +33,9 @@ pub fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Reply {
         Ok(Some(Replaced::Shown { places, left })) => Reply::Replaced { places, left },
         Ok(Some(Replaced::Gone) | None) => Reply::Replaced { places: 0, left: Vec::new() },
         Err(ReplaceError::Mount(error)) => to_mount(Err(error)),
-        Err(error @ (ReplaceError::NoVolume | ReplaceError::Unknown)) => failed(Exit::Usage, &error),
+        Err(error @ (ReplaceError::NoVolume | ReplaceError::Unknown(_) | ReplaceError::Flags)) => {
+            failed(Exit::Usage, &error)
+        }
         Err(error @ (ReplaceError::Look(_) | ReplaceError::Nowhere(_))) => failed(Exit::System, &error),
     }
 }
@@ -49,7 +51,7 @@ pub fn to_nonsense(error: &WireError) -> Reply {
 
 fn exit_of(error: &MountError) -> Exit {
     match error {
-        MountError::Refused(_) | MountError::Secrets(_) => Exit::Usage,
+        MountError::Refused(_) | MountError::Secrets(_) | MountError::Lost(_) => Exit::Usage,
         MountError::Node(_) | MountError::Place(_) | MountError::IdMap(_) => Exit::System,
         MountError::Launch(LaunchError::Spawn { .. }) => Exit::MountFailure,
         MountError::Launch(_) => Exit::System,

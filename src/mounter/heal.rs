@@ -4,9 +4,12 @@
 
 use super::Mounter;
 use super::replace::{ReplaceError, Replaced, replace};
+use super::volume::Volume;
 use crate::exit::chain;
 use crate::node::showings::{self, Showings};
 use crate::node::tree::Tree;
+use crate::observe::metrics::What;
+use crate::wire::Changes;
 use tracing::{error, info, info_span, warn};
 
 /// Sees what is left of a volume whose helper is gone.
@@ -26,18 +29,23 @@ fn bury(mounter: &Mounter, id: u64, hold: Tree) {
     // Only the first time: changes of the mount table bring us here again.
     let Some((wait, true)) = mounter.registry.bury(id, hold) else { return };
     error!("the helper has ended, its mount has not: every access answers \"Transport endpoint is not connected\"");
-    if !mounter.config.heal {
-        warn!("healing is off: unmount the volume and mount it again, or use `hostmount heal`");
-    } else if wait.is_zero() {
+    let now = wait.is_zero() || mounter.registry.volume(id).is_none_or(|volume| obstacle(mounter, &volume).is_some());
+    if now {
         heal(mounter, id);
     } else {
         warn!("it has not served for long; next try in {} s", mounter.registry.retry_later(id).as_secs_f32());
     }
 }
 
-/// Heals a dead volume, or sees to it that it is tried again.
+/// Heals a dead volume, or sees to it that it is tried again; if that is of any use.
 pub fn heal(mounter: &Mounter, id: u64) {
-    match replace(mounter, id) {
+    let Some(volume) = mounter.registry.volume(id) else { return };
+    if let Some(obstacle) = obstacle(mounter, &volume) {
+        return warn!("it is not healed: {obstacle}");
+    }
+    let result = replace(mounter, id, Changes::default());
+    mounter.metrics.count(What::heal, &result);
+    match result {
         Ok(Replaced::Shown { places, .. }) => info!(places, "healed"),
         Ok(Replaced::Gone) | Err(ReplaceError::NoVolume) => {}
         Err(error) => {
@@ -45,4 +53,11 @@ pub fn heal(mounter: &Mounter, id: u64) {
             error!("cannot heal the volume: {}; next try in {} s", chain(&error), wait.as_secs_f32());
         }
     }
+}
+
+/// Why a dead volume is not healed, and what to do then.
+pub fn obstacle(mounter: &Mounter, volume: &Volume) -> Option<&'static str> {
+    let settings = mounter.config.filesystem(&volume.admitted.request);
+    let off = "healing is off: use `hostmount heal`, or unmount it and mount it again";
+    volume.lost.note().or((!mounter.config.heal(&settings)).then_some(off))
 }

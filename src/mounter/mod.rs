@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod caller;
+pub mod hang;
 pub mod heal;
 pub mod mount;
 pub mod raise;
@@ -13,6 +14,7 @@ pub mod record;
 pub mod recover;
 pub mod registry;
 pub mod replace;
+pub mod scrape;
 pub mod server;
 pub mod turns;
 pub mod volume;
@@ -22,6 +24,8 @@ use crate::engine::Method;
 use crate::helper::reaper::Reaper;
 use crate::node::connections::Connections;
 use crate::node::namespace::MountNamespace;
+use crate::observe::metrics::Metrics;
+use hang::Hangs;
 use registry::Registry;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -42,6 +46,10 @@ pub struct Mounter {
     pub state: PathBuf,
     /// The volumes.
     pub registry: Registry,
+    /// Which of them hang.
+    pub hangs: Hangs,
+    /// What has happened so far.
+    pub metrics: Metrics,
     /// Who may change what is mounted where.
     pub turns: Turns,
     /// Who collects processes.

@@ -9,7 +9,7 @@ use super::turns::TargetBusy;
 use crate::config::handover::SecretsError;
 use crate::engine::Engine;
 use crate::engine::broker::{Broker, Grant, Progress};
-use crate::helper::arguments::arguments;
+use crate::helper::arguments::{self, arguments};
 use crate::helper::family::Family;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, launch};
@@ -36,6 +36,9 @@ pub enum MountError {
     /// The request's secrets.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// The request's options.
+    #[error(transparent)]
+    Lost(#[from] arguments::Lost),
     /// No program for the type.
     #[error(transparent)]
     NoHelper(#[from] NoHelper),
@@ -137,7 +140,7 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     let mut request = admitted.request.clone();
     settings.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &place, &mut request.options)?;
-    let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files);
+    let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
     let mut helper = launch(&mounter.method, &mounter.reaper, &program, &arguments, &settings, handover)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);

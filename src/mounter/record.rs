@@ -4,7 +4,7 @@
 //! readable by root only. A volume's [secrets](crate::secret) are not recorded, only that it had some: the next mounter
 //! cannot start a fresh helper for it. A file appears whole, by rename(2).
 
-use super::volume::Volume;
+use super::volume::{Lost, Volume};
 use crate::helper::family::Family;
 use crate::node::connections::Identity;
 use crate::node::mounts::Device;
@@ -144,6 +144,6 @@ fn read(file: &Path) -> Result<Volume, String> {
         identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
         family: Family::of_namespace(record.namespace),
-        known: !record.had_secrets,
+        lost: if record.had_secrets { Lost::Secrets } else { Lost::Nothing },
     })
 }

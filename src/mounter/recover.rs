@@ -4,7 +4,7 @@
 //! Runs in the mounter, on the main thread, before it takes requests. What lives is never ended for want of a record.
 
 use super::Mounter;
-use super::volume::Volume;
+use super::volume::{Lost, Volume};
 use crate::engine::Engine;
 use crate::engine::watch::Watch;
 use crate::helper::family::{self, Home};
@@ -40,8 +40,8 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
     for volume in &recorded {
         let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
         let home = homes.iter().find(|home| home.family == volume.family);
-        if !volume.known {
-            warn!("this volume has secrets, which are never recorded: it cannot be healed or swapped; mount it again");
+        if let Some(note) = volume.lost.note() {
+            warn!("{note}");
         }
         let place = place::path(&mounter.state, &volume.admitted.target);
         match home.filter(|home| home.shows(&place)) {
@@ -101,7 +101,7 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
         Some(mount) => {
             let_go(home, &place);
             let Some(volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
-            warn!("there is no record of this volume: it cannot be healed or swapped; unmount it and mount it again");
+            volume.lost.note().into_iter().for_each(|note| warn!("{note}"));
             take_in(mounter, volume, home);
         }
         None if here.is_none() && home.may_serve() => {
@@ -131,7 +131,7 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> 
         identity: mounter.connections.identify(mount.device),
         since: SystemTime::now(),
         family: home.family.clone(),
-        known: false,
+        lost: Lost::Request,
     })
 }
 

@@ -9,7 +9,7 @@ mod view;
 pub use view::{look, views};
 
 use super::record::Records;
-use super::volume::Volume;
+use super::volume::{Lost, Volume};
 use crate::engine::{Engine, Heard};
 use crate::helper::output::Output;
 use crate::node::connections::Identity;
@@ -151,7 +151,7 @@ impl Registry {
     ) {
         volumes.last += 1;
         let id = volumes.last;
-        if volume.known {
+        if volume.lost == Lost::Nothing {
             self.records.keep(&volume);
         }
         let mut entry = Entry {
@@ -191,6 +191,19 @@ impl Registry {
     pub fn volume(&self, id: u64) -> Option<Volume> {
         let volumes = locked(&self.volumes);
         volumes.by_id.get(&id).filter(|entry| entry.life != Life::Retired).map(|entry| entry.volume.clone())
+    }
+
+    /// Whether there are any volumes.
+    pub fn has_any(&self) -> bool {
+        !locked(&self.volumes).by_id.is_empty()
+    }
+
+    /// The volumes that have a helper.
+    pub fn serving(&self) -> Vec<(u64, Volume)> {
+        let volumes = locked(&self.volumes);
+        let serving = |entry: &&Entry| entry.life == Life::Serving && entry.engine.is_some();
+        let served = volumes.by_id.iter().filter(|(_, entry)| serving(entry));
+        served.map(|(id, entry)| (*id, entry.volume.clone())).collect()
     }
 
     /// The volume at `target`, and whether it is dead. Of several on top of each other it is the topmost.

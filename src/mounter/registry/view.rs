@@ -5,6 +5,7 @@
 use super::{Entry, Life, locked};
 use crate::helper::place::in_words_of_the_node;
 use crate::mounter::Mounter;
+use crate::mounter::heal::obstacle;
 use crate::node::mounts::{self, Device};
 use crate::policy::Admitted;
 use crate::wire::{VolumeDetail, VolumeState, VolumeView};
@@ -46,13 +47,25 @@ impl Entry {
         view(&volume.admitted, state, volume.helper.clone(), device, seconds(volume.since))
     }
 
-    /// Its state, by what the node's mount table shows.
-    fn state(&self, on_node: &HashSet<(PathBuf, Device)>) -> VolumeState {
-        let place = (self.volume.admitted.target.clone(), self.volume.identity.device);
-        match (on_node.contains(&place), &self.engine) {
-            (_, None) => VolumeState::Dead,
-            (true, Some(_)) => VolumeState::Mounted,
-            (false, Some(_)) => VolumeState::Detached,
+    /// As it is now, by what the node's mount table and the kernel's counters show.
+    fn view_now(&self, id: u64, mounter: &Mounter, on_node: &HashSet<(PathBuf, Device)>) -> VolumeView {
+        let volume = &self.volume;
+        if self.engine.is_none() {
+            let note = obstacle(mounter, volume).map(|obstacle| format!("not healed: {obstacle}"));
+            return VolumeView { note, ..self.view(VolumeState::Dead) };
+        }
+        let shows = on_node.contains(&(volume.admitted.target.clone(), volume.identity.device));
+        let waiting = mounter.connections.waiting(volume.identity).ok();
+        match mounter.hangs.since(id).map(seconds) {
+            Some(since) => {
+                let note = "no request is answered; `hostmount heal` ends its helper and starts a fresh one".to_owned();
+                let view = self.view(VolumeState::Hung);
+                VolumeView { waiting, hung_since: Some(since), note: Some(note), ..view }
+            }
+            None => {
+                let view = self.view(if shows { VolumeState::Mounted } else { VolumeState::Detached });
+                VolumeView { waiting, note: volume.lost.note().map(str::to_owned), ..view }
+            }
         }
     }
 }
@@ -65,7 +78,7 @@ pub(super) fn failed(admitted: &Admitted, helper: String) -> VolumeView {
 fn view(admitted: &Admitted, state: VolumeState, helper: String, device: String, since: u64) -> VolumeView {
     let target = admitted.target.to_string_lossy().into_owned();
     let (fstype, source) = (admitted.request.fstype.clone(), admitted.request.source.clone());
-    VolumeView { target, fstype, source, state, helper, device, since }
+    VolumeView { target, fstype, source, state, helper, device, since, waiting: None, hung_since: None, note: None }
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -76,17 +89,17 @@ fn seconds(time: SystemTime) -> u64 {
 pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
     let on_node = on_node(mounter)?;
     let volumes = locked(&mounter.registry.volumes);
-    let there = volumes.by_id.values().filter(|entry| entry.life != Life::Retired);
-    Ok(there.map(|entry| entry.view(entry.state(&on_node))).collect())
+    let there = volumes.by_id.iter().filter(|(_, entry)| entry.life != Life::Retired);
+    Ok(there.map(|(id, entry)| entry.view_now(*id, mounter, &on_node)).collect())
 }
 
 /// The volume at `target`: the topmost that is there, or else the last one that was or should have been.
 pub fn look(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetail>> {
     let on_node = on_node(mounter)?;
     let volumes = locked(&mounter.registry.volumes);
-    let here = |entry: &&Entry| entry.life != Life::Retired && entry.volume.admitted.target == target;
-    let there = volumes.by_id.values().rfind(here).map(|entry| {
-        let view = entry.view(entry.state(&on_node));
+    let here = |entry: &Entry| entry.life != Life::Retired && entry.volume.admitted.target == target;
+    let there = volumes.by_id.iter().rfind(|(_, entry)| here(entry)).map(|(id, entry)| {
+        let view = entry.view_now(*id, mounter, &on_node);
         VolumeDetail { view, ended: None, lines: entry.words() }
     });
     let found = there.or_else(|| volumes.past.0.iter().find(|past| Path::new(&past.view.target) == target).cloned());
@@ -107,8 +120,7 @@ mod tests {
     fn one_for_each_target_and_not_too_many() {
         let mut past = Past::default();
         let mut end = |target: String, word: &str| {
-            let (fstype, source, helper, device) = ("x".into(), "s".into(), "h".into(), String::new());
-            let view = VolumeView { target, fstype, source, state: VolumeState::Ended, helper, device, since: 0 };
+            let view = VolumeView { target, ..VolumeView::example() };
             past.remember(view, vec![word.to_owned()]);
         };
         (0..REMEMBERED).for_each(|number| end(format!("/mnt/{number}"), "first"));

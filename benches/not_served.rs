@@ -1,0 +1,69 @@
+//! What it costs that kubelet's `mount` and `umount` are ours, where the node's own do the work: a tmpfs and a bind mount,
+//! as for every secret and subPath, through hostmount first in PATH and by the real mount(8), in turn, on one node. No
+//! mounter runs.
+
+#[path = "../tests/node/mod.rs"]
+mod node;
+
+use node::{NODE_BIN, TestNode, require};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Instant;
+
+/// This program, on the node: it measures from there, as kubelet would call.
+const MEASURE: &str = "/run/hostmount/measure";
+const ROUNDS: usize = 500;
+
+fn main() {
+    if std::env::args().nth(1).is_some_and(|word| word == "measure") {
+        measure();
+        return;
+    }
+    if !require(&[]) {
+        return;
+    }
+    let test = TestNode::start();
+    let program = fs::read("/proc/self/exe").unwrap();
+    test.node.visit(|| {
+        fs::write(MEASURE, program).unwrap();
+        fs::set_permissions(MEASURE, fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    test.node.sh_ok("mkdir /mnt/source /mnt/target");
+    println!("| call | mount(8) | hostmount | ratio | difference |");
+    print!("{}", test.node.run(MEASURE, &["measure"]).ok("measure"));
+}
+
+fn measure() {
+    for mount in [&["-t", "tmpfs", "x", "/mnt/target"][..], &["-o", "bind", "/mnt/source", "/mnt/target"]] {
+        let mut rounds = Vec::new();
+        for _ in 0..=ROUNDS {
+            let once = |directory: &str| {
+                [timed(&format!("{directory}/mount"), mount), timed(&format!("{directory}/umount"), &["/mnt/target"])]
+            };
+            rounds.push([once("/usr/bin"), once(NODE_BIN)]);
+        }
+        // The first one warms the caches.
+        rounds.remove(0);
+        for (what, call) in [format!("mount {}", mount.join(" ")), "umount /mnt/target".into()].iter().enumerate() {
+            let [native, ours] = [0, 1].map(|way| median(rounds.iter().map(|round| round[way][what])));
+            let ratio = median(rounds.iter().map(|[native, ours]| ours[what] / native[what]));
+            println!("| `{call}` | {native:.2} ms | {ours:.2} ms | {ratio:.2} | {:.2} ms |", ours - native);
+        }
+    }
+}
+
+/// In milliseconds.
+fn timed(program: &str, arguments: &[&str]) -> f64 {
+    let begin = Instant::now();
+    let output = Command::new(program).args(arguments).output().expect("the program starts");
+    let took = begin.elapsed();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    took.as_secs_f64() * 1e3
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

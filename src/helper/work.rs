@@ -1,0 +1,118 @@
+//! How much a helper's processes have done: enough to tell one that works, however slowly, from one that stands still.
+//!
+//! Runs in the mounter. It reads /proc, and neither asks nor stops anybody.
+
+use super::family::Family;
+use rustix::process::Pid;
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::ops::Sub;
+
+/// What the processes of a helper had done up to now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Each of them, by its id.
+    processes: HashMap<Pid, Done>,
+}
+
+/// What was done by one process, or by several between two looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Calls of read(2), write(2) and their kind (proc_pid_io(5)). send(2), recv(2) and splice(2) are not among them.
+    pub calls: u64,
+    /// How often its threads were put on a processor.
+    pub turns: u64,
+    /// Time on a processor, in hundredths of a second.
+    pub time: u64,
+}
+
+impl Work {
+    /// Of all of them just now.
+    pub fn of(family: &Family) -> io::Result<Self> {
+        let members = family.members()?;
+        // One that ends meanwhile is not there.
+        let processes = members.into_iter().filter_map(|(pid, _)| Some((pid, done(pid)?))).collect();
+        Ok(Self { processes })
+    }
+
+    /// Whether there is nobody who could do anything.
+    pub fn is_nobodys(&self) -> bool {
+        self.processes.is_empty()
+    }
+
+    /// What was done since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Done {
+        let each = self.processes.iter().map(|(pid, now)| {
+            // A process that is new has done all it did since.
+            *now - earlier.processes.get(pid).copied().unwrap_or_default()
+        });
+        each.fold(Done::default(), |sum, one| Done {
+            calls: sum.calls + one.calls,
+            turns: sum.turns + one.turns,
+            time: sum.time + one.time,
+        })
+    }
+}
+
+impl Sub for Done {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(earlier.calls),
+            // Threads that ended have taken their turns with them.
+            turns: self.turns.saturating_sub(earlier.turns),
+            time: self.time.saturating_sub(earlier.time),
+        }
+    }
+}
+
+fn done(pid: Pid) -> Option<Done> {
+    let directory = format!("/proc/{}", pid.as_raw_nonzero());
+    let read = |name: &str| fs::read_to_string(format!("{directory}/{name}")).ok();
+    let calls = sum_of(&read("io")?, &["syscr:", "syscw:"]);
+    let time = time_of(&read("stat")?)?;
+    let threads = fs::read_dir(format!("{directory}/task")).ok()?.flatten();
+    let status = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let turns = status.map(|status| sum_of(&status, &["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]));
+    Some(Done { calls, turns: turns.sum(), time })
+}
+
+/// The sum of the numbers on the lines that begin with these words.
+fn sum_of(text: &str, words: &[&str]) -> u64 {
+    let number = |line: &str| words.iter().find_map(|word| line.strip_prefix(word)?.trim().parse::<u64>().ok());
+    text.lines().filter_map(number).sum()
+}
+
+/// proc_pid_stat(5): utime and stime, after the name, which may hold anything.
+fn time_of(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
+    Some(fields.next()?? + fields.next()??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_works() {
+        let family = Family::of_this_thread().unwrap();
+        let before = Work::of(&family).unwrap();
+        for _ in 0..100 {
+            fs::read("/proc/self/comm").unwrap();
+        }
+        let now = Work::of(&family).unwrap();
+        assert!(now.since(&before).calls >= 100 && !now.is_nobodys());
+        assert_eq!(now.since(&now), Done::default());
+    }
+
+    #[test]
+    fn fields_are_found() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 2 3 4 20 22 0 0 20 0 1 0 99 0 0";
+        assert_eq!(time_of(stat), Some(42));
+        assert_eq!(time_of("nonsense"), None);
+        assert_eq!(sum_of("syscr: 3\nrchar: 9\nsyscw: 4\n", &["syscr:", "syscw:"]), 7);
+    }
+}

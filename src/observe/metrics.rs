@@ -1,0 +1,97 @@
+//! What the mounter counts, in the text format of Prometheus (OpenMetrics 1.0). docs/metrics.md lists the names.
+//!
+//! Runs in the mounter: counters wherever something happens, the text on the thread of whoever asks for it.
+
+use crate::wire::{VolumeState, VolumeView};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// What was counted since the mounter started.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    operations: Family<Operation, Counter>,
+    /// Volumes that began to hang.
+    pub hangs: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: What,
+    result: Outcome,
+}
+
+/// Something that is done to a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the values of a label")]
+pub enum What {
+    /// It is mounted.
+    mount,
+    /// A dead one gets a fresh helper.
+    heal,
+    /// A live one does.
+    swap,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the values of a label")]
+enum Outcome {
+    done,
+    failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfVolume {
+    target: String,
+    r#type: String,
+}
+
+impl Metrics {
+    /// Something was done, or was tried in vain.
+    pub fn count<T, E>(&self, operation: What, result: &Result<T, E>) {
+        let result = if result.is_ok() { Outcome::done } else { Outcome::failed };
+        self.operations.get_or_create(&Operation { operation, result }).inc();
+    }
+
+    /// The text, with the volumes as they are now.
+    pub fn text(&self, volumes: &[VolumeView]) -> String {
+        let mut registry = Registry::with_prefix("hostmount");
+        let states = Family::<State, Gauge>::default();
+        for state in [VolumeState::Mounted, VolumeState::Detached, VolumeState::Hung, VolumeState::Dead] {
+            let count = volumes.iter().filter(|volume| volume.state == state).count();
+            states.get_or_create(&State { state: state.word() }).set(count.try_into().unwrap_or(i64::MAX));
+        }
+        let (up, waiting, since, hung) =
+            <(Family<OfVolume, Gauge>, Family<_, Gauge>, Family<_, Gauge>, Family<_, Gauge>)>::default();
+        for volume in volumes {
+            let labels = OfVolume { target: volume.target.clone(), r#type: volume.fstype.clone() };
+            let set = |gauge: &Family<OfVolume, Gauge>, value: u64| {
+                gauge.get_or_create(&labels).set(value.try_into().unwrap_or(i64::MAX));
+            };
+            let serves = matches!(volume.state, VolumeState::Mounted | VolumeState::Detached);
+            set(&up, serves.into());
+            set(&since, volume.since);
+            volume.waiting.into_iter().for_each(|count| set(&waiting, count));
+            volume.hung_since.into_iter().for_each(|time| set(&hung, time));
+        }
+        registry.register("volumes", "Volumes, by how they are", states);
+        registry.register("operations", "What was done to volumes, and what came of it", self.operations.clone());
+        registry.register("hangs", "Volumes that began to hang", self.hangs.clone());
+        registry.register("volume_up", "Whether the volume is served: 1, or 0 if it is dead or hangs", up);
+        registry.register("volume_waiting_requests", "Requests that wait for the helper's answer", waiting);
+        registry.register("volume_mounted_timestamp_seconds", "When the volume was mounted, since 1970", since);
+        registry.register("volume_hung_timestamp_seconds", "Since when the volume has hung, since 1970", hung);
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}
