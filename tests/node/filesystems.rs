@@ -336,7 +336,6 @@ pub const ALL: &[Filesystem] = &[
         config: RCLONE_IN_THE_FOREGROUND,
         helper: "rclone mount",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             let server = s3_of_rclone(test);
             volume("fuse.rclone", "s3:bucket", "").with(server)
@@ -349,7 +348,6 @@ pub const ALL: &[Filesystem] = &[
         config: RCLONE_IN_THE_FOREGROUND,
         helper: "rclone mount",
         access: Access::Full,
-        not_with_preload: None,
         prepare: |test| {
             let server = webdav(test);
             // The current one in the place of Debian's.
@@ -365,7 +363,6 @@ pub const ALL: &[Filesystem] = &[
         helper: "ofs",
         // Closing a file that was written is an I/O error, without hostmount too.
         access: Access::ReadOnly,
-        not_with_preload: None,
         prepare: |test| {
             install_fetched("ofs/bin/ofs", &test.container, "/usr/local/bin/ofs");
             test.container.sh_ok("mkdir /tmp/s && echo packed >/tmp/s/f");
