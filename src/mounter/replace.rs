@@ -140,7 +140,8 @@ fn show_everywhere(mounter: &Mounter, old: Identity, new: &Raised) -> Result<Rep
         let before = places;
         let mut left = Vec::new();
         let showings = showings::of(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Look)?;
-        for showing in showings.iter().flat_map(|showings| &showings.places) {
+        let places_of_old = showings.iter().flat_map(|showings| &showings.places);
+        for showing in places_of_old.filter(|showing| !showing.is_covered_by(new.identity)) {
             match showing.replace_by(new.path(), new.ids()) {
                 Ok(()) => places += 1,
                 Err(error) => left.push(chain(&error)),

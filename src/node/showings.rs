@@ -37,6 +37,8 @@ pub struct Showing {
     user_namespace: Option<File>,
     /// What is mounted on it: `target`s below its own.
     children: Vec<PathBuf>,
+    /// What covers it.
+    covered_by: Option<Device>,
 }
 
 /// A place where the new filesystem could not be shown.
@@ -110,11 +112,13 @@ fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
             // A container runtime that maps a volume's ids does it as it maps those of the container's processes.
             let user_namespace = if mount.maps_ids() { File::open(process.join("ns/user")).ok() } else { None };
             let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
+            let covered_by = children.clone().find(|child| child.target == mount.target).map(|child| child.device);
             found.push(Showing {
                 namespace: std::sync::Arc::clone(&namespace),
                 mount: mount.clone(),
                 user_namespace,
                 children: children.map(|child| child.target.clone()).collect(),
+                covered_by,
             });
         }
     }
@@ -128,6 +132,11 @@ impl Showing {
             Tree::copy_of(&self.mount.target).map_err(TargetError::Open)
         };
         self.namespace.visit(copy).map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    /// Whether this filesystem is on top of it: a mount that could not be detached has been replaced so.
+    pub fn is_covered_by(&self, filesystem: Identity) -> bool {
+        self.covered_by == Some(filesystem.device)
     }
 
     /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this

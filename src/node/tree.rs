@@ -101,15 +101,20 @@ impl Tree {
     /// Takes the place of the mount whose root is `old`, and detaches that one: who has files open there keeps them.
     ///
     /// With MOVE_MOUNT_BENEATH there is no moment without a mount. Where the kernel has it not, or not for this mount,
-    /// the old one is detached first, and `path` is looked up again. The thread must be on a visit.
+    /// the old one is detached first, and `path` is looked up again. One that is locked to its namespace, as it came there
+    /// when a user namespace inside a pod was made, cannot be detached by anybody: it is covered. The thread must be on a
+    /// visit.
     pub fn replace(self, old: Target, path: &Path) -> io::Result<()> {
         match move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS | BENEATH) {
             Ok(()) => detach(&old),
-            Err(Errno::INVAL) => {
-                detach(&old)?;
-                drop(old);
-                self.graft_at(path)
-            }
+            Err(Errno::INVAL) => match detach(&old) {
+                Ok(()) => {
+                    drop(old);
+                    self.graft_at(path)
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.graft(&old),
+                Err(error) => Err(error),
+            },
             Err(errno) => Err(errno.into()),
         }
     }
