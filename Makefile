@@ -58,6 +58,7 @@ check:
 packages:
 	$(AS_ROOT) tests/install-packages
 	tests/fetch-programs
+	$(AS_ROOT) tests/fetch-releases $(or $(CARGO_TARGET_DIR),target)
 
 clean:
 	$(CARGO) clean

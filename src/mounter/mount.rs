@@ -28,7 +28,11 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
     let volume = Volume::new(admitted, raised.program.clone(), raised.identity, raised.family());
     let standing = raised.stand(&mounter.state);
     info!(device = %volume.identity.device, "mounted on the node");
-    mounter.registry.adopt(volume, standing.engine, Some(standing.output));
+    if volume.identity.connection.is_some() {
+        mounter.registry.adopt(volume, standing.engine, Some(standing.output));
+    } else {
+        info!("the kernel serves it by itself: its helper is through, and the node's mount table alone knows it");
+    }
     Ok(standing.words)
 }
 

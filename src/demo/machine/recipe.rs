@@ -20,7 +20,7 @@ use std::path::{Component, Path, PathBuf};
 /// What a room is made of. Every room has `/proc` (the machine's), `/sys` and a small `/dev`.
 #[must_use]
 pub struct Recipe {
-    userland: bool,
+    files: Option<PathBuf>,
     fuse: bool,
     read_only: bool,
     shared: bool,
@@ -47,7 +47,7 @@ impl Recipe {
     /// A root with nothing in it.
     pub fn empty() -> Self {
         Self {
-            userland: false,
+            files: None,
             fuse: false,
             read_only: false,
             shared: false,
@@ -62,7 +62,12 @@ impl Recipe {
 
     /// A root with all that is on the real root filesystem. What is changed there stays in memory.
     pub fn userland() -> Self {
-        Self { userland: true, ..Self::empty() }
+        Self::files_of("/")
+    }
+
+    /// A root with all that is in a directory of the real machine. What is changed there stays in memory.
+    pub fn files_of(directory: impl Into<PathBuf>) -> Self {
+        Self { files: Some(directory.into()), ..Self::empty() }
     }
 
     /// Gives it `/dev/fuse`.
@@ -161,10 +166,12 @@ impl Recipe {
         for directory in [&root, &upper, &work] {
             make_directory(directory)?;
         }
-        let (kind, data) = if self.userland {
-            ("overlay", format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display()))
-        } else {
-            ("tmpfs", "mode=755".to_owned())
+        let (kind, data) = match &self.files {
+            Some(files) => {
+                let [lower, upper, work] = [files, &upper, &work].map(|path| path.display());
+                ("overlay", format!("lowerdir={lower},upperdir={upper},workdir={work}"))
+            }
+            None => ("tmpfs", "mode=755".to_owned()),
         };
         mount(Some(kind), &root, Some(kind), MsFlags::empty(), Some(data.as_str()))
             .map_err(at("mount the room's root on", &root))?;
@@ -231,7 +238,7 @@ impl Recipe {
 
 impl fmt::Debug for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recipe").field("userland", &self.userland).finish_non_exhaustive()
+        f.debug_struct("Recipe").field("files", &self.files).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,92 @@
+//! The preload engine's object with the libraries and programs of other Debian releases than the one that the other tests
+//! run on: 11, with glibc 2.31, and 13, with glibc 2.41 and a libmount that knows the new mount interface.
+
+mod node;
+
+use hostmount::demo::machine::{Network, Recipe};
+use node::mounter::Mounter;
+use node::preloaded::install;
+use node::servers::fetched;
+use node::{HOSTMOUNT, Place, TestNode, require};
+use std::fs;
+
+const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+
+#[test]
+fn debian_11_with_a_mounter() {
+    with_a_mounter("bullseye");
+}
+
+#[test]
+fn debian_13_with_a_mounter() {
+    with_a_mounter("trixie");
+}
+
+#[test]
+fn debian_11_without_a_mounter() {
+    without_a_mounter("bullseye");
+}
+
+#[test]
+fn debian_13_without_a_mounter() {
+    without_a_mounter("trixie");
+}
+
+/// A node, and a container with a release's programs and the object.
+fn start(release: &str) -> Option<(TestNode, Place)> {
+    let root = fetched(&format!("debian/{release}"));
+    let bindfs = root.join("usr/bin/bindfs");
+    if !require(&["make", &bindfs.to_string_lossy()]) {
+        return None;
+    }
+    let test = TestNode::start_in(&Network::new().unwrap());
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    let recipe = Recipe::files_of(root).fuse().writable(["/run", "/tmp"]).share("socket", "/run/hostmount");
+    let container = test.room(recipe.bind(HOSTMOUNT, "/usr/local/bin/hostmount"));
+    install(&container);
+    container.sh_ok("mkdir /tmp/source");
+    Some((test, container))
+}
+
+fn use_it(test: &TestNode) {
+    test.node.sh_ok(&format!(
+        "set -e; cd {TARGET}
+        echo hello >a; test \"$(cat a)\" = hello
+        mkdir d; mv a d/b; test \"$(ls d)\" = b; rm -r d; test -z \"$(ls)\"; cd /; umount {TARGET}"
+    ));
+}
+
+fn with_a_mounter(release: &str) {
+    let Some((test, container)) = start(release) else { return };
+    container
+        .sh_ok("mkdir /tmp/sealed; echo secret >/tmp/password; gocryptfs -q -init -passfile /tmp/password /tmp/sealed");
+    let mounter = Mounter::start(&container, &["--engine", "preload"], &[]);
+    // libfuse calls mount(2).
+    test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("bindfs");
+    use_it(&test);
+    mounter.wait_until_said("\"unmounted\"", 1);
+    // fusermount3 does, started with an empty environment.
+    test.mount(&["-t", "fuse.gocryptfs", "-o", "passfile=/tmp/password", "/tmp/sealed", TARGET]).ok("gocryptfs");
+    use_it(&test);
+    mounter.wait_until_said("\"unmounted\"", 2);
+}
+
+fn without_a_mounter(release: &str) {
+    let Some((test, container)) = start(release) else { return };
+    container.visit(|| fs::write("/etc/ld.so.preload", hostmount::engine::preload::DEFAULT_OBJECT).unwrap());
+    container.sh_ok(&format!("mkdir -p {TARGET}"));
+    // mount(8) runs mount.fuse3, which runs bindfs.
+    container.sh_ok(&format!("mount -t fuse.bindfs /tmp/source {TARGET}"));
+    use_it(&test);
+    // mount(8) calls mount(2) itself; a newer one would rather call fsopen(2).
+    container.sh_ok(&format!("HOSTMOUNT_PRELOAD_TYPES=tmpfs mount -t tmpfs -o size=1m,noexec mine {TARGET}"));
+    let line = test.node.mount_at(TARGET).unwrap();
+    assert!(
+        line.contains(" rw,nosuid,nodev,noexec") && line.contains(" - tmpfs mine ") && line.contains("size=1024k"),
+        "{line}"
+    );
+    use_it(&test);
+    // And umount(8) for it.
+    container.sh_ok(&format!("bindfs /tmp/source {TARGET}; umount {TARGET}"));
+    assert_eq!(test.node.mount_at(TARGET), None);
+}
