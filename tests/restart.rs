@@ -26,8 +26,9 @@ fn kill(mounter: &mut Mounter) {
     mounter.wait();
 }
 
+/// All volumes, but for the number of requests that wait just now.
 fn list(test: &TestNode) -> String {
-    test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json"))
+    test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json | grep -v '\"waiting\":'"))
 }
 
 /// Reads, over and over, in a process of its own; ends with an error at the first read that fails.
