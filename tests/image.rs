@@ -6,6 +6,7 @@ use hostmount::demo::machine::{Machine, Network, Recipe, Room};
 use node::mounter::Mounter;
 use node::preloaded::OBJECT;
 use node::{HOSTMOUNT, Place, helpers, require};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -47,10 +48,24 @@ impl Node {
         self.place.sh_ok(&format!("{PODMAN} {arguments}"))
     }
 
-    /// Starts the container, as static-pods/mounter.yaml does, and waits until the mounter listens.
+    /// Starts the container that static-pods/mounter.yaml describes, and waits until the mounter listens.
     fn run(&mut self, options: &str) {
         let mut command = Room::command("/bin/sh");
-        command.args(["-c", &format!("exec {PODMAN} run --name mounter {RUN} {options} {IMAGE} {SERVE}")]);
+        let spec = static_pod()["spec"].clone();
+        let container = &spec["containers"][0];
+        let words =
+            |list: &Value| list.as_array().unwrap().iter().map(|word| format!(" {}", text(word))).collect::<String>();
+        let mut volumes = String::new();
+        for mount in container["volumeMounts"].as_array().unwrap() {
+            let volume = spec["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]);
+            let (from, to) = (text(&volume.unwrap()["hostPath"]["path"]), text(&mount["mountPath"]));
+            // As DirectoryOrCreate.
+            self.place.sh_ok(&format!("mkdir -p {from}"));
+            let access = if mount["readOnly"] == true { "ro" } else { "rw" };
+            volumes += &format!(" --volume {from}:{to}:{access}");
+        }
+        let (image, args) = (text(&container["image"]), words(&container["args"]));
+        command.args(["-c", &format!("exec {PODMAN} run --name mounter {RUN} {volumes} {options} {image} {args}")]);
         self.mounter = Some(Mounter::start_as(&self.place, command));
     }
 }
@@ -69,10 +84,18 @@ impl Drop for Node {
 const PODMAN: &str = "podman --runtime runc --cgroup-manager cgroupfs --events-backend none --storage-driver overlay \
                       --storage-opt additionalimagestore=/opt/image";
 /// The defaults for limits are more than some machines may give.
-const RUN: &str = "--privileged --network host --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --log-driver none \
-                   --volume /run/hostmount:/run/hostmount";
-const SERVE: &str = "serve --install=/var/lib/kubelet/plugins/hostmount/bin \
-                     --install-flexvolume=/var/lib/kubelet/plugins/volume/exec";
+const RUN: &str = "--privileged --network host --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --log-driver none";
+
+fn static_pod() -> Value {
+    serde_saphyr::from_str(
+        &std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/static-pods/mounter.yaml")).unwrap(),
+    )
+    .unwrap()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
 
 #[test]
 fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
@@ -86,7 +109,11 @@ fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
         assert_eq!(said.matches("installed on the node").count(), 2, "{options}: {said}");
         let doctor = node.podman("exec mounter hostmount doctor");
         assert!(!doctor.contains("FAIL") && doctor.contains("sshfs"), "{options}: {doctor}");
-        node.podman("exec mounter hostmount doctor --probe");
+        for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+            let command = static_pod()["spec"]["containers"][0][probe]["exec"]["command"].clone();
+            let command: Vec<&str> = command.as_array().unwrap().iter().map(text).collect();
+            node.podman(&format!("exec mounter {}", command.join(" ")));
+        }
         node.podman("exec mounter mkdir /srv/source");
         let place = &node.place;
         let source_holds = |what: &str| assert_eq!(node.podman("exec mounter cat /srv/source/file"), what, "{options}");
@@ -116,7 +143,7 @@ fn the_image_has_what_it_says() {
     }
     let node = Node::start();
     let labels = node.podman(&format!("image inspect --format '{{{{json .Config}}}}' {IMAGE}"));
-    let config: serde_json::Value = serde_json::from_str(&labels).unwrap();
+    let config: Value = serde_json::from_str(&labels).unwrap();
     assert_eq!(config["Labels"]["org.opencontainers.image.title"], "hostmount", "{config}");
     assert_eq!(config["Entrypoint"], serde_json::json!(["/usr/local/bin/hostmount"]), "{config}");
     // A node's kubelet asks for no pull of what is there; the preload engine's object loads in the image's own libc.

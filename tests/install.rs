@@ -2,10 +2,15 @@
 
 mod node;
 
+use hostmount::demo::machine::Room;
 use node::{HOSTMOUNT, NODE_BIN, Place, TestNode, require};
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const BIN: &str = "/var/lib/kubelet/plugins/hostmount/bin";
 const PLUGINS: &str = "/var/lib/kubelet/plugins/volume/exec";
@@ -82,7 +87,7 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     test.node.sh_ok("mkdir /mnt/a /mnt/b");
     let _mounter = test.start_mounter(&[], &[]);
     let old = |target: &str| {
-        let mut command = hostmount::demo::machine::Room::command(format!("{BIN}/mount"));
+        let mut command = Room::command(format!("{BIN}/mount"));
         command.args(["-t", "fuse.slow", "/tmp/source", target]).stdin(Stdio::null());
         test.node.spawn(command)
     };
@@ -104,6 +109,56 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     test.container.sh_ok("echo >/run/hostmount/go-a; echo >/run/hostmount/go-b");
     assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
     assert_eq!(test.node.fuse_mounts().len(), 2);
+}
+
+#[test]
+fn an_install_that_is_killed_at_any_moment() {
+    if !require(&["strip"]) {
+        return;
+    }
+    let test = TestNode::start();
+    // Without what only debuggers read, which is most of a test's binary.
+    test.container.sh_ok("cd /tmp && strip -o one /usr/local/bin/hostmount && cp one other && echo other >>other");
+    let versions = ["/tmp/one", "/tmp/other"].map(|program| {
+        let bytes = test.container.visit(|| fs::read(program).unwrap());
+        (program, bytes)
+    });
+    let arguments = ["install", "--to", BIN, "--flexvolume", PLUGINS];
+    let begin = Instant::now();
+    test.container.run(versions[0].0, &arguments).ok("install");
+    let takes = begin.elapsed().as_micros() as u64;
+    // Kubelet, which calls all the time.
+    let mut kubelet = Room::command("/bin/sh");
+    let calls = format!(
+        "while [ ! -e /tmp/stop ]; do {BIN}/mount --version && {BIN}/umount --version && {DRIVER} init || echo FAILED >&2; done"
+    );
+    kubelet.args(["-c", &calls]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut kubelet = test.node.spawn(kubelet);
+    let mut chance = node::chance();
+    let mut seen = BTreeSet::new();
+    for round in 0..30 {
+        let mut installer = Room::command(versions[(round + 1) % 2].0);
+        installer.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut installer = test.container.spawn(installer);
+        // The moment itself.
+        thread::sleep(Duration::from_micros(chance.u64(0..takes * 2)));
+        installer.kill().unwrap();
+        installer.wait().unwrap();
+        let which = |path: &str| {
+            let there = test.node.visit(|| fs::read(path).unwrap());
+            versions.iter().position(|(_, bytes)| *bytes == there).expect("a whole version")
+        };
+        seen.insert((which(&format!("{BIN}/hostmount")), which(DRIVER)));
+    }
+    println!("seen: {seen:?}");
+    test.node.sh_ok("touch /tmp/stop");
+    let mut said = String::new();
+    kubelet.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((kubelet.wait().unwrap().success(), said.as_str()), (true, ""));
+    // What is left over does not stand in the way of the next one, and goes with it.
+    test.container.run(versions[0].0, &arguments).ok("install");
+    test.container.run(versions[1].0, &arguments).ok("install");
+    assert_eq!(test.node.sh_ok(&format!("find {BIN} {PLUGINS} -name '.*'")), "");
 }
 
 #[test]

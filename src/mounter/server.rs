@@ -113,6 +113,12 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     become_a_daemon()?;
     kernel::check()?;
     let node = MountNamespace::of_node(&settings.host_proc)?;
+    if node.is_callers().map_err(step("look at our mount namespace"))? {
+        let proc = settings.host_proc.display();
+        warn!(
+            "{proc} shows our own first process: volumes appear here, and on a node only if this is none's container"
+        );
+    }
     enter_own_namespace()?;
     fs::create_dir_all(&settings.state).map_err(step(format!("create {}", settings.state.display())))?;
     let _lock = take_lock(&settings.state)?;
