@@ -61,15 +61,15 @@ impl Records {
 
     /// Keeps what is known of a volume. That it cannot be kept is no reason to fail: the volume works.
     pub fn keep(&self, volume: &Volume) {
-        let Some(file) = self.file_of(&volume.family) else { return };
+        let Some(file) = self.file_of(volume.identity) else { return };
         if let Err(error) = write(&file, volume) {
             warn!("cannot keep a record of the volume, a later mounter will not know it: {}: {error}", file.display());
         }
     }
 
     /// The helper is gone, or serves nothing new any more.
-    pub fn drop(&self, family: &Family) {
-        if let Some(file) = self.file_of(family)
+    pub fn drop(&self, filesystem: Identity) {
+        if let Some(file) = self.file_of(filesystem)
             && let Err(error) = fs::remove_file(&file)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -88,8 +88,8 @@ impl Records {
             }
         };
         let volume = |file: PathBuf| match read(&file) {
-            Ok(volume) if self.file_of(&volume.family).as_ref() == Some(&file) => Some(volume),
-            Ok(_) => discard(&file, "its name is not its helper's"),
+            Ok(volume) if self.file_of(volume.identity).as_ref() == Some(&file) => Some(volume),
+            Ok(_) => discard(&file, "its name is not its filesystem's"),
             Err(problem) => discard(&file, &problem),
         };
         let mut volumes: Vec<Volume> = files.filter_map(volume).collect();
@@ -97,9 +97,10 @@ impl Records {
         volumes
     }
 
-    fn file_of(&self, family: &Family) -> Option<PathBuf> {
-        let (device, inode) = family.namespace();
-        Some(self.0.as_ref()?.join(format!("{device:x}-{inode:x}.json")))
+    /// A name that no other volume gets, before or after. None for a filesystem of the kernel's own, which needs no helper.
+    fn file_of(&self, filesystem: Identity) -> Option<PathBuf> {
+        let (minor, connection) = (filesystem.device.minor, filesystem.connection?);
+        Some(self.0.as_ref()?.join(format!("{minor}-{connection}.json")))
     }
 }
 

@@ -50,6 +50,7 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
                 let_go(home, &place);
                 let mut volume = volume.clone();
                 if renumbered {
+                    mounter.registry.records().drop(volume.identity);
                     // Its helper lives, so the device number is still its own.
                     volume.identity = mounter.connections.identify(volume.identity.device);
                 }

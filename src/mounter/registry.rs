@@ -128,7 +128,7 @@ impl Registry {
             let died = matches!(entry.life, Life::Dead { .. });
             failures = if died { entry.failures + 1 } else { 0 };
             entry.life = Life::Retired;
-            self.records.drop(&entry.volume.family);
+            self.records.drop(entry.volume.identity);
             said = entry.words();
             if entry.engine.is_none() {
                 if !died {
@@ -348,7 +348,7 @@ impl Registry {
         if let Some(mut entry) = volumes.by_id.remove(&id) {
             self.forget_descriptor(&mut entry.engine);
             if entry.life != Life::Retired {
-                self.records.drop(&entry.volume.family);
+                self.records.drop(entry.volume.identity);
             }
             if let Some(output) = &entry.output {
                 let _ = epoll::delete(&self.events, output);
