@@ -6,6 +6,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hostmount::demo::machine::{Machine, Network, Recipe};
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use node::gluster::{self, Gluster};
+use node::job::{TARGET, assert_confined, unmount_and_see_it_end, use_it};
 use node::mounter::Mounter;
 use node::preloaded::{OBJECT, install};
 use node::sshd::{self, Sshd};
@@ -14,8 +15,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-
-const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
 /// A node whose mounter uses the preload engine.
 fn start(network: &Network) -> (TestNode, Mounter) {
@@ -27,33 +26,8 @@ fn start(network: &Network) -> (TestNode, Mounter) {
     (test, mounter)
 }
 
-fn use_it(test: &TestNode) {
-    test.node.sh_ok(&format!(
-        "set -e; cd {TARGET}
-        echo hello >a; test \"$(cat a)\" = hello
-        mkdir d; mv a d/b; test \"$(ls d)\" = b; rm -r d; test -z \"$(ls)\"; echo stays >kept"
-    ));
-}
-
 fn lines_of(test: &TestNode, helper: &str) -> Vec<u32> {
     test.processes().into_iter().filter(|(_, line)| line.contains(helper)).map(|(pid, _)| pid).collect()
-}
-
-/// Its processes have no capability and no filter; unmounted on the node, they end by themselves.
-fn check_and_unmount(test: &TestNode, mounter: &Mounter, helper: &str) {
-    let processes = lines_of(test, helper);
-    assert!(!processes.is_empty());
-    for pid in processes {
-        let status = test.node.sh_ok(&format!("cat /proc/{pid}/status"));
-        for line in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|set| format!("{set}\t{:016x}\n", 0)) {
-            assert!(status.contains(&line), "{status}");
-        }
-        assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t0\n"), "{status}");
-    }
-    test.node.sh_ok(&format!("umount {TARGET}"));
-    mounter.wait_until_said("\"unmounted\"", 1);
-    assert_eq!(test.node.mount_at(TARGET), None);
-    assert_eq!(lines_of(test, helper), [0; 0]);
 }
 
 fn readelf(what: &str) -> String {
@@ -107,57 +81,12 @@ fn the_object_loads_with_old_libraries() {
 }
 
 #[test]
-fn bindfs() {
-    if !require(&["make", "bindfs"]) {
-        return;
-    }
-    let (test, mounter) = start(&Network::new().unwrap());
-    test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
-    assert!(mounter.said().contains("it was asked for"), "{}", mounter.said());
-    let line = test.node.mount_at(TARGET).unwrap();
-    assert!(line.contains("nosuid,nodev") && line.contains("allow_other"), "{line}");
-    use_it(&test);
-    check_and_unmount(&test, &mounter, "bindfs");
-    test.mount(&["-t", "fuse.bindfs", "-o", "ro", "/tmp/source", TARGET]).ok("mount read-only");
-    assert!(test.node.sh(&format!("touch {TARGET}/new")).stderr.contains("Read-only file system"));
-}
-
-#[test]
-fn sshfs() {
-    if !require(&[sshd::PROGRAMS, &["make", "sshfs"]].concat()) {
-        return;
-    }
-    let network = Network::new().unwrap();
-    let server = Sshd::start(&network);
-    let (test, mounter) = start(&network);
-    server.install_client(&test.container);
-    let options = format!("port={},IdentityFile=/root/.ssh/id_ed25519", sshd::PORT);
-    test.mount(&["-t", "fuse.sshfs", "-o", &options, "root@10.77.0.1:/srv/export", TARGET]).ok("mount");
-    use_it(&test);
-    check_and_unmount(&test, &mounter, "sshfs");
-}
-
-#[test]
-fn glusterfs() {
-    if !require(&[gluster::PROGRAMS, &["make"]].concat()) {
-        return;
-    }
-    let network = Network::new().unwrap();
-    let server = Gluster::start(&network);
-    let source = server.volume("gv0");
-    let (test, mounter) = start(&network);
-    test.mount(&["-t", "glusterfs", &source, TARGET]).ok("mount");
-    use_it(&test);
-    assert_eq!(server.place.sh_ok("cat /brick/gv0/kept"), "stays\n");
-    check_and_unmount(&test, &mounter, "/usr/sbin/glusterfs");
-}
-
-#[test]
 fn what_is_not_granted_is_refused() {
     if !require(&["make", "bindfs"]) {
         return;
     }
     let (test, mounter) = start(&Network::new().unwrap());
+    let before = test.processes();
     let lines = "exec 2>&1
         try() { if \"$@\" >/tmp/said 2>&1; then echo \"GRANTED: $*\"; else echo \"refused: $*\"; fi; }
         try mount -i -t tmpfs x \"$2\"
@@ -182,7 +111,7 @@ fn what_is_not_granted_is_refused() {
     ] {
         assert!(said.contains(objection), "{objection} is not in {said}");
     }
-    check_and_unmount(&test, &mounter, "bindfs");
+    unmount_and_see_it_end(&test, &mounter, &before, 1);
 }
 
 #[test]
@@ -381,13 +310,16 @@ fn without_a_mounter_glusterfs_sees_its_mount() {
 
 #[test]
 fn without_a_mounter_in_real_containers() {
-    if !require(&["make", "bindfs", "podman", "runc"]) {
+    if !require(&[gluster::PROGRAMS, &["make", "bindfs", "podman", "runc"]].concat()) {
         return;
     }
+    let network = Network::new().unwrap();
+    let server = Gluster::start(&network);
+    let volume = server.volume("gv0");
     // A machine with helpers, whose userland is the container's image at the same time.
     let places = ["/var/lib/containers", "/var/lib/kubelet", "/run", "/tmp", "/dev/shm"];
     let recipe = Recipe::userland().fuse().shared().bind("/", "/opt/image").writable(places);
-    let machine = Machine::start(&Network::new().unwrap(), recipe).unwrap();
+    let machine = Machine::start(&network, recipe).unwrap();
     let node = Place(machine.node().clone());
     install(&node);
     node.sh_ok(&format!("mkdir -p {TARGET}; cp {DEFAULT_OBJECT} /run/preload.so"));
@@ -401,9 +333,12 @@ fn without_a_mounter_in_real_containers() {
         format!("{host_pid} {same}:rslave"),
         format!("{host_proc} {same}:rshared"),
     ];
+    let umount = |helper: &str| {
+        format!("pid=$(pgrep -x {helper}) && umount {TARGET} && timeout 30 tail --pid=$pid -f /dev/null")
+    };
     for options in containers {
         node.sh_ok(&format!(
-            "{PODMAN} run --detach --name mounter --privileged --network none --ulimit nofile=1024:1024 \
+            "{PODMAN} run --detach --name mounter --privileged --network host --ulimit nofile=1024:1024 \
              --ulimit nproc=1000:1000 --volume /run/preload.so:/run/preload.so {options} \
              --rootfs /opt/image:O sh -c 'sleep infinity & wait'"
         ));
@@ -416,10 +351,13 @@ fn without_a_mounter_in_real_containers() {
         assert_eq!(node.sh_ok(&format!("cat {TARGET}/f")), "packed\n", "{options}");
         assert_eq!(inside(&format!("cat {TARGET}/f")), "packed\n", "{options}");
         assert_eq!(on_node(), 1, "{options}");
-        node.sh_ok(&format!("pid=$(pgrep -x bindfs) && umount {TARGET} && timeout 30 tail --pid=$pid -f /dev/null"));
+        node.sh_ok(&umount("bindfs"));
         assert!(!inside("cat /proc/self/mountinfo").contains(" - fuse "), "{options}");
         inside(&format!("mount -t fuse.bindfs /srv/source {TARGET} && umount {TARGET}"));
         assert_eq!(on_node(), 0, "{options}");
+        inside(&format!("mount -t glusterfs {volume} {TARGET}"));
+        node.sh_ok(&format!("echo by the node >{TARGET}/f; {}", umount("glusterfs")));
+        assert_eq!(server.place.sh_ok("cat /brick/gv0/f; rm /brick/gv0/f"), "by the node\n", "{options}");
         node.sh_ok(&format!("{PODMAN} rm --force --time 0 mounter"));
     }
 }
@@ -451,7 +389,9 @@ fn a_volumes_secret_reaches_its_helper() {
         "kubernetes.io/secret/key": BASE64_STANDARD.encode(server.client_key()),
     });
     let call = ["mount", TARGET, &options.to_string()];
+    let before = test.processes();
     test.node.run(format!("{plugins}/hostmount~fuse/fuse"), &call).ok("mount");
+    assert_confined(&test, "preload", "sshfs root@", &before);
     use_it(&test);
-    check_and_unmount(&test, &mounter, "sshfs root@");
+    unmount_and_see_it_end(&test, &mounter, &before, 1);
 }

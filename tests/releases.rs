@@ -4,13 +4,12 @@
 mod node;
 
 use hostmount::demo::machine::{Network, Recipe};
+use node::job::{TARGET, use_it};
 use node::mounter::Mounter;
 use node::preloaded::install;
 use node::servers::fetched;
 use node::{HOSTMOUNT, Place, TestNode, require};
 use std::fs;
-
-const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
 #[test]
 fn debian_11_with_a_mounter() {
@@ -48,12 +47,9 @@ fn start(release: &str) -> Option<(TestNode, Place)> {
     Some((test, container))
 }
 
-fn use_it(test: &TestNode) {
-    test.node.sh_ok(&format!(
-        "set -e; cd {TARGET}
-        echo hello >a; test \"$(cat a)\" = hello
-        mkdir d; mv a d/b; test \"$(ls d)\" = b; rm -r d; test -z \"$(ls)\"; cd /; umount {TARGET}"
-    ));
+fn use_and_unmount(test: &TestNode) {
+    use_it(test);
+    test.node.sh_ok(&format!("umount {TARGET}"));
 }
 
 fn with_a_mounter(release: &str) {
@@ -63,11 +59,11 @@ fn with_a_mounter(release: &str) {
     let mounter = Mounter::start(&container, &["--engine", "preload"], &[]);
     // libfuse calls mount(2).
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("bindfs");
-    use_it(&test);
+    use_and_unmount(&test);
     mounter.wait_until_said("\"unmounted\"", 1);
     // fusermount3 does, started with an empty environment.
     test.mount(&["-t", "fuse.gocryptfs", "-o", "passfile=/tmp/password", "/tmp/sealed", TARGET]).ok("gocryptfs");
-    use_it(&test);
+    use_and_unmount(&test);
     mounter.wait_until_said("\"unmounted\"", 2);
 }
 
@@ -77,15 +73,15 @@ fn without_a_mounter(release: &str) {
     container.sh_ok(&format!("mkdir -p {TARGET}"));
     // mount(8) runs mount.fuse3, which runs bindfs.
     container.sh_ok(&format!("mount -t fuse.bindfs /tmp/source {TARGET}"));
-    use_it(&test);
+    use_and_unmount(&test);
     // mount(8) calls mount(2) itself; a newer one would rather call fsopen(2).
-    container.sh_ok(&format!("HOSTMOUNT_PRELOAD_TYPES=tmpfs mount -t tmpfs -o size=1m,noexec mine {TARGET}"));
+    container.sh_ok(&format!("HOSTMOUNT_PRELOAD_TYPES=tmpfs mount -t tmpfs -o size=8m,noexec mine {TARGET}"));
     let line = test.node.mount_at(TARGET).unwrap();
     assert!(
-        line.contains(" rw,nosuid,nodev,noexec") && line.contains(" - tmpfs mine ") && line.contains("size=1024k"),
+        line.contains(" rw,nosuid,nodev,noexec") && line.contains(" - tmpfs mine ") && line.contains("size=8192k"),
         "{line}"
     );
-    use_it(&test);
+    use_and_unmount(&test);
     // And umount(8) for it.
     container.sh_ok(&format!("bindfs /tmp/source {TARGET}; umount {TARGET}"));
     assert_eq!(test.node.mount_at(TARGET), None);

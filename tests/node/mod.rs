@@ -6,6 +6,7 @@
 
 pub mod filesystems;
 pub mod gluster;
+pub mod job;
 pub mod moosefs;
 pub mod mounter;
 pub mod old_kernel;
@@ -65,6 +66,9 @@ const HELPERS: &[&str] = &[
     "mount.moosefs",
     "mfsmount",
 ];
+
+/// Processes of a machine: PID and command line.
+pub type Processes = BTreeMap<u32, String>;
 
 /// A node that nothing may be installed on, and its mounter's container.
 ///
@@ -139,7 +143,7 @@ impl TestNode {
     }
 
     /// [`Place::processes`] of the node.
-    pub fn processes(&self) -> BTreeMap<u32, String> {
+    pub fn processes(&self) -> Processes {
         self.node.processes()
     }
 
@@ -191,7 +195,7 @@ impl Place {
     }
 
     /// Every process of the machine, as its own /proc shows it: PID and command line (or name, where it has none).
-    pub fn processes(&self) -> BTreeMap<u32, String> {
+    pub fn processes(&self) -> Processes {
         self.visit(|| {
             let mut found = BTreeMap::new();
             for entry in fs::read_dir("/proc").unwrap() {

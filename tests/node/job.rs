@@ -1,0 +1,80 @@
+//! The main job, with either engine: what is done with a volume on the node, and what must be seen of its helper.
+//!
+//! Runs in the tests' process, as root.
+
+use super::mounter::Mounter;
+use super::{NODE_BIN, Processes, TestNode};
+use std::time::{Duration, Instant};
+
+/// Where the volume is mounted.
+pub const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+
+/// Longer than a process takes to go: only a failing test waits for it.
+const FAR_TOO_LONG: Duration = Duration::from_secs(10);
+
+/// Writes, reads, lists, renames and removes on the node; leaves a file `kept` with the line `stays`.
+#[track_caller]
+pub fn use_it(test: &TestNode) {
+    test.node.sh_ok(&format!(
+        "set -e; cd {TARGET}; rm -f kept
+        echo hello >a; test \"$(cat a)\" = hello
+        mkdir d; mv a d/b; test \"$(ls d)\" = b; test \"$(cat d/b)\" = hello
+        dd if=/dev/urandom of=/tmp/c bs=64k count=16 2>/dev/null; cp /tmp/c d/c; cmp /tmp/c d/c
+        rm d/b d/c; rmdir d; test -z \"$(ls)\"; echo stays >kept"
+    ));
+}
+
+/// Every process of the helper's (known by a word of its command line) has empty capability sets, no way to new ones,
+/// and no descriptor of ours. Those that were there `before` are others'.
+#[track_caller]
+pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Processes) {
+    // The preload engine has no filter.
+    let seccomp = if engine == "seccomp" { "2" } else { "0" };
+    let is_mounter = |line: &str| line.contains("hostmount serve");
+    let processes = test.processes();
+    let group = |pid| test.node.sh_ok(&format!("cut -d' ' -f5 /proc/{pid}/stat"));
+    let ours = processes.iter().find(|(_, line)| is_mounter(line)).map(|(pid, _)| group(pid));
+    let helpers = processes.iter().filter(|(pid, line)| line.contains(helper) && !before.contains_key(pid));
+    let mut found = 0;
+    for (pid, _) in helpers {
+        let status = test.node.sh_ok(&format!("cat /proc/{pid}/status"));
+        let value = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+            line[key.len()..].trim().to_owned()
+        };
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            assert_eq!(value(set), "0000000000000000", "{helper} {set}");
+        }
+        assert_eq!((value("NoNewPrivs:").as_str(), value("Seccomp:").as_str()), ("1", seccomp), "{helper}");
+        assert_ne!(Some(group(pid)), ours, "{helper} shares our process group");
+        for (number, leads_to) in test.descriptors(*pid) {
+            let leads_to = leads_to.to_string_lossy().into_owned();
+            let foreign = ["seccomp", "signalfd", "hostmount.sock", "mnt:[", "mountinfo"];
+            assert!(!foreign.iter().any(|word| leads_to.contains(word)), "{helper} holds {number} -> {leads_to}");
+        }
+        found += 1;
+    }
+    assert!(found > 0, "no process of {helper}: {processes:?}");
+}
+
+/// Unmounts with the node's own umount(8), and sees the helper end by itself: nothing is left but what was there
+/// `before`. It is the mounter's unmount number `times`.
+#[track_caller]
+pub fn unmount_and_see_it_end(test: &TestNode, mounter: &Mounter, before: &Processes, times: usize) {
+    test.node.sh_ok(&format!("umount {TARGET}"));
+    mounter.wait_until_said("\"unmounted\"", times);
+    assert_eq!(test.node.mount_at(TARGET), None);
+    assert_eq!(list(test), "[]");
+    // A process is listed for a moment after it has ended.
+    let deadline = Instant::now() + FAR_TOO_LONG;
+    while test.processes() != *before {
+        assert!(Instant::now() < deadline, "left behind: {:?}, before: {before:?}", test.processes());
+        std::thread::yield_now();
+    }
+}
+
+/// `hostmount list`, as JSON.
+#[track_caller]
+pub fn list(test: &TestNode) -> String {
+    test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json")).trim().to_owned()
+}
