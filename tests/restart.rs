@@ -174,3 +174,40 @@ fn a_helper_that_talks_is_not_ended_with_the_mounter() {
     mounter.wait_until_said("talking", 3);
     test.node.sh_ok(&format!("umount {TARGET}"));
 }
+
+#[test]
+fn the_mounter_is_restarted_over_and_over() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let (test, mut mounter) = start(&[TARGET, "/mnt/second"]);
+    for target in [TARGET, "/mnt/second"] {
+        test.mount(&["-t", "fuse.bindfs", "/tmp/source", target]).ok("mount");
+    }
+    let before = list(&test);
+    let mut readers = [TARGET, "/mnt/second"].map(|target| reader(&test.node, &format!("{target}/f")));
+    kill(&mut mounter);
+    let mut chance = node::chance();
+    for _start in 0..20 {
+        let mut command = hostmount::demo::machine::Room::command("/usr/local/bin/hostmount");
+        command.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut started = test.container.spawn(command);
+        // The moment itself: it is ready after some milliseconds.
+        thread::sleep(Duration::from_micros(chance.u64(0..40_000)));
+        started.kill().unwrap();
+        started.wait().unwrap();
+    }
+    let mounter = test.start_mounter(&[], &[]);
+    test.node.sh_ok("touch /tmp/enough");
+    for reader in &mut readers {
+        assert!(reader.wait().unwrap().success(), "a read failed");
+    }
+    assert_eq!(list(&test), before);
+    test.wait_for_processes("bindfs", 2);
+    // The last one heals them and sees them end.
+    test.node.sh_ok("kill -9 $(pidof bindfs)");
+    mounter.wait_until_said("\"healed\"", 2);
+    test.node.sh_ok(&format!("cat {TARGET}/f && umount {TARGET} /mnt/second"));
+    mounter.wait_until_said("\"unmounted\"", 2);
+    test.wait_for_processes("bindfs", 0);
+}
