@@ -477,23 +477,3 @@ fn talk(room: &Place, bytes: Vec<u8>) -> String {
         String::from_utf8_lossy(reply.get(12..).unwrap_or_default()).into_owned()
     })
 }
-
-/// Filesystems of the kernel's whose helper is in the container go the same way. Where the kernel has them not, as that of
-/// the machines that these tests were written on, its own answer reaches the caller; where it has them, nobody serves.
-#[test]
-fn filesystems_of_the_kernels_own() {
-    if !require(&["mount.nfs", "mount.cifs"]) {
-        return;
-    }
-    let setting = Setting::start();
-    let known = setting.test.node.sh_ok("cat /proc/filesystems");
-    let has = |fstype| known.lines().any(|line| line.split_whitespace().next_back() == Some(fstype));
-    let nfs = ["-t", "nfs", "-o", "vers=4,retry=0,soft", "127.0.0.1:/export", TARGET];
-    let done = setting.refuses(32, &["mount.nfs could not mount 127.0.0.1:/export"], &nfs);
-    assert!(has("nfs") || done.stderr.contains("this node's kernel does not have it"), "{}", done.stderr);
-    // mount.cifs gives itself CAP_SYS_ADMIN: it believes it has it. Its password is not repeated.
-    let cifs = ["-t", "cifs", "-o", "username=me,password=k3y,vers=3.0", "//127.0.0.1/share", TARGET];
-    let done = setting.refuses(32, &["mount.cifs could not mount //127.0.0.1/share"], &cifs);
-    assert!(has("cifs") || done.stderr.contains("this node's kernel does not have it"), "{}", done.stderr);
-    assert!(!done.stderr.contains("k3y") && !setting.mounter.said().contains("k3y"), "{}", done.stderr);
-}

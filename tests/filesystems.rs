@@ -6,6 +6,7 @@
 mod node;
 
 use hostmount::demo::machine::Network;
+use nix::sys::signal::Signal;
 use node::filesystems::{ALL, Access, Filesystem, Volume};
 use node::job::{TARGET, assert_confined, unmount_and_see_it_end, use_it};
 use node::mounter::Mounter;
@@ -34,6 +35,38 @@ tests! {
     glusterfs glusterfs_subdirectory moosefs sshfs_with_a_key_file bindfs squashfuse mergerfs gocryptfs encfs cryfs
     fuse_overlayfs unionfs_fuse archivemount fuse_zip fuseiso fuse2fs rclone_webdav rclone_s3 rclone_s3_in_the_foreground
     rclone_webdav_in_the_foreground ofs s3fs davfs2
+}
+
+/// Filesystems of the kernel's whose helper is in the container go the same way. Where the kernel has them not, as that of
+/// the machines that these tests were written on, its own answer reaches the caller; where it has them, nobody serves.
+#[test]
+fn filesystems_of_the_kernels_own() {
+    if !require(&["mount.nfs", "mount.cifs", "make"]) {
+        return;
+    }
+    let test = TestNode::start_in(&Network::new().unwrap());
+    test.container.visit(|| fs::write("/tmp/config.toml", "").unwrap());
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    preloaded::install(&test.container);
+    let known = test.node.sh_ok("cat /proc/filesystems");
+    let has = |fstype| known.lines().any(|line| line.split_whitespace().next_back() == Some(fstype));
+    for engine in ["seccomp", "preload"] {
+        let mut mounter = start_mounter(&test, engine);
+        for (fstype, options, source) in [
+            ("nfs", "vers=4,retry=0,soft", "127.0.0.1:/export"),
+            // mount.cifs gives itself CAP_SYS_ADMIN: it believes it has it.
+            ("cifs", "username=me,password=k3y,vers=3.0", "//127.0.0.1/share"),
+        ] {
+            let done = test.mount(&["-t", fstype, "-o", options, source, TARGET]);
+            assert_eq!(done.code, Some(32), "{engine}: {}", done.stderr);
+            assert!(done.stderr.contains(&format!("mount.{fstype} could not mount {source}")), "{}", done.stderr);
+            assert!(has(fstype) || done.stderr.contains("this node's kernel does not have it"), "{}", done.stderr);
+            assert!(!done.stderr.contains("k3y") && !mounter.said().contains("k3y"), "{}", done.stderr);
+            assert_eq!(test.node.mount_at(TARGET), None);
+        }
+        mounter.signal(Signal::SIGTERM);
+        mounter.wait();
+    }
 }
 
 fn run(name: &str) {

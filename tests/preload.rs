@@ -58,6 +58,7 @@ fn the_object_exports_what_it_replaces_and_nothing_else() {
         "open_tree_attr",
         "move_mount",
         "mount_setattr",
+        "capset",
     ];
     assert_eq!(defined.collect::<BTreeSet<_>>(), BTreeSet::from(expected), "{symbols}");
 }

@@ -1,4 +1,4 @@
-//! `libhostmount_preload.so`: libc's mount() and umount() in a helper, done elsewhere.
+//! `libhostmount_preload.so`: libc's mount() and umount() in a helper, done elsewhere; and capset(), not done.
 //!
 //! Runs in helpers' processes, by `/etc/ld.so.preload` or `LD_PRELOAD`. With a mounter ([`mounter`]) the helper has no
 //! capability and the mounter performs the call; without one ([`node`]) a copy of the process mounts on the node.
@@ -58,6 +58,21 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
 pub unsafe extern "C" fn umount(target: *const c_char) -> c_int {
     // SAFETY: as above.
     answer(unsafe { try_unmount(target, 0) })
+}
+
+/// capset(2). A helper of a mounter's is told that it was done, and nothing is: what it gives up it has not, and what it
+/// arms itself with for its mount(2), as mount.cifs does, it does not need.
+///
+/// # Safety
+///
+/// As for libc's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn capset(header: *mut c_void, data: *const c_void) -> c_int {
+    if mounter::is_there() {
+        return 0;
+    }
+    // SAFETY: what the caller vouches for is what this asks for.
+    answer(unsafe { sys::capset(header, data) })
 }
 
 /// Functions of the new mount interface. Told that this kernel has none of it, programs fall back to mount(2).

@@ -165,6 +165,16 @@ pub(crate) unsafe fn mount(
     check(unsafe { libc::syscall(libc::SYS_mount, source, target, fstype, flags, data) }).map(drop)
 }
 
+/// capset(2).
+///
+/// # Safety
+///
+/// As for [`mount`]: the kernel answers EFAULT to pointers that lead nowhere.
+pub(crate) unsafe fn capset(header: *mut c_void, data: *const c_void) -> Result<(), Errno> {
+    // SAFETY: the caller vouches for the pointers; the kernel checks them once more.
+    check(unsafe { libc::syscall(libc::SYS_capset, header, data) }).map(drop)
+}
+
 /// umount2(2).
 ///
 /// # Safety
