@@ -211,3 +211,22 @@ fn the_mounter_is_restarted_over_and_over() {
     mounter.wait_until_said("\"unmounted\"", 2);
     test.wait_for_processes("bindfs", 0);
 }
+
+/// Fresh helpers live in mount namespaces with the numbers that the dead ones had, those of other volumes too.
+#[test]
+fn volumes_that_died_together_are_known_to_the_next() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let targets: Vec<String> = (0..8).map(|number| format!("{TARGET}{number}")).collect();
+    let (test, mut mounter) = start(&targets.iter().map(String::as_str).collect::<Vec<_>>());
+    for target in &targets {
+        test.mount(&["-t", "fuse.bindfs", "/tmp/source", target]).ok("mount");
+    }
+    test.node.sh_ok("kill -9 $(pidof bindfs)");
+    mounter.wait_until_said("\"healed\"", targets.len());
+    kill(&mut mounter);
+    let next = test.start_mounter(&[], &[]);
+    next.wait_until_said("is taken in", targets.len());
+    assert!(!next.said().contains("not known any more"), "{}", next.said());
+}
