@@ -39,7 +39,7 @@ test-kernels: build preload
 	$(AS_ROOT) tests/kernels/run $(or $(CARGO_TARGET_DIR),target) $(or $(KERNELS),5.10 6.1 6.12 newest)
 
 # With a real kubelet, built from Debian's source package. See docs/kubelet.md.
-test-kubelet: build
+test-kubelet: build preload
 	$(AS_ROOT) tests/kubelet-node/prepare $(or $(CARGO_TARGET_DIR),target)
 	$(AS_ROOT) $(CARGO) test --quiet --test kubelet-node -- $(or $(CARGO_TARGET_DIR),target)/kubelet
 
