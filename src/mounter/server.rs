@@ -26,7 +26,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
-use rustix::fs::{Mode, flock};
+use rustix::fs::{FlockOperation, Mode, fcntl_lock};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimit, umask};
@@ -199,9 +199,10 @@ fn enter_own_namespace() -> Result<(), ServeError> {
 fn take_lock(state: &Path) -> Result<File, ServeError> {
     let path = state.join("lock");
     let file = File::create(&path).map_err(step(format!("create {}", path.display())))?;
-    match flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+    // Not flock(2): its lock would be a helper's too, from fork to exec, and outlive us.
+    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(ServeError::AlreadyRunning { path }),
+        Err(Errno::WOULDBLOCK | Errno::ACCESS) => Err(ServeError::AlreadyRunning { path }),
         Err(errno) => Err(step(format!("lock {}", path.display()))(errno)),
     }
 }
