@@ -27,6 +27,7 @@
 //! stdin = "{secret:password}\n"
 //! writable = ["/var/cache/mine"]
 //! capabilities = ["CAP_DAC_READ_SEARCH"]
+//! memory_limit = "512Mi"
 //! ready_timeout_seconds = 30
 //! heal = false
 //! hang_seconds = 0
@@ -164,6 +165,11 @@ impl Config {
         self.filesystem.get(name)?.command.as_ref()
     }
 
+    /// Whether a type has a memory limit.
+    pub fn limits_memory(&self) -> bool {
+        self.filesystem.values().any(|settings| settings.memory_limit.is_some())
+    }
+
     /// How long a helper may take until its filesystem answers.
     pub fn ready_timeout(&self, settings: &Filesystem) -> Duration {
         Duration::from_secs(settings.ready_timeout_seconds.unwrap_or(self.ready_timeout_seconds))
@@ -221,6 +227,10 @@ mod tests {
             "ready_timeout_seconds = 0",
             "default_options = 'context=\"a'",
             "command = ['p']",
+            "memory_limit = '512'",
+            "memory_limit = '1.5Gi'",
+            "memory_limit = '18446744073709551615Gi'",
+            "memory_limit = 'Mi'",
         ] {
             assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
         }
@@ -240,6 +250,15 @@ mod tests {
         };
         assert!(foreground("x", "") && foreground("fuse.x", "y") && foreground("fuse", "x#y"));
         assert!(!foreground("y", "x#") && !foreground("fuse", "y#x"));
+    }
+
+    #[test]
+    fn memory_limits_are_written_as_kubernetes_does() {
+        for (text, bytes) in [("512Mi", 512 << 20), ("2Gi", 2 << 30), ("300M", 300_000_000), ("1048576", 1 << 20)] {
+            let config = parse(&format!("[filesystem.x]\nmemory_limit = '{text}'")).unwrap();
+            assert_eq!(config.filesystem["x"].memory_limit.map(|limit| limit.bytes()), Some(bytes), "{text}");
+            assert!(config.limits_memory());
+        }
     }
 
     #[test]

@@ -5,104 +5,11 @@
 mod node;
 
 use hostmount::wire::VERSION;
-use node::mounter::Mounter;
-use node::{Done, NODE_BIN, Place, TestNode, require};
-use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use node::setting::{Setting, TARGET};
+use node::{NODE_BIN, Place, TestNode, require};
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
-
-const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
-
-/// All that a request may not leave behind.
-#[derive(Debug, PartialEq, Eq)]
-struct State {
-    node_mounts: Vec<String>,
-    container_mounts: Vec<String>,
-    processes: BTreeSet<String>,
-    state_directory: String,
-    descriptors: usize,
-    threads: String,
-}
-
-struct Setting {
-    test: TestNode,
-    mounter: Mounter,
-}
-
-impl Setting {
-    fn start() -> Self {
-        Self::with_config("")
-    }
-
-    fn with_config(config: &str) -> Self {
-        let test = TestNode::start();
-        test.node.sh_ok(&format!("mkdir -p {TARGET}"));
-        test.container.visit(|| {
-            fs::create_dir_all("/etc/hostmount").unwrap();
-            fs::write("/etc/hostmount/config.toml", config).unwrap();
-            fs::create_dir("/tmp/source").unwrap();
-        });
-        let mounter = test.start_mounter(&[], &[]);
-        Self { test, mounter }
-    }
-
-    fn state(&self) -> State {
-        let pid = self.mounter.pid();
-        State {
-            node_mounts: self.test.node.mountinfo(),
-            container_mounts: self.test.container.mountinfo(),
-            processes: self.test.processes().into_values().collect(),
-            state_directory: self.test.container.sh_ok("find /run/hostmount"),
-            descriptors: self.test.descriptors(pid).len(),
-            threads: self.test.node.sh_ok(&format!("grep Threads /proc/{pid}/status")),
-        }
-    }
-
-    /// Waits until everything is as it was: threads and processes end a moment after what they did is seen.
-    #[track_caller]
-    fn wait_until(&self, before: &State) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while self.state() != *before {
-            assert!(Instant::now() < deadline, "left behind:\nnow    {:?}\nbefore {before:?}", self.state());
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Waits until no request is under way.
-    #[track_caller]
-    fn wait_until_idle(&self, before: &State) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while self.state().threads != before.threads {
-            assert!(Instant::now() < deadline, "a request does not end: {:?}", self.state());
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Mounts, expecting failure with these words, and nothing changed.
-    #[track_caller]
-    fn refuses(&self, code: i32, words: &[&str], arguments: &[&str]) -> Done {
-        let before = self.state();
-        let done = self.test.mount(arguments);
-        for word in words {
-            assert!(done.stderr.contains(word), "{arguments:?}: {:?} is not in: {}", word, done.stderr);
-        }
-        assert_eq!(done.code, Some(code), "{arguments:?}: {}", done.stderr);
-        self.wait_until(&before);
-        done
-    }
-
-    /// A helper for type `fuse.fault` that runs these lines of shell; `$1` is the source, `$2` the mount point.
-    fn fault(&self, lines: &str) {
-        self.test.container.visit(|| {
-            let path = "/usr/sbin/mount.fuse.fault";
-            fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        });
-    }
-}
+use std::time::Duration;
 
 const FAULT: [&str; 4] = ["-t", "fuse.fault", "source", TARGET];
 

@@ -26,6 +26,7 @@ struct World {
     /// Sources whose helper was killed while no mounter was there to heal them.
     dead: BTreeSet<u32>,
     last_source: u32,
+    has_cgroups: bool,
 }
 
 struct Pod {
@@ -46,7 +47,8 @@ impl World {
         }
         let mounter = Some(test.start_mounter(&[], &[]));
         let (mounted, pods, dead) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-        Self { test, mounter, mounted, pods, dead, last_source: 0 }
+        let has_cgroups = node::cgroups::require();
+        Self { test, mounter, mounted, pods, dead, last_source: 0, has_cgroups }
     }
 
     /// Does something, if it can be done just now, and says what.
@@ -151,7 +153,12 @@ impl World {
             return Some(format!("{served:?} are there, and listed are {list}"));
         }
         let records = self.test.container.sh_ok("ls /run/hostmount/volumes | wc -l");
-        (records.trim() != served.len().to_string()).then(|| format!("{records} records for {served:?}"))
+        if records.trim() != served.len().to_string() {
+            return Some(format!("{records} records for {served:?}"));
+        }
+        let cgroups = node::cgroups::all(&self.test.node);
+        let own = cgroups.lines().filter(|line| line.contains("/hostmount/")).count();
+        (own != helpers && self.has_cgroups).then(|| format!("{helpers} helpers run, and cgroups are {cgroups}"))
     }
 
     /// Everything is right after a moment, or never.

@@ -100,6 +100,7 @@ fn what_is_not_granted_is_refused() {
         try bindfs \"$1\" \"$2\"";
     helper(&test.container, lines);
     test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
+    mounter.wait_until_said("\"mounted on the node\"", 1);
     let said = mounter.said();
     assert!(!said.contains("GRANTED"), "{said}");
     assert_eq!(said.matches("refused: ").count(), 7, "{said}");

@@ -7,7 +7,7 @@ use node::mounter::Mounter;
 use node::{NODE_BIN, Place, TestNode, require};
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
@@ -151,6 +151,11 @@ fn the_mounter_is_killed_at_any_moment() {
     }
     println!("{stood} stood, {undone} were undone");
     assert_eq!(list(&test), "[]\n");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while node::cgroups::all(&test.node).contains("/hostmount/") {
+        assert!(Instant::now() < deadline, "{}", node::cgroups::all(&test.node));
+        list(&test);
+    }
 }
 
 #[test]

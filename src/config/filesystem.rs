@@ -9,6 +9,7 @@ use caps::Capability;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// What may be set for a type. All of it is optional.
@@ -25,10 +26,12 @@ pub struct Filesystem {
     pub files: BTreeMap<String, File>,
     /// What it reads from its standard input, which is empty otherwise.
     pub stdin: Option<Template>,
-    /// Directories that it writes to: each is an empty tmpfs of its own, which ends with it.
+    /// Directories that it writes to, beside the usual ones: each is an empty tmpfs of its own, which ends with it.
     pub writable: Vec<PathBuf>,
     /// What it may keep of the mounter's capabilities: `CAP_DAC_READ_SEARCH`.
     capabilities: BTreeSet<String>,
+    /// How much memory all of its processes together may use, and what they write to their own directories.
+    pub memory_limit: Option<MemoryLimit>,
     /// How long it may take until its filesystem answers, in seconds.
     pub ready_timeout_seconds: Option<u64>,
     /// Whether a volume whose helper died gets a fresh one.
@@ -91,6 +94,52 @@ impl Filesystem {
             return bad("ready_timeout_seconds", "must be at least 1".into());
         }
         self.check_handover()
+    }
+}
+
+/// An amount of memory, written as Kubernetes does: `512Mi`, `2Gi`, `300M`, or bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct MemoryLimit(u64);
+
+/// Not an amount, or one that no program could run with.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a memory limit is written as 512Mi, 2Gi, 300M or a number of bytes, and is 1Mi at least")]
+pub struct MemoryLimitError;
+
+impl MemoryLimit {
+    const LEAST: u64 = 1 << 20;
+
+    /// In bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB", self.0 >> 20)
+    }
+}
+
+impl TryFrom<String> for MemoryLimit {
+    type Error = MemoryLimitError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit: u64 = match unit {
+            "" => 1,
+            "k" => 1_000,
+            "M" => 1_000_000,
+            "G" => 1_000_000_000,
+            "Ki" => 1 << 10,
+            "Mi" => 1 << 20,
+            "Gi" => 1 << 30,
+            _ => return Err(MemoryLimitError),
+        };
+        let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+        bytes.filter(|bytes| *bytes >= Self::LEAST).map(Self).ok_or(MemoryLimitError)
     }
 }
 

@@ -11,6 +11,7 @@
 //!               └ scratch          a mount namespace that holds the disks of them all: one tmpfs
 //! ```
 
+mod cgroups;
 mod network;
 mod recipe;
 mod room;
@@ -20,6 +21,7 @@ pub use recipe::{Propagation, Recipe};
 pub use room::{Process, Room};
 
 use crate::sys::fork::Init;
+use cgroups::Cgroups;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use recipe::Tree;
@@ -75,22 +77,32 @@ const SCRATCH: &str = "/mnt";
 #[derive(Debug)]
 pub struct Machine {
     node: Room,
-    init: Arc<Init>,
+    life: Arc<Life>,
     scratch: OwnedFd,
     rooms: AtomicU32,
+}
+
+/// What a machine lives on. The order of the fields is the order of their end: nobody is in a cgroup that goes.
+#[derive(Debug)]
+struct Life {
+    init: Init,
+    cgroups: Cgroups,
 }
 
 impl Machine {
     /// Starts a machine in `network` whose node has the root of `recipe`.
     pub fn start(network: &Network, recipe: Recipe) -> Result<Self, Error> {
         let scratch = on_new_thread(make_scratch)?;
+        let cgroups = Cgroups::make();
         let (mnt, pid, init) = on_new_thread(|| {
-            let mnt = recipe.build(scratch.as_fd(), 0, Vec::new(), None)?;
+            cgroups.enter()?;
+            let mnt = recipe.cgroups(&cgroups).build(scratch.as_fd(), 0, Vec::new(), None)?;
             let (init, pid) = fork_init(&mnt.thread)?;
-            Ok((mnt.namespace, pid, Arc::new(init)))
+            Ok((mnt.namespace, pid, init))
         })?;
-        let node = Room::new(mnt, pid, network.clone(), Arc::downgrade(&init));
-        Ok(Self { node, init, scratch, rooms: AtomicU32::new(1) })
+        let life = Arc::new(Life { init, cgroups });
+        let node = Room::new(mnt, pid, network.clone(), Arc::downgrade(&life));
+        Ok(Self { node, life, scratch, rooms: AtomicU32::new(1) })
     }
 
     /// The node itself: the room of PID 1.
@@ -106,6 +118,7 @@ impl Machine {
             Ok((proc, recipe.copy_from_node()?))
         })??;
         let number = self.rooms.fetch_add(1, Ordering::Relaxed);
+        let recipe = recipe.cgroups(&self.life.cgroups);
         let built = on_new_thread(|| recipe.build(self.scratch.as_fd(), number, from_node, Some(proc)))?;
         Ok(self.node.beside(built.namespace))
     }
@@ -113,8 +126,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Also when somebody else holds a process of ours, and with it `init`.
-        self.init.end();
+        // Also when somebody else holds a process of ours, and with it `life`.
+        self.life.init.end();
     }
 }
 

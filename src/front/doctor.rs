@@ -12,6 +12,8 @@ use crate::exit::{Exit, chain};
 use crate::helper::confine::confine_this_thread;
 use crate::helper::find;
 use crate::helper::place::{self, Place};
+use crate::helper::scratch::Scratch;
+use crate::node::cgroup::Cgroups;
 use crate::node::kernel;
 use crate::node::namespace::MountNamespace;
 use crate::node::target::{Target, device_at};
@@ -89,6 +91,13 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         ),
         show("types", "add FUSE programs to the container's image", types(config.as_ref().ok())),
     ];
+    // Volumes work without.
+    show(
+        "outliving",
+        "without it volumes end when the mounter's container does, and no memory_limit is in force: start the container \
+         with the node's PID namespace (hostPID: true), privileged",
+        in_thread(|| outlives(&host_proc)),
+    );
     // It may not be its time yet: a container's image can be tried before it serves.
     show("mounter", "start `hostmount serve`", mounter().map(|volumes| format!("answers; it has {volumes} volumes")));
     if needed.iter().all(|good| *good) { ExitCode::SUCCESS } else { Exit::System.into() }
@@ -115,7 +124,7 @@ fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send +
 fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
     kernel::check()?;
     place::create_directory(state)?;
-    let place = Place::prepare(state, Path::new("/doctor/from"), &[], &[])?;
+    let place = Place::prepare(state, Path::new("/doctor/from"), &Scratch::new()?, &[], &[])?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
     mount(c"doctor", place.path(), c"fuse.doctor", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;
@@ -135,6 +144,18 @@ fn node(host_proc: &Path) -> Finding {
     }
     node.visit(|| ())?;
     Ok("its mount namespace can be entered".into())
+}
+
+/// Whether helpers would outlive the container.
+fn outlives(host_proc: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
+    // Not the mounter's own, which may be running.
+    let (cgroups, tied) = Cgroups::find(&MountNamespace::of_node(host_proc)?, host_proc, "hostmount-doctor");
+    cgroups.close();
+    match tied {
+        Some(why) => Err(why.into()),
+        None if cgroups.can_limit() => Ok("helpers have cgroups of their own, where memory_limit holds"),
+        None => Ok("helpers have cgroups of their own; memory_limit cannot be used here"),
+    }
 }
 
 fn types(config: Option<&Config>) -> Finding {

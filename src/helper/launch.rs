@@ -10,15 +10,19 @@ use super::reaper::{Ending, Reaper};
 use crate::config::filesystem::Filesystem;
 use crate::config::handover::Handover;
 use crate::engine::preload::{self, FurnishError, is_static};
-use crate::engine::seccomp::listener::Listener;
+use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
+use crate::node::cgroup::{Cgroup, Seat};
+use crate::sys::spawn::Command;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::ioctl_fionbio;
+use std::collections::BTreeMap;
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 use tracing::warn;
@@ -38,7 +42,19 @@ pub struct Helper {
     /// Whether the program that was started serves the filesystem itself and does not exit.
     pub foreground: bool,
     family: Family,
+    cgroup: Option<Cgroup>,
     unheard: Option<String>,
+}
+
+/// What there is of a helper whose volume stands.
+#[derive(Debug)]
+pub struct Serving {
+    /// Hears of its calls, and of its end.
+    pub engine: Engine,
+    /// Its words, until nobody can say any more.
+    pub output: Option<Output>,
+    /// Its cgroup, if it has one of its own.
+    pub cgroup: Option<Cgroup>,
 }
 
 /// Why a helper does not run.
@@ -75,39 +91,49 @@ pub enum LaunchError {
     Prepare(#[source] io::Error),
 }
 
-/// Starts `program` with no capability (but those its type is set to keep), in a process group of its own, in the
-/// calling thread's mount namespace.
+/// What is to be started, and where.
+#[allow(missing_debug_implementations, reason = "it holds secrets")]
+pub struct Start<'a> {
+    /// The program.
+    pub program: &'a Program,
+    /// Its arguments, without its name.
+    pub arguments: Vec<OsString>,
+    /// The settings of its type.
+    pub settings: &'a Filesystem,
+    /// The secrets that it is given otherwise than in files.
+    pub handover: Handover,
+    /// Its places among the node's cgroups.
+    pub seat: Seat<'a>,
+}
+
+/// Starts a program with no capability (but those its type is set to keep), in a process group of its own, in the
+/// calling thread's mount namespace, and in its cgroup from its first instruction on.
 ///
 /// It holds no descriptor but 0 (`/dev/null`, or a pipe with what it shall read), 1 and 2 (one pipe to us): all of ours
 /// are close-on-exec.
-pub fn launch(
-    method: &Method,
-    reaper: &Reaper,
-    program: &Program,
-    arguments: &[OsString],
-    settings: &Filesystem,
-    handover: Handover,
-) -> Result<Helper, LaunchError> {
+pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Helper, LaunchError> {
+    let Start { program, arguments, settings, handover, mut seat } = start;
     let (output, writer) = Output::new().map_err(LaunchError::Prepare)?;
     let family = Family::of_this_thread().map_err(LaunchError::Prepare)?;
-    let copy = writer.try_clone().map_err(LaunchError::Prepare)?;
-    let mut command = Command::new(&program.path);
-    if let Some(called) = program.called {
-        command.arg0(called);
-    }
-    command.args(arguments).process_group(0).stdin(stdin(&handover)?).stdout(writer).stderr(copy);
-    command.env("PATH", search_path()).env_remove(crate::wire::SOCKET_VARIABLE).env_remove("HOSTPROCPATH");
-    command.envs(handover.environment.iter().map(|(name, value)| (name, OsStr::from_bytes(value))));
+    let stdin = stdin(&handover)?;
+    let called = program.called.map_or_else(|| program.path.clone().into_os_string(), OsString::from);
+    let arguments = [called].into_iter().chain(arguments).collect();
+    let environment = environment(&handover);
     let keep = settings.capabilities().collect();
     if let Method::Preload(object) = method {
         preload::furnish(object)?;
     }
-    let start = || -> Result<_, LaunchError> {
+    let begin = || -> Result<_, LaunchError> {
+        if let Err(error) = seat.take() {
+            warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
+        }
         confine_this_thread(&keep)?;
-        // Moved in here, so that only the helper holds the end of its output that it writes to.
-        let mut command = command;
         let mut engine = prepare(method, &family)?;
-        let started = reaper.spawn(&mut command);
+        let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
+        let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };
+        let cgroup = seat.cgroup();
+        let command = Command { program: program.path.clone(), arguments, environment, standard, filter, cgroup };
+        let started = reaper.spawn(command);
         let (process, ending) =
             started.map_err(|source| LaunchError::Spawn { program: program.path.clone(), source })?;
         if let Engine::Preload(server) = &mut engine
@@ -120,14 +146,25 @@ pub fn launch(
         Ok((engine, ending))
     };
     let (engine, ending) = thread::scope(|scope| {
-        let launcher = thread::Builder::new().name("launch".into()).spawn_scoped(scope, start);
+        let launcher = thread::Builder::new().name("launch".into()).spawn_scoped(scope, begin);
         match launcher.map_err(LaunchError::Prepare)?.join() {
             Ok(started) => started,
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
     let unheard = unheard(method, &program.path);
-    Ok(Helper { ending, engine, output, foreground: settings.foreground, family, unheard })
+    let cgroup = seat.own.take();
+    Ok(Helper { ending, engine, output, foreground: settings.foreground, family, cgroup, unheard })
+}
+
+/// Ours, without what tells how to reach the mounter, and with what its type is set to have.
+fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
+    let ours = env::vars_os().filter(|(name, _)| name != crate::wire::SOCKET_VARIABLE && name != "HOSTPROCPATH");
+    let mut environment: BTreeMap<_, _> = ours.collect();
+    environment.insert("PATH".into(), search_path().into());
+    let configured = handover.environment.iter();
+    environment.extend(configured.map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned())));
+    environment
 }
 
 /// Gets a helper's calls to us. Runs on the thread that is about to start it, which has no privilege any more.
@@ -156,8 +193,11 @@ fn unheard(method: &Method, program: &Path) -> Option<String> {
 }
 
 /// What is written is in the pipe before the helper starts, and is gone from there once it has read it.
-fn stdin(handover: &Handover) -> Result<Stdio, LaunchError> {
-    let Some(text) = &handover.stdin else { return Ok(Stdio::null()) };
+fn stdin(handover: &Handover) -> Result<OwnedFd, LaunchError> {
+    let Some(text) = &handover.stdin else {
+        let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        return null.map_err(|errno| LaunchError::Prepare(errno.into()));
+    };
     let (reader, mut writer) = io::pipe().map_err(LaunchError::Stdin)?;
     // Nobody reads yet: what does not fit must be an error and not a wait.
     ioctl_fionbio(&writer, true).map_err(|errno| LaunchError::Stdin(errno.into()))?;
@@ -177,9 +217,14 @@ impl Helper {
     }
 
     /// The volume stands: from here on the helper ends with its mount, as helpers do.
-    pub fn release(self) -> (Engine, Output) {
-        let Self { engine, output, .. } = self;
-        (engine, output)
+    pub fn release(self) -> Serving {
+        let Self { engine, output, cgroup, .. } = self;
+        Serving { engine, output: Some(output), cgroup }
+    }
+
+    /// What to say if it has run out of memory.
+    pub fn ran_out_of_memory(&self) -> Option<String> {
+        self.cgroup.as_ref().and_then(Cgroup::ran_out_of_memory)
     }
 
     /// Ends everything the helper started. What is left of it are its words, to the last.

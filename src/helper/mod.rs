@@ -8,4 +8,5 @@ pub mod launch;
 pub mod output;
 pub mod place;
 pub mod reaper;
+pub mod scratch;
 pub mod work;

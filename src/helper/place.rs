@@ -2,6 +2,7 @@
 //!
 //! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN.
 
+use super::scratch::{Scratch, ScratchError};
 use crate::config::handover::Filled;
 use crate::node::mounts::Device;
 use crate::node::target::identity;
@@ -9,7 +10,6 @@ use crate::node::tree::Tree;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
-use std::ffi::CStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,8 +20,6 @@ use std::path::{Path, PathBuf};
 const DIRECTORY: &str = "mnt";
 /// The same for the files that a helper is given.
 const FILES: &str = "files";
-/// What a helper may write to shall not fill the node's memory.
-const WRITABLE: &CStr = c"size=64m,mode=1777";
 
 /// A helper's mount point: `<state>/mnt` followed by the target's path, so that a process list tells which volume a
 /// helper serves. It exists in the helper's mount namespace only and needs no tidying up.
@@ -34,14 +32,23 @@ pub struct Place {
 
 /// A step of the preparation that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("preparing the helper's mount namespace: cannot {step} {path}", path = path.display())]
-pub struct PlaceError {
-    step: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub enum PlaceError {
+    /// At a path.
+    #[error("preparing the helper's mount namespace: cannot {step} {path}", path = path.display())]
+    At {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// With one of the directories that it may write to.
+    #[error("preparing the helper's mount namespace")]
+    Scratch(#[from] ScratchError),
 }
 
-/// What mount tables show as the source of the tmpfs that places are on: it marks a helper's mount namespace.
+/// What mount tables show as the source of a helper's own tmpfs; the one that places are on marks its mount namespace.
 pub const SOURCE: &str = "hostmount";
 
 /// Where, in its mount namespace, the helper of a volume at `target` has its mount point.
@@ -61,14 +68,15 @@ pub fn create_directory(state: &Path) -> io::Result<()> {
 }
 
 impl Place {
-    /// Moves the **calling thread** into a mount namespace of its own and makes the mount point there, an empty tmpfs
-    /// on each of the `writable` directories, and the `files`.
+    /// Moves the **calling thread** into a mount namespace of its own and makes the mount point there, directories that
+    /// the helper can write to (the usual ones and `writable`), and the `files`.
     ///
     /// The namespace is a slave of the container's: what is unmounted there goes here as well, so that no volume is
-    /// kept alive by a copy in another volume's namespace; nothing goes the other way.
+    /// kept alive by a copy in another volume's namespace; nothing goes the other way. What is mounted here is private.
     pub fn prepare(
         state: &Path,
         target: &Path,
+        scratch: &Scratch,
         writable: &[PathBuf],
         files: &[(String, Filled)],
     ) -> Result<Self, PlaceError> {
@@ -77,17 +85,12 @@ impl Place {
         unshare(CloneFlags::CLONE_NEWNS).map_err(|e| failed("unshare", Path::new("/"))(e.into()))?;
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", slave).map_err(|e| failed("make a slave of", Path::new("/"))(e.into()))?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let tmpfs = |path: &Path, flags, options: &CStr| {
-            mount(SOURCE, path, c"tmpfs", flags, options).map_err(|e| failed("mount a tmpfs on", path)(e.into()))?;
-            mount_change(path, MountPropagationFlags::PRIVATE).map_err(|e| failed("make private", path)(e.into()))
-        };
-        for path in writable {
-            tmpfs(path, MountFlags::NOSUID | MountFlags::NODEV, WRITABLE)?;
-        }
-        // One of them may be the state directory, or above it.
+        scratch.cover(writable)?;
+        // The state directory may be below one of them.
         fs::create_dir_all(&root).map_err(failed("create", &root))?;
-        tmpfs(&root, flags, c"size=64k,mode=0755")?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount(SOURCE, &root, c"tmpfs", flags, c"size=64k,mode=0755")
+            .map_err(|e| failed("mount a tmpfs on", &root)(e.into()))?;
         fs::create_dir_all(&path).map_err(failed("create", &path))?;
         let fd = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed("open", &path)(e.into()))?;
@@ -104,7 +107,7 @@ impl Place {
     /// Shows the helper a file of the node's. Says where; no target is called that.
     pub fn show_log_file(&self, tree: Tree) -> Result<PathBuf, PlaceError> {
         let path = self.root.join(".log");
-        let failed = |step| move |source| PlaceError { step, path: self.root.join(".log"), source };
+        let failed = |step| failed(step, &path);
         fs::File::create(&path).map_err(failed("create"))?;
         tree.graft_at(&path).map_err(failed("attach the node's log file at"))?;
         Ok(path)
@@ -118,7 +121,7 @@ impl Place {
 
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PlaceError {
     let path = path.to_owned();
-    move |source| PlaceError { step, path, source }
+    move |source| PlaceError::At { step, path, source }
 }
 
 /// Writes a helper's files. They are on a ramfs, which unlike a tmpfs is never swapped out to disk. It has no limit of its
@@ -131,7 +134,6 @@ fn write_files(directory: &Path, files: &[(String, Filled)]) -> Result<(), Place
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount(c"hostmount-files", directory, c"ramfs", flags, c"mode=0700")
         .map_err(|e| failed("mount a ramfs on", directory)(e.into()))?;
-    mount_change(directory, MountPropagationFlags::PRIVATE).map_err(|e| failed("make private", directory)(e.into()))?;
     for (name, content) in files {
         let path = directory.join(name);
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);

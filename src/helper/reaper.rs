@@ -3,12 +3,13 @@
 //! The mounter is a child subreaper (prctl(2)): a helper that goes into the background becomes its child. Only the
 //! main thread waits, for all; who started a process gets its exit status through a pipe, which can be polled.
 
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait};
+use crate::sys::spawn::{Command, spawn};
+use rustix::process::{WaitOptions, wait};
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 
 /// Who waits for which process.
@@ -26,15 +27,11 @@ impl Reaper {
     ///
     /// The lock is held meanwhile, and by [`reap`](Self::reap) before it collects: nobody collects a process that is
     /// not entered yet.
-    pub fn spawn(&self, command: &mut Command) -> io::Result<(OwnedFd, Ending)> {
+    pub fn spawn(&self, command: Command<'_>) -> io::Result<(OwnedFd, Ending)> {
         let (reader, writer) = io::pipe()?;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut child = command.spawn()?;
-        // It has not been collected yet: its id is still its own.
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).inspect_err(|_| {
-            let _ = child.kill();
-        })?;
-        waiting.insert(child.id().cast_signed(), writer);
+        let (pid, process) = spawn(command)?;
+        waiting.insert(pid.as_raw_nonzero().get(), writer);
         Ok((process, Ending(reader)))
     }
 

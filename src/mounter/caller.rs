@@ -1,6 +1,7 @@
 //! Who is at the other end of a connection.
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::process::Pid;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -42,6 +43,11 @@ impl Caller {
     /// The peer of a checked connection.
     pub fn new(stream: UnixStream) -> Self {
         Self { stream }
+    }
+
+    /// Its process, unless that is in a PID namespace that we do not see.
+    pub fn process(&self) -> Option<Pid> {
+        getsockopt(&self.stream, PeerCredentials).ok().and_then(|peer| Pid::from_raw(peer.pid()))
     }
 
     /// The connection, to answer on.

@@ -22,6 +22,8 @@ pub mod volume;
 use crate::config::Config;
 use crate::engine::Method;
 use crate::helper::reaper::Reaper;
+use crate::helper::scratch::Scratch;
+use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
 use crate::node::namespace::MountNamespace;
 use crate::observe::metrics::Metrics;
@@ -29,6 +31,7 @@ use hang::Hangs;
 use registry::Registry;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use turns::Turns;
 
 /// What every request's thread needs.
@@ -38,6 +41,10 @@ pub struct Mounter {
     pub config: Config,
     /// Where volumes appear.
     pub node: MountNamespace,
+    /// Where helpers live, so that they do not end with the container.
+    pub cgroups: Arc<Cgroups>,
+    /// What helpers can write to.
+    pub scratch: Scratch,
     /// The kernel's FUSE connections.
     pub connections: Connections,
     /// A proc filesystem that shows the node's processes.

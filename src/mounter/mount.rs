@@ -10,7 +10,6 @@ use crate::node::target::Target;
 use crate::node::tree::Tree;
 use crate::policy::{Admitted, admit};
 use crate::request::Request;
-use std::os::fd::AsFd;
 use tracing::info;
 
 /// Mounts a volume on the node. The answer is what the helper said meanwhile.
@@ -20,7 +19,7 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
     let _turn = mounter.turns.take(&admitted.target)?;
     let target = mounter.node.visit(|| Target::open(&admitted.target, &mounter.config.kubelet_dir))??;
     refuse_double(mounter, &admitted, &target)?;
-    let raised = raise(mounter, &admitted, Some(caller.as_fd()))?;
+    let raised = raise(mounter, &admitted, Some(caller))?;
     if let Err(error) = graft(mounter, &raised, target) {
         raised.fall();
         return Err(error);
@@ -29,7 +28,7 @@ pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec
     let standing = raised.stand(&mounter.state);
     info!(device = %volume.identity.device, "mounted on the node");
     if volume.identity.connection.is_some() {
-        mounter.registry.adopt(volume, standing.engine, Some(standing.output));
+        mounter.registry.adopt(volume, standing.serving);
     } else {
         info!("the kernel serves it by itself: its helper is through, and the node's mount table alone knows it");
     }

@@ -4,17 +4,20 @@
 //! with the helper alone, for the rest of its life.
 
 use super::Mounter;
+use super::caller::Caller;
 use super::ready::{NotReady, Watched, until_ready};
 use super::turns::TargetBusy;
+use crate::config::filesystem::MemoryLimit;
 use crate::config::handover::SecretsError;
-use crate::engine::Engine;
 use crate::engine::broker::{Broker, Grant, Progress};
+use crate::exit::chain;
 use crate::helper::arguments::{self, arguments};
 use crate::helper::family::Family;
 use crate::helper::find::{self, NoHelper};
-use crate::helper::launch::{Helper, LaunchError, launch};
+use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
 use crate::helper::output::Output;
 use crate::helper::place::{Place, PlaceError, files_directory, in_words_of_the_node};
+use crate::node::cgroup::Seat;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
 use crate::node::namespace::NamespaceError;
@@ -118,17 +121,15 @@ pub struct Raised {
 /// What is left of a helper when its volume stands.
 #[derive(Debug)]
 pub struct Standing {
-    /// Hears of its calls, and of its end.
-    pub engine: Engine,
-    /// Its further words.
-    pub output: Output,
+    /// To be held on to.
+    pub serving: Serving,
     /// What it said so far, in words of the node.
     pub words: Vec<String>,
 }
 
 /// Launches the helper for a request and waits until its filesystem answers. `caller` may go away meanwhile, which ends
 /// it. On an error nothing is left of it.
-pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'_>>) -> Result<Raised, MountError> {
+pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<&Caller>) -> Result<Raised, MountError> {
     let settings = mounter.config.filesystem(&admitted.request);
     let files = files_directory(&mounter.state);
     let ids = admitted.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
@@ -136,16 +137,19 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     let handover = settings.hand_over(&admitted.request.secrets, &files)?;
     let program = find::helper(&admitted.request.fstype, settings.command.as_ref())?;
     // From here on this thread is in the helper's mount namespace.
-    let place = Place::prepare(&mounter.state, &admitted.target, &settings.writable, &handover.files)?;
+    let place =
+        Place::prepare(&mounter.state, &admitted.target, &mounter.scratch, &settings.writable, &handover.files)?;
     let mut request = admitted.request.clone();
     settings.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &place, &mut request.options)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
-    let mut helper = launch(&mounter.method, &mounter.reaper, &program, &arguments, &settings, handover)?;
+    let seat = seat(mounter, &admitted.target, caller, settings.memory_limit);
+    let start = Start { program: &program, arguments, settings: &settings, handover, seat };
+    let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);
     let allowed = mounter.config.ready_timeout(&settings);
-    let watched = Watched { mounter, caller, allowed };
+    let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed };
     let ready = until_ready(&mut helper, &mut broker, watched);
     let reason = match (ready, broker.progress()) {
         (Ok(()), Progress::Mounted(device)) => {
@@ -159,11 +163,24 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<BorrowedFd<'
     if objections.is_empty() && broker.progress() == Progress::Waiting {
         objections.extend(helper.excuse().map(str::to_owned));
     }
+    objections.extend(helper.ran_out_of_memory());
     let lines = end(helper, broker).lines();
     let output = in_words_of_the_node(&mounter.state, &lines);
     mounter.registry.remember_failed(admitted, program.name(), lines);
     let source_name = admitted.request.source.clone();
     Err(MountError::Helper { helper: program.name(), source_name, reason, output, objections })
+}
+
+/// Where the helper will be among the node's cgroups. A volume that has to do without one works all the same.
+fn seat<'a>(mounter: &'a Mounter, target: &Path, caller: Option<&Caller>, limit: Option<MemoryLimit>) -> Seat<'a> {
+    if let Some(limit) = limit.filter(|_| !mounter.cgroups.can_limit()) {
+        warn!("the memory_limit of {limit} is not in force: the node's cgroups cannot be used for it");
+    }
+    let caller = caller.and_then(Caller::process);
+    mounter.cgroups.seat(target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
+        warn!("the helper has no cgroup of its own, and no limit; it ends with the container: {}", chain(&error));
+        Seat::default()
+    })
 }
 
 /// A log file that kubelet names is the node's, and the helper shall write to it.
@@ -204,8 +221,7 @@ impl Raised {
         // Its exit may have been heard of before its last words.
         self.helper.output.drain();
         let words = in_words_of_the_node(state, &self.helper.output.lines());
-        let (engine, output) = self.helper.release();
-        Standing { engine, output, words }
+        Standing { serving: self.helper.release(), words }
     }
 
     /// Ends it, and everything the helper started.

@@ -8,6 +8,7 @@ use super::volume::{Lost, Volume};
 use crate::engine::Engine;
 use crate::engine::watch::Watch;
 use crate::helper::family::{self, Home};
+use crate::helper::launch::Serving;
 use crate::helper::output::Output;
 use crate::helper::place;
 use crate::node::mounts::{self, Mount};
@@ -75,7 +76,9 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &Home) {
         Ok(None) => mounter.registry.adopt_dead(volume),
         Ok(Some(watch)) => {
             info!(device = %volume.identity.device, "an earlier mounter's volume is taken in");
-            mounter.registry.adopt(volume, Engine::Adopted(watch), Output::of_processes(&home.processes));
+            let output = Output::of_processes(&home.processes);
+            let cgroup = mounter.cgroups.of(home.processes[0]);
+            mounter.registry.adopt(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
         }
         Err(error) => warn!("cannot watch the helper of an earlier mounter's volume: {error}"),
     }
@@ -110,6 +113,8 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
         }
         None => {
             info!("a helper that was starting when the earlier mounter ended is ended");
+            // Removed when they are out of it.
+            drop(mounter.cgroups.of(home.processes[0]));
             home.family.kill()?;
         }
     }

@@ -11,7 +11,9 @@ pub use view::{look, views};
 use super::record::Records;
 use super::volume::{Lost, Volume};
 use crate::engine::{Engine, Heard};
+use crate::helper::launch::Serving;
 use crate::helper::output::Output;
+use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::tree::Tree;
 use crate::policy::Admitted;
@@ -57,6 +59,8 @@ struct Entry {
     engine: Option<Engine>,
     /// Gone when nobody can write any more.
     output: Option<Output>,
+    /// Gone with the helper, if it had one of its own.
+    cgroup: Option<Cgroup>,
     /// What was said before: by helpers that it has taken the place of, and all of it once its output is gone.
     said: Vec<String>,
     life: Life,
@@ -100,13 +104,13 @@ impl Registry {
     }
 
     /// Takes in a volume that stands now.
-    pub fn adopt(&self, volume: Volume, engine: Engine, output: Option<Output>) {
-        self.enter(&mut locked(&self.volumes), volume, Some(engine), output, 0, Vec::new());
+    pub fn adopt(&self, volume: Volume, serving: Serving) {
+        self.enter(&mut locked(&self.volumes), volume, Some(serving), 0, Vec::new());
     }
 
     /// Takes in a volume whose helper has ended while nobody looked.
     pub fn adopt_dead(&self, volume: Volume) {
-        self.enter(&mut locked(&self.volumes), volume, None, None, 0, Vec::new());
+        self.enter(&mut locked(&self.volumes), volume, None, 0, Vec::new());
     }
 
     /// What the next mounter will know.
@@ -120,7 +124,7 @@ impl Registry {
     }
 
     /// A fresh helper serves volume `old` from here on.
-    pub fn succeed(&self, old: u64, volume: Volume, engine: Engine, output: Output) {
+    pub fn succeed(&self, old: u64, volume: Volume, serving: Serving) {
         let mut volumes = locked(&self.volumes);
         let (mut failures, mut said) = (0, Vec::new());
         if let Some(entry) = volumes.by_id.get_mut(&old) {
@@ -137,27 +141,24 @@ impl Registry {
                 self.remove(&mut volumes, old);
             }
         }
-        self.enter(&mut volumes, volume, Some(engine), Some(output), failures, said);
+        self.enter(&mut volumes, volume, Some(serving), failures, said);
     }
 
-    fn enter(
-        &self,
-        volumes: &mut Volumes,
-        volume: Volume,
-        engine: Option<Engine>,
-        output: Option<Output>,
-        failures: u32,
-        said: Vec<String>,
-    ) {
+    fn enter(&self, volumes: &mut Volumes, volume: Volume, serving: Option<Serving>, failures: u32, said: Vec<String>) {
         volumes.last += 1;
         let id = volumes.last;
         if volume.lost == Lost::Nothing {
             self.records.keep(&volume);
         }
+        let (engine, output, cgroup) = match serving {
+            Some(Serving { engine, output, cgroup }) => (Some(engine), output, cgroup),
+            None => (None, None, None),
+        };
         let mut entry = Entry {
             volume,
             engine,
             output,
+            cgroup,
             said,
             life: Life::Serving,
             hold: None,
@@ -240,6 +241,9 @@ impl Registry {
                 }
                 Some(Ok(Heard::Gone)) => {
                     self.forget_descriptor(&mut entry.engine);
+                    if let Some(why) = entry.cgroup.take().and_then(|cgroup| cgroup.ran_out_of_memory()) {
+                        error!("the kernel has ended processes of the helper's: {why}");
+                    }
                     !entry.being_replaced
                 }
                 Some(Err(error)) => {

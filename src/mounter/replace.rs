@@ -105,7 +105,7 @@ pub fn replace(mounter: &Mounter, id: u64, changes: Changes) -> Result<Replaced,
             let next = Volume { admitted, helper, identity, family, since: volume.since, lost: Lost::Nothing };
             info!(old = %volume.identity.device, new = %next.identity.device, "a fresh helper serves the volume");
             let standing = raised.stand(&mounter.state);
-            mounter.registry.succeed(id, next, standing.engine, standing.output);
+            mounter.registry.succeed(id, next, standing.serving);
             Ok(shown)
         }
         Err(error) => {

@@ -15,6 +15,8 @@ use crate::engine::{self, Choice, NoEngine};
 use crate::exit::{Exit, chain};
 use crate::helper::place;
 use crate::helper::reaper::Reaper;
+use crate::helper::scratch::Scratch;
+use crate::node::cgroup::{self, Cgroups};
 use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
 use crate::node::mounts;
@@ -119,6 +121,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
             "{proc} shows our own first process: volumes appear here, and on a node only if this is none's container"
         );
     }
+    // Before there are other threads: they inherit the cgroup namespace.
+    let cgroups = Arc::new(find_cgroups(&node, &settings));
     enter_own_namespace()?;
     fs::create_dir_all(&settings.state).map_err(step(format!("create {}", settings.state.display())))?;
     let _lock = take_lock(&settings.state)?;
@@ -130,9 +134,12 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
     let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
+    let scratch = Scratch::new().map_err(step("look for the directories that helpers write to"))?;
     let mounter = Arc::new(Mounter {
         config: settings.config,
         node,
+        cgroups: Arc::clone(&cgroups),
+        scratch,
         connections,
         host_proc: settings.host_proc,
         state: settings.state,
@@ -144,6 +151,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         method,
         stopping,
     });
+    mounter.cgroups.remove_empty();
     recover(&mounter).map_err(step("look for the volumes of an earlier mounter"))?;
     let main_loop = Loop::new(Arc::clone(&mounter), events, listener)?;
     // After it, as it blocks signals: a thread that does not would swallow them.
@@ -154,6 +162,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     }
     info!(socket = %settings.socket.display(), version = env!("CARGO_PKG_VERSION"), "the mounter is ready");
     let result = main_loop.run();
+    cgroups.close();
     if let Err(error) = fs::remove_file(&settings.socket) {
         warn!("cannot remove {}: {error}", settings.socket.display());
     }
@@ -175,6 +184,17 @@ fn become_a_daemon() -> Result<(), ServeError> {
     }
     set_child_subreaper(Some(rustix::process::getpid())).map_err(step("become a child subreaper"))?;
     Ok(())
+}
+
+fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
+    let (cgroups, tied) = Cgroups::find(node, &settings.host_proc, cgroup::DIRECTORY);
+    if let Some(why) = tied {
+        warn!("volumes end when the mounter's container does: {}", chain(&why));
+    }
+    if settings.config.limits_memory() && !cgroups.can_limit() {
+        warn!("no memory_limit is in force: the node's cgroups cannot be used for it");
+    }
+    cgroups
 }
 
 /// Leaves the container's mount namespace for a slave copy of it, and detaches every FUSE filesystem in the copy:
@@ -305,6 +325,7 @@ impl Loop {
         let mut buffer = Vec::with_capacity(64);
         while !stop || self.under_way.count.load(Ordering::Acquire) > 0 {
             buffer.clear();
+            self.mounter.cgroups.sweep();
             self.in_background(self.mounter.registry.take_due(), heal::heal);
             let next = [self.mounter.registry.next_retry(), self.look_if_due()];
             let timeout = next.into_iter().flatten().min().and_then(|wait| Timespec::try_from(wait).ok());

@@ -1,5 +1,6 @@
 //! What is outside the container: the node's mount namespace, its mount table, the places where volumes appear.
 
+pub mod cgroup;
 pub mod connections;
 pub mod kernel;
 pub mod log_file;

@@ -142,6 +142,11 @@ pub fn character_device(fd: BorrowedFd<'_>) -> io::Result<Option<Device>> {
     Ok(character.then_some(Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor }))
 }
 
+/// Whether `fd` is a directory, without asking its filesystem.
+pub fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(cached_statx(fd, c"")?.stx_mode.into()).is_dir())
+}
+
 fn cached_statx(fd: BorrowedFd<'_>, path: &CStr) -> io::Result<rustix::fs::Statx> {
     // DONT_SYNC: FUSE answers from what the kernel has and sends no request to the helper.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;

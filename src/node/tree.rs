@@ -4,7 +4,7 @@
 //! open_tree(2) and move_mount(2), 5.2 and later.
 
 use super::mounts::Mount;
-use super::target::Target;
+use super::target::{Target, is_directory};
 use crate::sys::mount_attr::{IDMAP, MountAttr, mount_setattr};
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -48,6 +48,11 @@ impl Tree {
     pub fn map_ids(&self, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
         let user_namespace = user_namespace.as_raw_fd() as u64;
         mount_setattr(self.0.as_fd(), &MountAttr { set: IDMAP, user_namespace, ..MountAttr::default() })
+    }
+
+    /// Whether a directory is its root. Asks no filesystem.
+    pub fn is_directory(&self) -> io::Result<bool> {
+        is_directory(self.0.as_fd())
     }
 
     /// Gives it the options and the kind of propagation that another mount has. It is a copy of `directory`, in a mount

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::ffi::{CStr, c_int, c_long};
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 /// The first process (PID 1) of a PID namespace. When it ends, the kernel ends every other process in there.
@@ -33,7 +33,7 @@ impl Init {
         let (mut report, verdict) = io::pipe()?;
         let child = || live_as_init(life.as_raw_fd(), verdict.as_raw_fd(), proc_at);
         // SAFETY: `live_as_init` makes system calls only.
-        let (_, pidfd) = unsafe { fork_held(0, child) }?;
+        let (_, pidfd) = unsafe { fork_held(0, None, child) }?;
         let init = Self { lifeline: Mutex::new(Some(lifeline)), pidfd };
         drop(verdict);
         let mut errno = [0; 4];
@@ -60,20 +60,28 @@ impl Drop for Init {
     }
 }
 
-/// Forks a process, in new namespaces as `flags` say (clone(2)); returns its id, and a descriptor that holds it. It ends
-/// when `child` returns.
+/// Forks a process, in new namespaces as `flags` say (clone(2)), and in `cgroup`, the directory of one of version 2;
+/// returns its id, and a descriptor that holds it. It ends when `child` returns. Kernel: a cgroup, 5.7.
 ///
 /// # Safety
 ///
 /// `child` makes system calls only: other threads may have held locks at that moment, which nobody in the new process
 /// will release.
-pub(super) unsafe fn fork_held(flags: c_int, child: impl FnOnce()) -> io::Result<(c_long, OwnedFd)> {
+pub(super) unsafe fn fork_held(
+    flags: c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce(),
+) -> io::Result<(c_long, OwnedFd)> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero bytes are a valid value of this plain C structure.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = (libc::CLONE_PIDFD | flags) as u64;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: `args` has the size that is stated, and its `pidfd` points to a live RawFd. Without CLONE_VM the child has
     // a copy of our memory and this thread's stack, as after fork(2), and the caller vouches for what it does with them.
     let pid = match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) } {
@@ -88,6 +96,9 @@ pub(super) unsafe fn fork_held(flags: c_int, child: impl FnOnce()) -> io::Result
     // SAFETY: a successful clone3 with CLONE_PIDFD stored a new descriptor there that nobody else owns.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
+
+/// Of `libc`, where its type is too small for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// All of PID 1's life. Between fork and `_exit`: system calls only, no allocation, no panic.
 fn live_as_init(life: RawFd, verdict: RawFd, proc_at: &CStr) -> ! {

@@ -6,4 +6,5 @@ pub mod descriptor;
 pub mod fork;
 pub mod mount_attr;
 pub mod seccomp;
+pub mod spawn;
 pub mod user_namespace;

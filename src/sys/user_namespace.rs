@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 pub fn new_user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
     let (life, lifeline) = io::pipe()?;
     // SAFETY: `live_until_closed` makes system calls only.
-    let (pid, process) = unsafe { fork_held(libc::CLONE_NEWUSER, || live_until_closed(life.as_raw_fd())) }?;
+    let (pid, process) = unsafe { fork_held(libc::CLONE_NEWUSER, None, || live_until_closed(life.as_raw_fd())) }?;
     let file = |name: &str| format!("/proc/{pid}/{name}");
     let held = fs::write(file("uid_map"), uid_map)
         .and_then(|()| fs::write(file("gid_map"), gid_map))

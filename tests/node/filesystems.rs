@@ -117,6 +117,7 @@ pub const ALL: &[Filesystem] = &[
                 "mkdir /tmp/whole && mount -t glusterfs {source} /tmp/whole
                 mkdir -p /tmp/whole/sub/dir && echo packed >/tmp/whole/sub/dir/f && umount /tmp/whole"
             ));
+            test.wait_for_processes("/tmp/whole", 0);
             volume("glusterfs", source + "/sub/dir", "ro,log-level=ERROR").with(server)
         },
     },

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
+pub mod cgroups;
 pub mod filesystems;
 pub mod gluster;
 pub mod job;
@@ -12,6 +13,7 @@ pub mod mounter;
 pub mod old_kernel;
 pub mod preloaded;
 pub mod servers;
+pub mod setting;
 pub mod sshd;
 
 use hostmount::demo::machine::{Machine, Network, Process, Propagation, Recipe, Room};

@@ -61,6 +61,11 @@ impl Sshd {
         &self.client_key
     }
 
+    /// The line by which a client knows the server.
+    pub fn known_hosts(&self) -> &str {
+        &self.known_hosts
+    }
+
     /// Gives root of a room the key, and the server's key as the only one it trusts.
     pub fn install_client(&self, room: &Place) {
         room.visit(|| {

@@ -4,6 +4,7 @@
 //! from outside is gathered first as detached mounts; then the root is changed; then everything is put in place. So
 //! each path inside the room is resolved inside the room, and no symlink in it can lead to the real disk.
 
+use super::cgroups::Cgroups;
 use super::{Error, SCRATCH, at, open_namespace, step};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -123,6 +124,11 @@ impl Recipe {
     pub fn setup(mut self, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
         self.setup = Some(Box::new(work));
         self
+    }
+
+    /// Shows the machine's cgroups in the place of the real ones.
+    pub(super) fn cgroups(self, cgroups: &Cgroups) -> Self {
+        cgroups.shown().fold(self, |recipe, (own, at)| recipe.bind(own, at))
     }
 
     /// Runs in the node's mount namespace.

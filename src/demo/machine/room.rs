@@ -2,8 +2,7 @@
 //!
 //! Runs in the process that made the machine, as root.
 
-use super::{Error, Network, at, on_new_thread, step};
-use crate::sys::fork::Init;
+use super::{Error, Life, Network, at, on_new_thread, step};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::OsStr;
 use std::ops::{Deref, DerefMut};
@@ -18,12 +17,12 @@ pub struct Room {
     pid: Arc<OwnedFd>,
     network: Network,
     // Weak: a room that outlives its machine keeps nothing running.
-    init: Weak<Init>,
+    life: Weak<Life>,
 }
 
 impl Room {
-    pub(super) fn new(mnt: OwnedFd, pid: OwnedFd, network: Network, init: Weak<Init>) -> Self {
-        Self { mnt: mnt.into(), pid: pid.into(), network, init }
+    pub(super) fn new(mnt: OwnedFd, pid: OwnedFd, network: Network, life: Weak<Life>) -> Self {
+        Self { mnt: mnt.into(), pid: pid.into(), network, life }
     }
 
     /// Another room of the same machine.
@@ -42,19 +41,19 @@ impl Room {
 
     /// Starts `command` in this room.
     pub fn spawn(&self, mut command: Command) -> Result<Process, Error> {
-        let init = self.init.upgrade().ok_or(Error::Ended)?;
+        let life = self.life.upgrade().ok_or(Error::Ended)?;
         let child = on_new_thread(|| {
-            self.enter()?;
+            self.enter(&life)?;
             command.spawn().map_err(at("start", command.get_program()))
         })?;
-        Ok(Process { child, _init: init })
+        Ok(Process { child, _life: life })
     }
 
     /// Runs `command` in this room to its end, and until everybody has closed its output.
     pub fn output(&self, mut command: Command) -> Result<Output, Error> {
-        let _until_reaped = self.init.upgrade().ok_or(Error::Ended)?;
+        let life = self.life.upgrade().ok_or(Error::Ended)?;
         on_new_thread(|| {
-            self.enter()?;
+            self.enter(&life)?;
             command.output().map_err(at("run", command.get_program()))
         })
     }
@@ -74,7 +73,8 @@ impl Room {
         self.mnt.as_fd()
     }
 
-    fn enter(&self) -> Result<(), Error> {
+    fn enter(&self, life: &Life) -> Result<(), Error> {
+        life.cgroups.enter()?;
         setns(&self.network, CloneFlags::CLONE_NEWNET).map_err(step("enter the room's network namespace"))?;
         // For children only: nobody's own PID ever changes.
         setns(&self.pid, CloneFlags::CLONE_NEWPID).map_err(step("enter the machine's PID namespace"))?;
@@ -94,7 +94,7 @@ impl Room {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    _init: Arc<Init>,
+    _life: Arc<Life>,
 }
 
 impl Deref for Process {

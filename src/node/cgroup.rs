@@ -1,0 +1,350 @@
+//! The node's cgroups: helpers live there, outside of the container's, and so do not end with it (cgroups(7)).
+//!
+//! Runs in the mounter. The node's cgroup filesystems are reached in the node's mount namespace, once, and held by
+//! descriptors after that; a copy of our own, mounted with fsopen(2), would reset the options of the node's (nsdelegate).
+//!
+//! A helper gets a cgroup of its own, `hostmount/TARGET.NUMBER` below the node's root, where memory is counted: in version 2,
+//! or in the memory hierarchy of version 1. In each other hierarchy it is at the top, as the node's own programs are. A caller
+//! that runs in a systemd scope of its own (`systemd-run --scope`, as kubelet does) has its helper there instead.
+
+mod hierarchy;
+
+use super::namespace::{MountNamespace, NamespaceError};
+use hierarchy::{Hierarchy, Home, Version, failed, open_directory, open_to_write, read_file};
+use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the mounter's directory is called: below the node's root, in the hierarchy that counts memory.
+pub const DIRECTORY: &str = "hostmount";
+/// Who writes 0 to a file moves itself.
+const MYSELF: &[u8] = b"0";
+
+/// The node's cgroups, as far as they can be used.
+#[derive(Debug)]
+pub struct Cgroups {
+    /// What our directory is called.
+    directory: &'static str,
+    /// A proc filesystem of the node's.
+    host_proc: PathBuf,
+    hierarchies: Vec<Hierarchy>,
+    /// Where each helper has a cgroup of its own.
+    home: Option<Home>,
+    /// Cgroups that are to be removed, and may have a process yet.
+    leaving: Mutex<BTreeSet<String>>,
+    last: AtomicU32,
+}
+
+/// A helper's own cgroup. Dropped, it is removed as soon as it is empty.
+#[derive(Debug)]
+pub struct Cgroup {
+    name: String,
+    all: Arc<Cgroups>,
+}
+
+/// Why helpers do not outlive the container, or not surely.
+#[derive(Debug, thiserror::Error)]
+pub enum Tied {
+    /// The kernel ends all processes of a PID namespace with its first one.
+    #[error("the container has a PID namespace of its own; start it with the node's (hostPID)")]
+    PidNamespace,
+    /// setns(2) to the node's cgroup namespace.
+    #[error("cannot enter the node's cgroup namespace")]
+    Namespace(#[source] io::Error),
+    /// Nothing mounted.
+    #[error("the node has no cgroup filesystem mounted")]
+    None,
+    /// The node's mount namespace.
+    #[error(transparent)]
+    Node(#[from] NamespaceError),
+    /// A file of the node's.
+    #[error("cannot use {path}", path = path.display())]
+    File {
+        /// What was to be read, opened, made or written.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A helper's places in the hierarchies, ready to be taken.
+#[derive(Debug, Default)]
+pub struct Seat<'a> {
+    entrances: Vec<BorrowedFd<'a>>,
+    opened: Vec<OwnedFd>,
+    /// The cgroup of version 2.
+    into: Option<OwnedFd>,
+    /// The top of version 2, where that is the place.
+    top: Option<BorrowedFd<'a>>,
+    /// The helper's own.
+    pub own: Option<Cgroup>,
+}
+
+impl Seat<'_> {
+    /// Moves the **calling thread** in the hierarchies of version 1; what it starts begins there. Moving a thread costs
+    /// microseconds there, moving a process milliseconds; version 2 knows no threads.
+    ///
+    /// Every hierarchy is tried; the error is the last one's.
+    pub fn take(&self) -> io::Result<()> {
+        let mut done = Ok(());
+        for entrance in self.entrances.iter().copied().chain(self.opened.iter().map(AsFd::as_fd)) {
+            if let Err(errno) = rustix::io::write(entrance, MYSELF) {
+                done = Err(errno.into());
+            }
+        }
+        done
+    }
+
+    /// Where in version 2 a program shall start.
+    pub fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        self.into.as_ref().map(AsFd::as_fd).or(self.top)
+    }
+}
+
+impl Cgroups {
+    /// Looks for the node's cgroups, and makes `directory` among them. The second value says why volumes end with the
+    /// container, if they do; nothing else depends on it.
+    ///
+    /// Moves the **calling thread** to the node's cgroup namespace, and so all threads that it starts: paths in
+    /// /proc/PID/cgroup are the node's there, and version 2 lets nobody move a process beyond its own (nsdelegate).
+    pub fn find(node: &MountNamespace, host_proc: &Path, directory: &'static str) -> (Self, Option<Tied>) {
+        let mut cgroups = Self {
+            directory,
+            host_proc: host_proc.to_owned(),
+            hierarchies: Vec::new(),
+            home: None,
+            leaving: Mutex::default(),
+            last: AtomicU32::new(0),
+        };
+        let tied = cgroups.open(node).err().or_else(|| own_pid_namespace(host_proc).then_some(Tied::PidNamespace));
+        (cgroups, tied)
+    }
+
+    fn open(&mut self, node: &MountNamespace) -> Result<(), Tied> {
+        enter_namespace(&self.host_proc.join("1/ns/cgroup")).map_err(Tied::Namespace)?;
+        let path = self.host_proc.join("1/mountinfo");
+        let table = fs::read(&path).map_err(|source| Tied::File { path, source })?;
+        let found = hierarchy::parse(&table);
+        let opened: Vec<_> = node.visit(|| found.into_iter().map(Hierarchy::open).collect())?;
+        let mut problem = if opened.is_empty() { Err(Tied::None) } else { Ok(()) };
+        for hierarchy in opened {
+            match hierarchy {
+                Ok(hierarchy) => self.hierarchies.push(hierarchy),
+                Err(error) => problem = problem.and(Err(error)),
+            }
+        }
+        // The one that counts memory, else version 2: a cgroup there says which processes are a volume's.
+        let counts = |hierarchy: &&Hierarchy| hierarchy.counts_memory();
+        let home = self.hierarchies.iter().find(counts);
+        let home = home.or_else(|| self.hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2));
+        match home.map(|hierarchy| hierarchy.make_home(self.directory)).transpose() {
+            Ok(home) => self.home = home,
+            Err(error) => problem = problem.and(Err(error)),
+        }
+        problem
+    }
+
+    /// Whether a memory limit can be set.
+    pub fn can_limit(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| home.counts_memory)
+    }
+
+    /// A place in each hierarchy for the helper of a volume at `target`, which `caller` has asked for; `limit` is in bytes.
+    pub fn seat(self: &Arc<Self>, target: &Path, caller: Option<Pid>, limit: Option<u64>) -> Result<Seat<'_>, Tied> {
+        let mut scopes = caller.map(|caller| self.paths_of(caller)).unwrap_or_default();
+        scopes.retain(|(_, path)| is_scope_of_its_own(path));
+        let mut seat = Seat::default();
+        for hierarchy in &self.hierarchies {
+            let is_home = self.home.as_ref().is_some_and(|home| home.is_in(hierarchy));
+            let scope = scopes.iter().find(|(named, _)| *named == hierarchy.name);
+            // One that is gone by now is the scope of a caller that is.
+            let scope = scope.and_then(|(_, path)| open_directory(hierarchy.top.as_fd(), path).ok());
+            let own = match (scope, &self.home) {
+                (Some(scope), _) => Some(scope),
+                (None, Some(home)) if is_home => {
+                    let own = seat.own.insert(self.make(home, target)?);
+                    Some(open_directory(home.directory.as_fd(), own.name.as_ref()).map_err(failed(own.name.as_ref()))?)
+                }
+                _ => None,
+            };
+            if let (Some(own), Some(limit), true) = (&own, limit, is_home) {
+                hierarchy.version.limit(own.as_fd(), limit)?;
+            }
+            match (hierarchy.version, own) {
+                (Version::V2, Some(own)) => seat.into = Some(own),
+                (Version::V2, None) => seat.top = Some(hierarchy.top.as_fd()),
+                (Version::V1, Some(own)) => seat.opened.push(open_to_write(own.as_fd(), "tasks")?),
+                (Version::V1, None) => seat.entrances.extend(hierarchy.entrance.as_ref().map(AsFd::as_fd)),
+            }
+        }
+        Ok(seat)
+    }
+
+    /// Where a process is in each hierarchy, by its name: below the top.
+    fn paths_of(&self, process: Pid) -> Vec<(String, PathBuf)> {
+        let file = self.host_proc.join(process.as_raw_nonzero().to_string()).join("cgroup");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let path = |line: &str| {
+            let (_, line) = line.split_once(':')?;
+            let (name, path) = line.split_once(':')?;
+            let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.name == name)?;
+            Some((name.to_owned(), Path::new(path).strip_prefix(&hierarchy.root).ok()?.to_owned()))
+        };
+        text.lines().filter_map(path).collect()
+    }
+
+    fn make(self: &Arc<Self>, home: &Home, target: &Path) -> Result<Cgroup, Tied> {
+        loop {
+            let name = name(target, self.last.fetch_add(1, Ordering::Relaxed));
+            match mkdirat(&home.directory, &name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => return Ok(Cgroup { name, all: Arc::clone(self) }),
+                // An earlier mounter's helper lives there.
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(name.as_ref())(errno)),
+            }
+        }
+    }
+
+    /// The cgroup of a helper that an earlier mounter has started, if it has one of its own.
+    pub fn of(self: &Arc<Self>, process: Pid) -> Option<Cgroup> {
+        let home = self.home.as_ref()?;
+        let hierarchy = self.hierarchies.iter().find(|hierarchy| home.is_in(hierarchy))?;
+        let (_, path) = self.paths_of(process).into_iter().find(|(name, _)| *name == hierarchy.name)?;
+        let name = path.strip_prefix(self.directory).ok()?.to_str()?;
+        let is_one = !name.is_empty() && !name.contains('/');
+        is_one.then(|| Cgroup { name: name.to_owned(), all: Arc::clone(self) })
+    }
+
+    /// Removes those cgroups of helpers which have gone that are empty by now. To be called whenever something has happened:
+    /// a helper's end is heard of a moment before its last process is out of its cgroup.
+    pub fn sweep(&self) {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(home) = &self.home else { return leaving.clear() };
+        leaving.retain(|name| unlinkat(&home.directory, name, AtFlags::REMOVEDIR) == Err(Errno::BUSY));
+    }
+
+    /// No cgroup of ours is left if no helper is. To be called when the mounter stops.
+    pub fn close(&self) {
+        self.remove_empty();
+        for hierarchy in &self.hierarchies {
+            if self.home.as_ref().is_some_and(|home| home.is_in(hierarchy)) {
+                // Busy while a helper lives.
+                let _ = unlinkat(&hierarchy.top, self.directory, AtFlags::REMOVEDIR);
+            }
+        }
+    }
+
+    /// Removes what an earlier mounter left behind. To be called when no helper is being started.
+    pub fn remove_empty(&self) {
+        let Some(home) = &self.home else { return };
+        for entry in Dir::read_from(&home.directory).into_iter().flatten().flatten() {
+            // Files are no directories, and whatever has a process is busy.
+            let _ = unlinkat(&home.directory, entry.file_name(), AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+impl Cgroup {
+    /// What to say if a process in it was ended because memory ran out.
+    pub fn ran_out_of_memory(&self) -> Option<String> {
+        let home = self.all.home.as_ref()?;
+        let (events, limit) = match home.version {
+            Version::V1 => ("memory.oom_control", "memory.limit_in_bytes"),
+            Version::V2 => ("memory.events", "memory.max"),
+        };
+        let read = |file| read_file(home.directory.as_fd(), &Path::new(&self.name).join(file)).unwrap_or_default();
+        let killed = |line: &str| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0");
+        if !read(events).lines().any(killed) {
+            return None;
+        }
+        // Without a limit version 1 shows a number that no machine has.
+        let limit = read(limit).trim().parse().ok().filter(|limit| *limit < 1 << 50).map(|limit: u64| limit >> 20);
+        Some(limit.map_or_else(
+            || "the node has run out of memory".to_owned(),
+            |limit| format!("it hit its memory limit of {limit} MiB (memory_limit in the configuration)"),
+        ))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let mut leaving = self.all.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.insert(std::mem::take(&mut self.name));
+        drop(leaving);
+        self.all.sweep();
+    }
+}
+
+/// The target for people, and a number because one may have several helpers for a while.
+fn name(target: &Path, number: u32) -> String {
+    let mut name: String = target.to_string_lossy().trim_start_matches('/').chars().map(plain).take(200).collect();
+    let _ = write!(name, ".{number}");
+    name
+}
+
+fn plain(character: char) -> char {
+    match character {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' => character,
+        _ => '-',
+    }
+}
+
+/// Made by `systemd-run --scope`: not a login session's scope, and not a user's, which ends with the session.
+fn is_scope_of_its_own(path: &Path) -> bool {
+    let named = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+    let ordinary = path.components().all(|part| matches!(part, Component::Normal(name) if name != "user.slice"));
+    ordinary && named.starts_with(b"run-") && named.ends_with(b".scope")
+}
+
+/// A kernel without cgroup namespaces (before 4.6) has nothing to enter.
+fn enter_namespace(file: &Path) -> io::Result<()> {
+    match File::open(file) {
+        Ok(namespace) => Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::ControlGroup))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn own_pid_namespace(host_proc: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    identity(&host_proc.join("1/ns/pid")) != identity(Path::new("/proc/self/ns/pid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_and_stay_where_they_are() {
+        assert_eq!(name(Path::new("/var/lib/kubelet/pods/a b"), 3), "var-lib-kubelet-pods-a-b.3");
+        assert_eq!(name(Path::new("/é/../x\n"), 0), "--..-x-.0");
+        assert!(name(Path::new(&"/long".repeat(900)), u32::MAX).len() <= 255);
+    }
+
+    #[test]
+    fn a_scope_of_its_own_is_system_ds_alone() {
+        for (path, own) in [
+            ("system.slice/run-r5c0ffee.scope", true),
+            ("run-123.scope", true),
+            ("user.slice/user-0.slice/session-3.scope", false),
+            ("user.slice/user-0.slice/user@0.service/app.slice/run-r1.scope", false),
+            ("system.slice/kubelet.service", false),
+            ("../run-1.scope", false),
+            ("", false),
+        ] {
+            assert_eq!(is_scope_of_its_own(Path::new(path)), own, "{path}");
+        }
+    }
+}

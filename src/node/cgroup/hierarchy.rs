@@ -1,0 +1,197 @@
+//! One of the node's cgroup filesystems: version 2, or a hierarchy of version 1.
+//!
+//! Runs in the mounter; what is opened by a path, in the node's mount namespace.
+
+use super::super::mounts;
+use super::Tied;
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, open, openat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V2,
+}
+
+/// One of the node's cgroup filesystems.
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    pub(super) version: Version,
+    /// As /proc/PID/cgroup names it: `memory`, `name=systemd`, or nothing for version 2.
+    pub(super) name: String,
+    /// The cgroup that is the node's top, by the same file's words.
+    pub(super) root: PathBuf,
+    /// Its directory.
+    pub(super) top: OwnedFd,
+    /// Version 1: moves the thread that writes to it to the top.
+    pub(super) entrance: Option<OwnedFd>,
+}
+
+/// Where helpers have cgroups of their own.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) version: Version,
+    pub(super) directory: OwnedFd,
+    /// Whether limits can be set.
+    pub(super) counts_memory: bool,
+}
+
+impl Hierarchy {
+    /// Runs in the node's mount namespace.
+    pub(super) fn open(found: Found) -> Result<Self, Tied> {
+        let Found { version, name, root, target } = found;
+        let top = open_directory(CWD, &target).map_err(failed(&target))?;
+        // Version 2: whether it can be written to is tried when the first cgroup is made.
+        let entrance = match version {
+            Version::V1 => {
+                let file = target.join("tasks");
+                Some(open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed(&file))?)
+            }
+            Version::V2 => None,
+        };
+        Ok(Self { version, name, root, top, entrance })
+    }
+
+    pub(super) fn counts_memory(&self) -> bool {
+        match self.version {
+            Version::V1 => self.name.split(',').any(|controller| controller == "memory"),
+            Version::V2 => read_file(self.top.as_fd(), Path::new("cgroup.controllers"))
+                .is_ok_and(|controllers| controllers.split_whitespace().any(|controller| controller == "memory")),
+        }
+    }
+
+    pub(super) fn make_home(&self, directory: &str) -> Result<Home, Tied> {
+        let path = Path::new(directory);
+        match mkdirat(&self.top, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(path)(errno)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.top, path, flags, Mode::empty()).map_err(failed(path))?;
+        let counts_memory = self.counts_memory();
+        if counts_memory && self.version == Version::V2 {
+            for above in [self.top.as_fd(), directory.as_fd()] {
+                set(above, "cgroup.subtree_control", "+memory")?;
+            }
+        }
+        Ok(Home { version: self.version, directory, counts_memory })
+    }
+}
+
+impl Version {
+    /// Memory, and no swap beyond it; when it is hit, all of a helper goes, where the kernel can do so.
+    pub(super) fn limit(self, cgroup: BorrowedFd<'_>, bytes: u64) -> Result<(), Tied> {
+        let bytes = bytes.to_string();
+        let (needed, where_known) = match self {
+            Self::V1 => ("memory.limit_in_bytes", vec![("memory.memsw.limit_in_bytes", &*bytes)]),
+            Self::V2 => ("memory.max", vec![("memory.swap.max", "0"), ("memory.oom.group", "1")]),
+        };
+        set(cgroup, needed, &bytes)?;
+        for (file, value) in where_known {
+            match set(cgroup, file, value) {
+                // The kernel does not count swap, or is older than the file.
+                Err(Tied::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A mount of a cgroup filesystem on the node.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    version: Version,
+    name: String,
+    root: PathBuf,
+    target: PathBuf,
+}
+
+/// The cgroup filesystems of a mount table, each hierarchy once.
+pub(super) fn parse(table: &[u8]) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    for line in table.split(|byte| *byte == b'\n') {
+        let Some(mount) = mounts::parse(line).pop() else { continue };
+        let (version, name) = match mount.fstype.as_bytes() {
+            b"cgroup2" => (Version::V2, String::new()),
+            b"cgroup" => {
+                // What is not a filesystem's own option there is the hierarchy's name.
+                let options = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+                let options = String::from_utf8_lossy(options).into_owned();
+                let name = options.split(',').filter(|option| !OPTIONS.contains(option) && !is_agent(option));
+                (Version::V1, name.collect::<Vec<_>>().join(","))
+            }
+            _ => continue,
+        };
+        let this = Found { version, name, root: mount.root, target: mount.target };
+        match found.iter_mut().find(|other| other.name == this.name) {
+            // On top of the other.
+            Some(other) if other.target == this.target => *other = this,
+            Some(_) => {}
+            None => found.push(this),
+        }
+    }
+    found
+}
+
+/// What /proc/PID/mountinfo shows of a hierarchy of version 1 beside its controllers (kernel/cgroup/cgroup-v1.c).
+const OPTIONS: [&str; 8] =
+    ["rw", "ro", "noprefix", "xattr", "cpuset_v2_mode", "favordynmods", "clone_children", "seclabel"];
+
+fn is_agent(option: &str) -> bool {
+    option.starts_with("release_agent=")
+}
+
+pub(super) fn open_directory(at: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    openat(at, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+pub(super) fn open_to_write(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Tied> {
+    openat(directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed(Path::new(name)))
+}
+
+fn set(directory: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), Tied> {
+    let file = open_to_write(directory, name)?;
+    rustix::io::write(file, value.as_bytes()).map(drop).map_err(failed(Path::new(name)))
+}
+
+pub(super) fn read_file(directory: BorrowedFd<'_>, path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let file = openat(directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    File::from(file).read_to_string(&mut text).map(|_| text)
+}
+
+pub(super) fn failed(path: &Path) -> impl FnOnce(Errno) -> Tied {
+    let path = path.to_owned();
+    move |errno| Tied::File { path, source: errno.into() }
+}
+
+impl Home {
+    pub(super) fn is_in(&self, hierarchy: &Hierarchy) -> bool {
+        self.version == hierarchy.version && (self.version == Version::V2 || hierarchy.counts_memory())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_named_as_in_proc_pid_cgroup() {
+        let table = b"32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+            40 31 0:37 /m /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/lib/x,name=systemd\n\
+            41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n\
+            42 31 0:29 /x /elsewhere rw - cgroup cgroup rw,cpu,cpuacct\n\
+            43 32 0:29 /on/top /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n44 1 0:5 / /proc rw - proc proc rw\n";
+        let found = parse(table);
+        let names: Vec<_> = found.iter().map(|found| (found.version, found.name.as_str())).collect();
+        assert_eq!(names, [(Version::V1, "cpu,cpuacct"), (Version::V1, "name=systemd"), (Version::V2, "")]);
+        assert_eq!(found[0].target, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!((&*found[0].root, &*found[1].root), (Path::new("/on/top"), Path::new("/m")));
+    }
+}

@@ -1,0 +1,126 @@
+//! Starting a program in a cgroup, so that not even its first instruction runs outside of it: clone3(2) with
+//! CLONE_INTO_CGROUP, which the standard library does not have.
+//!
+//! Runs in the mounter, on the thread whose confinement the program is to inherit. The other way, a write to
+//! `cgroup.procs` by the child, makes the kernel stop every fork on the node for milliseconds.
+
+use super::fork::fork_held;
+use super::seccomp::Instruction;
+use nix::errno::Errno;
+use rustix::process::Pid;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// A program to be started.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// Its file; PATH is not searched.
+    pub program: PathBuf,
+    /// Its arguments, beginning with the name that it is called by.
+    pub arguments: Vec<OsString>,
+    /// All of its environment.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Its standard input, output and error; none of them is one of our own three.
+    pub standard: [BorrowedFd<'a>; 3],
+    /// A further seccomp filter for it alone, or nothing.
+    pub filter: Vec<Instruction>,
+    /// The directory of a cgroup of version 2 that it starts in, if it is not ours.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Starts it, in a process group of its own, with no signal blocked or ignored, and waits until it runs. Returns its id,
+/// which it keeps until it is collected, and a descriptor of it.
+///
+/// Only close-on-exec keeps other descriptors from it. An error is clone3(2)'s, seccomp(2)'s or execve(2)'s; in the
+/// latter cases there is a process to be collected all the same. Kernel: CLONE_INTO_CGROUP, 5.7.
+pub fn spawn(command: Command<'_>) -> io::Result<(Pid, OwnedFd)> {
+    let Command { program, arguments, environment, standard, mut filter, cgroup } = command;
+    let standard = standard.map(|fd| fd.as_raw_fd());
+    if standard.iter().any(|fd| *fd <= libc::STDERR_FILENO) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let program = c_string(program.into())?;
+    let arguments = arguments.into_iter().map(c_string).collect::<io::Result<Vec<_>>>()?;
+    let environment = environment.into_iter().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        c_string(name)
+    });
+    let environment = environment.collect::<io::Result<Vec<_>>>()?;
+    let ended_by_null = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (ended_by_null(&arguments), ended_by_null(&environment));
+    let length = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let filter = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    let (mut report, verdict) = io::pipe()?;
+
+    let child = || become_program(&program, &argv, &envp, &filter, standard, verdict.as_raw_fd());
+    // SAFETY: `become_program` makes system calls only.
+    let (pid, process) = unsafe { fork_held(0, cgroup, child) }?;
+    drop(verdict);
+    let mut errno = [0; 4];
+    match report.read(&mut errno)? {
+        // Closed by a successful execve.
+        0 => {}
+        _ => return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((pid, process))
+}
+
+/// Where the child has its end of the pipe.
+const VERDICT: RawFd = libc::STDERR_FILENO + 1;
+
+/// The child's part: system calls only, no allocation, no panic.
+fn become_program(
+    program: &CString,
+    argv: &[*const libc::c_char],
+    envp: &[*const libc::c_char],
+    filter: &libc::sock_fprog,
+    standard: [RawFd; 3],
+    verdict: RawFd,
+) -> ! {
+    for (number, fd) in standard.into_iter().enumerate() {
+        // SAFETY: changes this process's own descriptor table only; nothing here owns a descriptor any more.
+        unsafe { libc::dup2(fd, number as RawFd) };
+    }
+    // Should the parent be killed just now, nobody shall take us for it: its socket and the like are closed at once.
+    // SAFETY: as above.
+    unsafe { libc::dup3(verdict, VERDICT, libc::O_CLOEXEC) };
+    // SAFETY: as above.
+    unsafe { libc::close_range(VERDICT.cast_unsigned() + 1, libc::c_uint::MAX, 0) };
+    // SAFETY: takes plain numbers.
+    unsafe { libc::setpgid(0, 0) };
+    // Ignored by every Rust program, and that would be inherited.
+    // SAFETY: the default action installs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: all-zero bytes are an empty signal set.
+    let none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set lives in this frame, and the old one is not asked for.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+    // SAFETY: `filter` names so many instructions, in a copy of the parent's memory; the kernel only reads and copies them.
+    let filtered = filter.len == 0
+        || unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(filter)) == 0
+        };
+    if filtered {
+        // SAFETY: the strings and both arrays, which end with a null pointer, are copies of the parent's and live as
+        // long as this process.
+        unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    }
+    let errno = Errno::last_raw();
+    // SAFETY: the buffer is the four bytes of `errno`, which lives in this frame.
+    unsafe { libc::write(VERDICT, (&raw const errno).cast(), size_of_val(&errno)) };
+    // SAFETY: ends the process without running anything of the parent's.
+    unsafe { libc::_exit(127) }
+}
+
+fn c_string(string: OsString) -> io::Result<CString> {
+    // A NUL byte inside: InvalidInput.
+    Ok(CString::new(string.into_vec())?)
+}
