@@ -7,7 +7,7 @@ use crate::node::mounts::{self, Mount};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -33,6 +33,13 @@ impl Family {
     /// The device and inode number of its mount namespace.
     pub fn namespace(&self) -> (u64, u64) {
         self.namespace
+    }
+
+    /// Its mount namespace, if the process is still a member.
+    pub fn open_namespace(&self, member: Pid) -> Option<File> {
+        let file = File::open(format!("/proc/{}/ns/mnt", member.as_raw_nonzero())).ok()?;
+        let found = file.metadata().ok()?;
+        ((found.dev(), found.ino()) == self.namespace).then_some(file)
     }
 
     /// The processes that are members just now.
