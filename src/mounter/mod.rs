@@ -7,6 +7,7 @@ pub mod answer;
 pub mod caller;
 pub mod hang;
 pub mod heal;
+pub mod install;
 pub mod mount;
 pub mod raise;
 pub mod ready;

@@ -9,7 +9,7 @@ use super::record::Records;
 use super::recover::recover;
 use super::registry::{self, Registry};
 use super::turns::Turns;
-use super::{Mounter, answer, heal, mount, replace, scrape};
+use super::{Mounter, answer, heal, install, mount, replace, scrape};
 use crate::config::Config;
 use crate::engine::{self, Choice, NoEngine};
 use crate::exit::{Exit, chain};
@@ -21,7 +21,7 @@ use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
 use crate::node::mounts;
 use crate::node::namespace::{MountNamespace, NamespaceError};
-use crate::node::programs::{Places, ProgramError, Version};
+use crate::node::programs::Places;
 use crate::observe::metrics::{Metrics, What};
 use crate::wire::{self, Call, Reply, WireError};
 use nix::sched::{CloneFlags, unshare};
@@ -88,7 +88,7 @@ pub enum ServeError {
     Engine(#[from] NoEngine),
     /// The node would not know of the mounter.
     #[error(transparent)]
-    Install(#[from] ProgramError),
+    Install(#[from] install::InstallError),
     /// A step of the start, or a system call of the main loop.
     #[error("cannot {step}")]
     Step {
@@ -129,7 +129,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let method = engine::choose(settings.engine, settings.preload)?;
     place::create_directory(&settings.state).map_err(step("prepare the state directory"))?;
     let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
-    install(&node, &settings.places, settings.types)?;
+    install::install(&node, &settings.places, settings.types)?;
     let listener = listen(&settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
@@ -225,21 +225,6 @@ fn take_lock(state: &Path) -> Result<File, ServeError> {
         Err(Errno::WOULDBLOCK | Errno::ACCESS) => Err(ServeError::AlreadyRunning { path }),
         Err(errno) => Err(step(format!("lock {}", path.display()))(errno)),
     }
-}
-
-/// Puts this program onto the node. A node that has an earlier version can go on with it, and its volumes need us.
-fn install(node: &MountNamespace, places: &Places, types: BTreeSet<String>) -> Result<(), ServeError> {
-    if !places.any() {
-        return Ok(());
-    }
-    let version = Version::of_this_program(types).map_err(step("read this program"))?;
-    let (installed, filled) = node.visit(|| (places.install(&version), places.are_filled()))?;
-    match installed {
-        Ok(installed) => installed.iter().for_each(|path| info!(path = %path.display(), "installed on the node")),
-        Err(error) if filled => error!("the node keeps the version that it has: {}", chain(&error)),
-        Err(error) => return Err(error.into()),
-    }
-    Ok(())
 }
 
 /// A socket that only root can connect to. It appears when it takes connections, and not before; one left behind by a

@@ -75,8 +75,8 @@ pub enum ProgramError {
         /// The directory.
         path: PathBuf,
     },
-    /// It would replace somebody else's program.
-    #[error("{path} is there already, and is not hostmount's: choose a directory that holds nothing else",
+    /// Somebody else's program.
+    #[error("{path} is not hostmount's, and stays as it is; choose a directory that holds no other program",
             path = path.display())]
     Foreign {
         /// The file.
@@ -146,11 +146,12 @@ impl Places {
     pub fn uninstall(&self) -> Result<Vec<PathBuf>> {
         let mut done = Vec::new();
         if let Some(directory) = &self.programs {
+            ours_or_none(&directory.join(PROGRAM))?;
             // The names first: none shall lead nowhere.
             for name in NAMES.iter().filter(|name| is_our_link(&directory.join(name))) {
                 remove(&directory.join(name), &mut done)?;
             }
-            remove_program(directory, PROGRAM, &mut done)?;
+            remove(&directory.join(PROGRAM), &mut done)?;
             remove(&directory.join(TYPES), &mut done)?;
             for name in NAMES.iter().chain(&[PROGRAM, TYPES]) {
                 remove(&unfinished(directory, name), &mut done)?;
@@ -160,7 +161,8 @@ impl Places {
         if let Some(plugins) = &self.plugins {
             let (driver, program) = DRIVER;
             for directory in [plugins.join(driver), unfinished(plugins, driver)] {
-                remove_program(&directory, program, &mut done)?;
+                ours_or_none(&directory.join(program))?;
+                remove(&directory.join(program), &mut done)?;
                 remove(&unfinished(&directory, program), &mut done)?;
                 remove_if_empty(&directory, &mut done)?;
             }
@@ -303,12 +305,8 @@ fn is_our_link(path: &Path) -> bool {
     fs::read_link(path).is_ok_and(|to| to == Path::new(PROGRAM))
 }
 
-fn remove_program(directory: &Path, name: &str, done: &mut Vec<PathBuf>) -> Result<()> {
-    let path = directory.join(name);
-    if exists(&path) && !is_ours(&path) {
-        return Err(ProgramError::Foreign { path });
-    }
-    remove(&path, done)
+fn ours_or_none(path: &Path) -> Result<()> {
+    if exists(path) && !is_ours(path) { Err(ProgramError::Foreign { path: path.to_owned() }) } else { Ok(()) }
 }
 
 fn remove(path: &Path, done: &mut Vec<PathBuf>) -> Result<()> {
