@@ -10,7 +10,7 @@ use node::job::{TARGET, assert_confined, unmount_and_see_it_end, use_it};
 use node::mounter::Mounter;
 use node::preloaded::{OBJECT, install};
 use node::sshd::{self, Sshd};
-use node::{NODE_BIN, Place, TestNode, require};
+use node::{HOSTMOUNT, NODE_BIN, Place, TestNode, require};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -173,6 +173,31 @@ fn a_container_whose_programs_load_the_object_anyway() {
         test.container.sh_ok(&format!("bindfs /tmp/source {TARGET}"));
         assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/kept && umount {TARGET}")), "stays\n");
     }
+}
+
+#[test]
+fn a_container_with_a_read_only_root() {
+    if !require(&["make", "bindfs"]) {
+        return;
+    }
+    let container = |test: &TestNode, list: bool| {
+        let recipe = Recipe::userland().fuse().writable(["/run", "/tmp"]).share("socket", "/run/hostmount");
+        let recipe = recipe.bind(HOSTMOUNT, "/usr/local/bin/hostmount").bind(&*OBJECT, DEFAULT_OBJECT).read_only();
+        test.room(recipe.setup(move || if list { fs::write("/etc/ld.so.preload", "") } else { Ok(()) }))
+    };
+    let test = TestNode::start();
+    let done = container(&test, false).sh("hostmount serve --engine preload");
+    assert_eq!(done.code, Some(2), "{}", done.stderr);
+    assert!(done.stderr.contains("an empty file in the image will do"), "{}", done.stderr);
+    let container = container(&test, true);
+    let mounter = Mounter::start(&container, &["--engine", "preload"], &[]);
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    container.sh_ok("mkdir /tmp/source");
+    let before = test.processes();
+    test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
+    use_it(&test);
+    unmount_and_see_it_end(&test, &mounter, &before, 1);
+    assert_eq!(container.sh_ok("cat /etc/ld.so.preload"), "");
 }
 
 #[test]
