@@ -103,6 +103,46 @@ fn both_ways_to_start_the_mounter_are_the_same() {
     assert_eq!(other, pod);
 }
 
+/// The FlexVolume volumes among the examples.
+fn flex_volumes() -> Vec<Value> {
+    let objects = files("static-pods/examples").into_iter().flat_map(|file| documents(&read(&file)));
+    let volumes = objects.flat_map(|object| {
+        let of_pod = object["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+        of_pod
+            .into_iter()
+            .chain([object["spec"].clone()])
+            .map(|volume| volume["flexVolume"].clone())
+            .collect::<Vec<_>>()
+    });
+    volumes.filter(Value::is_object).collect()
+}
+
+#[test]
+fn the_examples_are_what_the_driver_understands() {
+    if !require(&["bindfs", "sshfs", "s3fs"]) {
+        return;
+    }
+    let test = TestNode::start();
+    let _mounter = test.start_mounter(&["--install-flexvolume", PLUGINS], &[]);
+    test.node.sh_ok("mkdir /mnt/v");
+    let volumes = flex_volumes();
+    assert_eq!(volumes.len(), 3);
+    for volume in volumes {
+        // kubelet looks for vendor~driver/driver.
+        let driver = volume["driver"].as_str().unwrap().replace('/', "~");
+        let program = format!("{PLUGINS}/{driver}/{}", driver.split('~').next_back().unwrap());
+        let done = test.node.run(&program, &["mount", "/mnt/v", &volume["options"].to_string()]);
+        if volume["options"]["fstype"] == "fuse.bindfs" {
+            done.ok("mount");
+            assert_eq!(test.node.sh_ok("stat -c %U /mnt/v && umount /mnt/v"), "nobody\n");
+        } else {
+            // Their servers are nowhere: it is the helper that says so, and not the driver or the mounter.
+            let helper = volume["options"]["fstype"].as_str().unwrap().trim_start_matches("fuse.").to_owned();
+            assert!(done.stdout.contains(&format!("{helper} could not mount")), "{}", done.stdout);
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct KubeletConfiguration {

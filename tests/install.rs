@@ -171,7 +171,7 @@ fn directories_that_would_break_a_node_are_refused() {
         "mkdir /mnt/noexec /mnt/ro /mnt/own && mount -t tmpfs -o noexec x /mnt/noexec && mount -t tmpfs -o ro x /mnt/ro
          cp /bin/mount /mnt/own/mount; ln -s mount /mnt/own/umount",
     );
-    let files = || test.node.sh_ok("find /mnt /opt/hostmount /var/lib/kubelet -ls");
+    let files = || test.node.sh_ok("find /mnt /opt/hostmount /var/lib/kubelet -printf '%p %y %m %s %T@ %l\\n'");
     let before = files();
     for (directory, words) in [
         ("/mnt/noexec/bin", "nothing can be run from /mnt/noexec/bin: its filesystem is mounted noexec"),
