@@ -176,6 +176,27 @@ fn a_glusterfs_brick_that_is_stopped_lets_the_volume_hang() {
     setting.mounter.wait_until_said("the volume answers again", 1);
 }
 
+#[test]
+fn who_waits_for_a_file_lock_does_not_let_the_volume_hang() {
+    if !require(&[gluster::PROGRAMS, &["flock"]].concat()) {
+        return;
+    }
+    let network = Network::new().unwrap();
+    let server = Gluster::start(&network);
+    let source = server.volume("gv0");
+    let test = TestNode::start_in(&network);
+    let config = "hang_seconds = 1\non_hang = 'heal'\n";
+    let setting = Setting::mount(test, config, &["-t", "glusterfs", &source, TARGET]);
+    let mut holder = start(&setting.pod, "exec 9>/data/lock; flock 9; echo held; exec sleep infinity");
+    holder.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    // Here the lock is the server's: the helper answers nothing until it is free.
+    let waiter = start(&setting.pod, "flock /data/lock echo got it");
+    setting.mounter.wait_until_said("requests wait for file locks", 16);
+    assert_eq!(setting.mounter.said().matches(HANGS).count(), 0);
+    drop(holder);
+    assert_eq!(end(waiter), "got it\n");
+}
+
 /// At every look requests wait, as many as at the one before.
 const BUSY: &str = "requests wait, and the helper works";
 

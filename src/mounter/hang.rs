@@ -4,13 +4,14 @@
 //! filesystem: whoever does that waits as well.
 //!
 //! A volume hangs when for the configured time, at every look, there were requests waiting, never fewer than at the look
-//! before, and its helper's processes did next to nothing. That requests wait says little alone: with a busy volume
+//! before, not all of them for file locks, and its helper's processes did next to nothing. That requests wait says little alone: with a busy volume
 //! some always do. docs/hung-volumes.md says the same for administrators.
 
 use super::Mounter;
 use super::volume::Volume;
 use crate::config::OnHang;
 use crate::helper::work::{Done, Work};
+use crate::node::file_locks;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -59,7 +60,8 @@ pub fn look(mounter: &Mounter) {
         let Ok(waiting) = mounter.connections.waiting(volume.identity) else { continue };
         let work = || Work::of(&volume.family).ok().filter(|work| !work.is_nobodys());
         let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
-        let news = mounter.hangs.locked().entry(id).or_default().look(Instant::now(), waiting, work, limit);
+        let locks = || file_locks::waiting(volume.identity.device, &mounter.host_proc);
+        let news = mounter.hangs.locked().entry(id).or_default().look(Instant::now(), waiting, work, locks, limit);
         match news {
             Some(News::Hangs) => {
                 error!(
@@ -107,6 +109,7 @@ impl Pulse {
         now: Instant,
         waiting: u64,
         work: impl FnOnce() -> Option<Work>,
+        locks: impl FnOnce() -> u64,
         limit: Duration,
     ) -> Option<News> {
         let before = std::mem::replace(&mut self.waiting, waiting);
@@ -125,6 +128,10 @@ impl Pulse {
             let news = self.moves();
             self.still = Some(Still { since: now, more: 0, work });
             return news;
+        }
+        if locks() >= waiting {
+            debug!(waiting, "requests wait for file locks");
+            return self.moves();
         }
         if self.hangs.is_none() && time >= limit {
             self.hangs = Some(SystemTime::now());
@@ -147,4 +154,45 @@ fn is_work(done: Done, time: Duration, more: u64) -> bool {
     let seconds = time.as_secs_f64();
     let by_itself = |per_second: f64, per_request: u64| (per_second * seconds) as u64 + per_request * more;
     done.calls > by_itself(0.2, 16) || done.turns > by_itself(10.0, 16) || done.time > by_itself(1.0, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(8);
+
+    /// What each look brings, one a second, at a helper that does nothing.
+    fn looks(waiting: &[u64], locks: u64) -> Vec<Option<News>> {
+        let (mut pulse, begin) = (Pulse::default(), Instant::now());
+        let look = |(second, waiting): (u64, &u64)| {
+            let now = begin + Duration::from_secs(second);
+            pulse.look(now, *waiting, || Some(Work::default()), || locks, LIMIT)
+        };
+        (0..).zip(waiting).map(look).collect()
+    }
+
+    #[test]
+    fn who_never_answers_hangs_and_that_is_told_once() {
+        let mut waiting = vec![1; 20];
+        waiting.extend([0, 0]);
+        let news = looks(&waiting, 0);
+        let told: Vec<_> = news.iter().enumerate().filter(|(_, news)| news.is_some()).map(|(at, _)| at).collect();
+        assert_eq!((told, &news[8], &news[20]), (vec![8, 20], &Some(News::Hangs), &Some(News::Answers)));
+        // More and more wait.
+        assert_eq!(looks(&[1, 1, 2, 2, 3, 4, 5, 5, 5], 0)[8], Some(News::Hangs));
+    }
+
+    #[test]
+    fn who_answers_now_and_then_does_not() {
+        let waiting: Vec<u64> = (0..60).map(|at| if at % 7 == 0 { 3 } else { 4 }).collect();
+        assert!(looks(&waiting, 0).iter().all(Option::is_none));
+        assert!(looks(&[0; 60], 0).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_waits_for_somebody_else() {
+        assert!(looks(&[1; 60], 1).iter().all(Option::is_none));
+        assert_eq!(looks(&[2; 20], 1)[8], Some(News::Hangs));
+    }
 }

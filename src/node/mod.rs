@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod connections;
+pub mod file_locks;
 pub mod kernel;
 pub mod log_file;
 pub mod mounts;

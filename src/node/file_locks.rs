@@ -1,0 +1,61 @@
+//! Who waits for a file lock: such a request to a filesystem waits as long as somebody holds the lock, and rightly so.
+//!
+//! Runs in the mounter. It reads /proc, and does not touch the filesystem.
+
+use super::mounts::Device;
+use super::target::identity;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// How many threads of the node's wait for a lock on a file of this filesystem; fcntl(2) with F_SETLKW and its kind, and
+/// flock(2).
+pub fn waiting(filesystem: Device, host_proc: &Path) -> u64 {
+    let directories = |path: &Path| {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        let number = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        entries.filter(move |entry| number(&entry.file_name())).map(|entry| entry.path())
+    };
+    let waits = |process: &Path, thread: &Path| {
+        let call = fs::read_to_string(thread.join("syscall")).unwrap_or_default();
+        let Some(file) = locked_file(&call).map(|number| process.join("fd").join(number.to_string())) else {
+            return false;
+        };
+        let file = openat(CWD, file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        file.is_ok_and(|file| identity(file.as_fd()).is_ok_and(|(device, _)| device == filesystem))
+    };
+    let of_process =
+        |process: &Path| directories(&process.join("task")).filter(|thread| waits(process, thread)).count();
+    directories(host_proc).map(|process| of_process(&process) as u64).sum()
+}
+
+/// The descriptor that a call is about which waits for a lock; the call as proc_pid_syscall(5) shows it.
+fn locked_file(call: &str) -> Option<u64> {
+    let mut words = call.split_whitespace();
+    let number: i64 = words.next()?.parse().ok()?;
+    let mut argument = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+    let (file, how) = (argument()?, argument()?);
+    let waits = match number {
+        libc::SYS_fcntl => [libc::F_SETLKW, libc::F_OFD_SETLKW].iter().any(|command| *command as u64 == how),
+        libc::SYS_flock => how & libc::LOCK_NB as u64 == 0,
+        _ => false,
+    };
+    waits.then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_wait_for_locks() {
+        let call = |number: i64, how: i32| format!("{number} 0x3 {how:#x} 0x7ffd 0x0 0x0 0x0 0x7ffe 0x7f00\n");
+        assert_eq!(locked_file(&call(libc::SYS_fcntl, libc::F_SETLKW)), Some(3));
+        assert_eq!(locked_file(&call(libc::SYS_fcntl, libc::F_GETFD)), None);
+        assert_eq!(locked_file(&call(libc::SYS_flock, libc::LOCK_EX)), Some(3));
+        assert_eq!(locked_file(&call(libc::SYS_flock, libc::LOCK_EX | libc::LOCK_NB)), None);
+        assert_eq!(locked_file(&call(libc::SYS_read, libc::F_SETLKW)), None);
+        assert_eq!((locked_file("running\n"), locked_file("")), (None, None));
+    }
+}
