@@ -1,7 +1,6 @@
 //! A node with a real kubelet, without an API server: containerd, runc, and pods from files.
 //!
-//! Runs in the test's process, as root. All of it is on a machine of its own, but for the pods' cgroups: these are below
-//! one directory of the real hierarchies, which goes with the node.
+//! Runs in the test's process, as root. All of it is on a machine of its own, cgroups too.
 
 use crate::node::{Done, Place, helpers};
 use crate::pod::Pod;
@@ -24,8 +23,6 @@ pub(crate) const PROGRAMS: &str = "/var/lib/kubelet/plugins/hostmount/bin";
 const KUBELET: &str = "/var/lib/kubelet";
 /// Where kubelet looks for pods.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
-/// Below each cgroup hierarchy.
-const CGROUP: &str = "hostmount-test-kubelet";
 /// Kubelet adds it to the names of pods from files.
 const NODE_NAME: &str = "node";
 /// Not loopback's own, or kubelet refuses it.
@@ -38,7 +35,6 @@ pub(crate) struct KubeletNode {
     /// The node itself.
     pub(crate) node: Place,
     _machine: Machine,
-    _cgroups: Cgroups,
     log: File,
     work: PathBuf,
     execs: AtomicU32,
@@ -57,7 +53,6 @@ impl KubeletNode {
             .bind("/dev/kmsg", "/dev/kmsg")
             .bind(work, "/opt/prepared");
         let log = |name| File::create(work.join(name).with_extension("log")).unwrap();
-        let cgroups = Cgroups::make();
         let machine = Machine::start(network, recipe).unwrap();
         let node = Place(machine.node().clone());
         // Kubelet sets three of the kernel's settings, which are not this node's alone.
@@ -85,7 +80,6 @@ impl KubeletNode {
             _containerd: containerd,
             node,
             _machine: machine,
-            _cgroups: cgroups,
             log: log("kubelet"),
             work: work.to_owned(),
             execs: AtomicU32::new(0),
@@ -213,44 +207,4 @@ impl<T> Seen for Option<T> {
 fn logged(mut command: Command, log: &File) -> Command {
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log.try_clone().unwrap());
     command
-}
-
-/// A directory in each cgroup hierarchy for kubelet to put its pods below. Dropped, it takes all below it away.
-struct Cgroups(Vec<PathBuf>);
-
-impl Cgroups {
-    fn make() -> Self {
-        let root = Path::new("/sys/fs/cgroup");
-        // One hierarchy (v2), or a directory for each (v1).
-        let hierarchies = if root.join("cgroup.controllers").exists() {
-            vec![root.to_owned()]
-        } else {
-            fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
-        };
-        let directories: Vec<_> = hierarchies.into_iter().map(|hierarchy| hierarchy.join(CGROUP)).collect();
-        directories.iter().for_each(|directory| remove_cgroups(directory));
-        directories.iter().for_each(|directory| fs::create_dir_all(directory).unwrap());
-        Self(directories)
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|directory| remove_cgroups(directory));
-    }
-}
-
-/// The files in a cgroup are no obstacle, and a directory that is busy is told.
-fn remove_cgroups(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroups(&entry.path());
-        }
-    }
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            eprintln!("cannot remove the cgroup {}: {error}", directory.display());
-        }
-        _ => {}
-    }
 }

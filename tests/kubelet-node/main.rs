@@ -47,12 +47,13 @@ const STEPS: &[(&str, fn(&mut Story) -> String)] = &[
     ("a pod with an `nfs` volume through it", nfs_through_the_mounter_path),
     ("kubelet restarts", kubelet_restarts),
     ("two helpers are killed", two_helpers_are_killed),
-    ("the other pods are removed", the_steady_pods_go),
     ("the mounter is killed", the_mounter_is_killed),
     ("the mounter's pod is removed, and comes back", the_mounters_pod_is_replaced),
     ("kubelet restarts over dead volumes", kubelet_restarts_over_dead_volumes),
-    ("those with dead volumes are removed while the mounter is away", pods_with_dead_volumes_go),
     ("the mounter's pod is removed", the_mounters_pod_goes),
+    ("the pods with dead volumes are removed", pods_with_dead_volumes_go),
+    ("the other pods are removed", the_steady_pods_go),
+    ("the mounter's pod comes back, and is removed", nothing_is_left),
 ];
 
 struct Story {
@@ -126,6 +127,20 @@ impl Story {
         for (name, pod) in PATIENT.iter().zip(&self.patient) {
             assert_eq!(self.node.wait_until_running(name).container(), pod.container());
         }
+    }
+
+    /// The mounter knows every volume, and that it works.
+    fn assert_all_known(&self) {
+        let volumes = self.volumes();
+        assert_eq!(volumes.len(), STEADY.len() + PATIENT.len());
+        assert!(volumes.iter().all(|volume| volume["state"] == "mounted"), "{volumes:?}");
+        assert_eq!(self.helpers_cgroups().len(), volumes.len(), "{:?}", self.helpers_cgroups());
+    }
+
+    /// Below the directory of the mounter's, one for each helper.
+    fn helpers_cgroups(&self) -> Vec<String> {
+        let all = self.node.node.sh_ok("find /sys/fs/cgroup -type d -path '*/hostmount/*'");
+        all.lines().map(str::to_owned).collect()
     }
 
     /// Everybody who reads and writes all the time has not seen one error, and goes on.
@@ -243,16 +258,18 @@ fn the_mounter_is_killed(story: &mut Story) -> String {
     story.node.node.sh_ok(&format!("kill -9 {mounter}"));
     let restarted = || story.node.pod(MOUNTER).is_some_and(|now| now.restarts() > before && now.is_running());
     wait("kubelet has started the mounter again", restarted);
-    story.wait_until_back();
-    "kubelet starts it again; its helpers ended with the container, and the volumes come back in the running pods"
-        .to_owned()
+    story.assert_steady();
+    story.assert_all_known();
+    "kubelet starts it again; no error in the pods, and it knows their volumes".to_owned()
 }
 
 fn the_mounters_pod_is_replaced(story: &mut Story) -> String {
     story.stop_mounter();
+    story.assert_steady();
     story.start_mounter();
-    story.wait_until_back();
-    "the same".to_owned()
+    story.assert_steady();
+    story.assert_all_known();
+    "no error in the pods meanwhile; the next one knows their volumes".to_owned()
 }
 
 fn two_helpers_are_killed(story: &mut Story) -> String {
@@ -278,20 +295,19 @@ fn kubelet_restarts_over_dead_volumes(story: &mut Story) -> String {
     story.assert_dead();
     story.start_mounter();
     story.wait_until_back();
+    story.assert_steady();
     "the pods go on running; when the mounter is there again, the volumes come back in them".to_owned()
 }
 
 fn pods_with_dead_volumes_go(story: &mut Story) -> String {
-    story.stop_mounter();
     story.kill_helpers();
     story.assert_dead();
     for (name, pod) in PATIENT.iter().zip(story.patient.drain(..)) {
         story.node.remove(name);
         story.node.wait_until_gone(name, &pod);
     }
-    story.start_mounter();
-    assert_eq!(story.volumes().len(), 0);
-    "kubelet unmounts the volumes; no mount, helper or directory is left".to_owned()
+    story.assert_steady();
+    "without a mounter: kubelet unmounts the volumes; no mount, process or directory of theirs is left".to_owned()
 }
 
 fn the_steady_pods_go(story: &mut Story) -> String {
@@ -300,16 +316,24 @@ fn the_steady_pods_go(story: &mut Story) -> String {
         story.node.remove(name);
         story.node.wait_until_gone(name, &pod);
     }
-    wait("the mounter has forgotten them", || story.volumes().len() == PATIENT.len());
-    "no mount, process, directory or volume of theirs is left".to_owned()
+    "the same; their helpers have ended".to_owned()
 }
 
 fn the_mounters_pod_goes(story: &mut Story) -> String {
+    story.stop_mounter();
+    story.assert_steady();
+    "no error in the pods".to_owned()
+}
+
+fn nothing_is_left(story: &mut Story) -> String {
+    story.start_mounter();
+    assert_eq!(story.volumes().len(), 0);
+    assert_eq!(story.helpers_cgroups(), [""; 0]);
     story.stop_mounter();
     let node = &story.node.node;
     let is_left = |line: &String| line.contains(" - fuse ") || line.contains(" - fuse.") || line.contains("/pods/");
     let left: Vec<_> = node.mountinfo().into_iter().filter(is_left).collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(node.sh_ok("ctr --namespace k8s.io tasks list --quiet"), "");
-    "no mount and no process is left".to_owned()
+    "it knows of no volume; no mount, process or cgroup is left".to_owned()
 }
