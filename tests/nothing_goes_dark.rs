@@ -111,6 +111,45 @@ fn what_is_mounted_inside_a_volume_stays() {
 }
 
 #[test]
+fn a_pod_goes_on_following_what_the_node_mounts_inside_a_volume() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::start("");
+    let node = &setting.test.node;
+    // The volume itself is mounted with HostToContainer, whole and in part.
+    let pod = setting.test.pod(&[(TARGET, "/data")], Propagation::HostToContainer);
+    let part = setting.test.pod(&[(&format!("{TARGET}/sub"), "/sub")], Propagation::HostToContainer);
+    let _alive = [setting.live(&pod), setting.live(&part)];
+    let before: Vec<_> =
+        [&pod, &part].map(|pod| pod.fuse_mounts().iter().map(|line| kept(line)).collect::<Vec<_>>()).into();
+    node.sh_ok(&format!("mkdir {TARGET}/sub/deep"));
+    let follows = || {
+        node.sh_ok(&format!("mount -t tmpfs inner {TARGET}/sub/deep && echo seen >{TARGET}/sub/deep/h"));
+        assert_eq!(pod.sh_ok("cat /data/sub/deep/h"), "seen\n");
+        assert_eq!(part.sh_ok("cat /sub/deep/h"), "seen\n");
+        node.sh_ok(&format!("umount {TARGET}/sub/deep"));
+        assert_eq!(pod.sh_ok("ls /data/sub/deep"), "");
+        assert_eq!(part.sh_ok("ls /sub/deep"), "");
+        let now: Vec<_> =
+            [&pod, &part].map(|pod| pod.fuse_mounts().iter().map(|line| kept(line)).collect::<Vec<_>>()).into();
+        assert_eq!(now, before);
+    };
+    follows();
+    for round in 1..=2 {
+        setting.hostmount(&format!("swap {TARGET}")).ok("swap");
+        follows();
+        setting.kill_helper();
+        setting.mounter.wait_until_said("\"healed\"", round);
+        follows();
+    }
+    node.sh_ok(&format!("umount {TARGET}"));
+    drop(_alive);
+    drop((pod, part));
+    setting.mounter.wait_until_said("\"unmounted\"", 1);
+}
+
+#[test]
 fn two_hundred_heals_leave_one_mount_and_one_helper() {
     if !require(&["bindfs"]) {
         return;

@@ -28,7 +28,7 @@ impl<'a> Pod<'a> {
             mkdir bin dev proc data sub ro; cp /usr/bin/busybox bin
             for name in sh cat sleep touch rm; do ln -s busybox bin/$name; done"
         ));
-        let bind = |from: &str, to: &str, how: &str| json!({ "type": "bind", "source": format!("{TARGET}{from}"), "destination": to, "options": ["bind", "nosuid", "nodev", "relatime", "rprivate", how] });
+        let bind = |from: &str, to: &str, how: &str| json!({ "type": "bind", "source": format!("{TARGET}{from}"), "destination": to, "options": ["bind", "nosuid", "nodev", "relatime", how] });
         let mapping = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
         let namespaces: Vec<Value> =
             ["user", "mount", "pid", "ipc", "uts", "network"].map(|name| json!({ "type": name })).to_vec();

@@ -8,7 +8,7 @@ use super::volume::{Lost, Volume};
 use super::{Mounter, hang};
 use crate::exit::chain;
 use crate::node::connections::Identity;
-use crate::node::showings;
+use crate::node::showings::{self, Showing, Showings};
 use crate::policy::{Admitted, admit};
 use crate::request::Request;
 use crate::wire::Changes;
@@ -135,22 +135,24 @@ fn changed(mounter: &Mounter, volume: &Volume, changes: Changes) -> Result<Admit
 /// Goes from place to place, and looks again until there is nothing more to be done: what is put in place on the node
 /// may show in pods by itself, and a pod may have started meanwhile.
 fn show_everywhere(mounter: &Mounter, old: Identity, new: &Raised) -> Result<Replaced, ReplaceError> {
-    let mut places = 0;
+    let mut shown: Vec<Showing> = Vec::new();
     let left = loop {
-        let before = places;
+        let before = shown.len();
         let mut left = Vec::new();
         let showings = showings::of(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Look)?;
-        let places_of_old = showings.iter().flat_map(|showings| &showings.places);
-        for showing in places_of_old.filter(|showing| !showing.is_covered_by(new.identity)) {
-            match showing.replace_by(new.path(), new.ids()) {
-                Ok(()) => places += 1,
+        let Some(Showings { places, hold: _hold }) = showings else { break left };
+        for showing in places.into_iter().filter(|showing| !showing.is_covered_by(new.identity)) {
+            let master = shown.iter().find(|place| showing.follows(place));
+            match showing.replace_by(new.path(), new.ids(), master) {
+                Ok(()) => shown.push(showing),
                 Err(error) => left.push(chain(&error)),
             }
         }
-        if places == before {
+        if shown.len() == before {
             break left;
         }
     };
+    let places = shown.len();
     for problem in &left {
         warn!("the old filesystem stays: {problem}");
     }

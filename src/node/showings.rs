@@ -126,6 +126,14 @@ fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
 }
 
 impl Showing {
+    /// A copy of what `master` shows since it was replaced, down to this one's directory, if that is the filesystem of
+    /// `new`: made a slave, it follows where it was copied.
+    fn copy_of(&self, master: &Self, new: &Tree) -> Option<Tree> {
+        let path = master.mount.target.join(self.mount.root.strip_prefix(&master.mount.root).ok()?);
+        let copy = master.namespace.visit(|| Tree::copy_of(&path)).ok()?.ok()?;
+        (copy.device().ok()? == new.device().ok()?).then_some(copy)
+    }
+
     fn hold(&self) -> io::Result<Tree> {
         let copy = || {
             Target::of_mount(&self.mount)?;
@@ -139,20 +147,26 @@ impl Showing {
         self.covered_by == Some(filesystem.device)
     }
 
+    /// Whether what is mounted on the other is mounted on this one as well, by the kernel (mount_namespaces(7)).
+    pub fn follows(&self, other: &Self) -> bool {
+        self.mount.master.is_some() && self.mount.master == other.mount.shared
+    }
+
     /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this
     /// showing: the same directory of it, with the same options. `ids` is the mapping of ids that all of the volume has, if
-    /// it has one.
-    pub fn replace_by(&self, new: &Path, ids: Option<BorrowedFd<'_>>) -> Result<(), ShowError> {
-        self.try_replace(new, ids).map_err(|source| ShowError {
+    /// it has one. If this showing follows another that has been replaced already, `master`, it goes on following it.
+    pub fn replace_by(&self, new: &Path, ids: Option<BorrowedFd<'_>>, master: Option<&Self>) -> Result<(), ShowError> {
+        self.try_replace(new, ids, master).map_err(|source| ShowError {
             path: self.mount.target.clone(),
             namespace: self.namespace.to_string(),
             source,
         })
     }
 
-    fn try_replace(&self, new: &Path, ids: Option<BorrowedFd<'_>>) -> Result<(), ShowProblem> {
+    fn try_replace(&self, new: &Path, ids: Option<BorrowedFd<'_>>, master: Option<&Self>) -> Result<(), ShowProblem> {
         let directory = new.join(self.mount.root.strip_prefix("/").unwrap_or(&self.mount.root));
         let tree = Tree::copy_of(&directory).map_err(ShowProblem::NoDirectory)?;
+        let tree = master.and_then(|master| self.copy_of(master, &tree)).unwrap_or(tree);
         if self.mount.maps_ids() {
             let ids = ids.or(self.user_namespace.as_ref().map(AsFd::as_fd));
             ids.map_or(Err(Errno::SRCH.into()), |ids| tree.map_ids(ids)).map_err(ShowProblem::Ids)?;

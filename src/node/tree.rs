@@ -3,8 +3,8 @@
 //! Runs in the mounter, on threads that stand in the mount namespace of the path or target they are given. Kernel:
 //! open_tree(2) and move_mount(2), 5.2 and later.
 
-use super::mounts::Mount;
-use super::target::{Target, is_directory};
+use super::mounts::{Device, Mount};
+use super::target::{Target, identity, is_directory};
 use crate::sys::mount_attr::{IDMAP, MountAttr, mount_setattr};
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -53,6 +53,11 @@ impl Tree {
     /// Whether a directory is its root. Asks no filesystem.
     pub fn is_directory(&self) -> io::Result<bool> {
         is_directory(self.0.as_fd())
+    }
+
+    /// Which filesystem's it is.
+    pub fn device(&self) -> io::Result<Device> {
+        Ok(identity(self.0.as_fd())?.0)
     }
 
     /// Gives it the options and the kind of propagation that another mount has. It is a copy of `directory`, in a mount
