@@ -169,6 +169,7 @@ fn directories_that_would_break_a_node_are_refused() {
     let test = TestNode::start();
     test.node.sh_ok(
         "mkdir /mnt/noexec /mnt/ro /mnt/own && mount -t tmpfs -o noexec x /mnt/noexec && mount -t tmpfs -o ro x /mnt/ro
+         mkdir -m 777 /mnt/everybodys && install -d -o nobody /mnt/nobodys && ln -s everybodys /mnt/link
          cp /bin/mount /mnt/own/mount; ln -s mount /mnt/own/umount",
     );
     let files = || test.node.sh_ok("find /mnt /opt/hostmount /var/lib/kubelet -printf '%p %y %m %s %T@ %l\\n'");
@@ -177,6 +178,10 @@ fn directories_that_would_break_a_node_are_refused() {
         ("/mnt/noexec/bin", "nothing can be run from /mnt/noexec/bin: its filesystem is mounted noexec"),
         ("/mnt/ro/a/b", "nothing can be put into /mnt/ro/a/b: its filesystem is mounted read-only"),
         ("/usr/libexec/kubernetes", "its filesystem is mounted read-only"),
+        ("/mnt/everybodys/bin", "others than root may change /mnt/everybodys, and kubelet"),
+        ("/mnt/link/bin", "others than root may change /mnt/everybodys, and kubelet"),
+        ("/mnt/nobodys", "others than root may change /mnt/nobodys"),
+        ("/tmp", "others than root may change /tmp"),
         ("relative/bin", "relative/bin is not an absolute path"),
     ] {
         for what in ["--to", "--flexvolume"] {

@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -74,6 +74,15 @@ pub enum ProgramError {
     ReadOnly {
         /// The directory.
         path: PathBuf,
+    },
+    /// What kubelet runs there could be exchanged by somebody who is not root.
+    #[error("others than root may change {path}, and kubelet would run what is in {directory} as root; choose another \
+             directory, or take their right away", path = path.display(), directory = directory.display())]
+    Exposed {
+        /// The directory, or one above it.
+        path: PathBuf,
+        /// The directory.
+        directory: PathBuf,
     },
     /// Somebody else's program.
     #[error("{path} is not hostmount's, and stays as it is; choose a directory that holds no other program",
@@ -176,7 +185,7 @@ fn install_programs(directory: &Path, version: &Version, done: &mut Vec<PathBuf>
     if let Some(name) = NAMES.iter().find(|name| !is_our_link(&directory.join(name)) && exists(&directory.join(name))) {
         return Err(ProgramError::Foreign { path: directory.join(name) });
     }
-    executable(directory)?;
+    usable(directory)?;
     let program = directory.join(PROGRAM);
     let types = directory.join(TYPES);
     let same = has(&program, &version.program, 0o755) && has(&types, version.types.as_bytes(), 0o644);
@@ -197,7 +206,7 @@ fn install_programs(directory: &Path, version: &Version, done: &mut Vec<PathBuf>
 /// The driver is a copy: the plugin directory may be on another filesystem than the program. Kubelet watches the
 /// directory and skips names that begin with a dot, so the driver appears by rename, the program in it.
 fn install_driver(plugins: &Path, version: &Version, done: &mut Vec<PathBuf>) -> Result<()> {
-    executable(plugins)?;
+    usable(plugins)?;
     let driver = plugins.join(DRIVER.0);
     let program = driver.join(DRIVER.1);
     if has(&program, &version.program, 0o755) {
@@ -222,10 +231,20 @@ fn install_driver(plugins: &Path, version: &Version, done: &mut Vec<PathBuf>) ->
     Ok(())
 }
 
-/// Refuses a directory that nothing could be run from, made or not yet made.
-fn executable(directory: &Path) -> Result<()> {
+/// Refuses a directory, made or not yet made, that nothing can be run from, or that anybody can put something into.
+fn usable(directory: &Path) -> Result<()> {
     if !directory.is_absolute() {
         return Err(ProgramError::Relative { path: directory.to_owned() });
+    }
+    let nearest = nearest(directory);
+    let real = fs::canonicalize(nearest).map_err(step("look at", nearest))?;
+    for path in real.ancestors() {
+        let there = fs::metadata(path).map_err(step("look at", path))?;
+        // In a sticky directory everybody can make things, but exchange only what is their own.
+        let exposed = there.mode() & 0o002 != 0 && (there.mode() & 0o1000 == 0 || nearest == directory && path == real);
+        if exposed || there.uid() != 0 {
+            return Err(ProgramError::Exposed { path: path.to_owned(), directory: directory.to_owned() });
+        }
     }
     if mount_flags(directory)?.contains(StatVfsMountFlags::NOEXEC) {
         return Err(ProgramError::NoExec { path: directory.to_owned() });
@@ -246,8 +265,13 @@ fn prepare(directory: &Path) -> Result<File> {
 
 /// How the filesystem is mounted that `path` is on, or will be on when it is made.
 fn mount_flags(path: &Path) -> Result<StatVfsMountFlags> {
-    let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let there = nearest(path);
     Ok(statvfs(there).map_err(|errno| step("look at the filesystem of", there)(errno.into()))?.f_flag)
+}
+
+/// `path`, or what is there of the way to it.
+fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
 fn unfinished(directory: &Path, name: &str) -> PathBuf {
