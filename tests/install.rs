@@ -7,7 +7,6 @@ use node::{HOSTMOUNT, NODE_BIN, Place, TestNode, require};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,10 +19,7 @@ const DRIVER: &str = "/var/lib/kubelet/plugins/volume/exec/hostmount~fuse/fuse";
 fn other_version(place: &Place, path: &str) {
     let mut bytes = fs::read(HOSTMOUNT).unwrap();
     bytes.extend(b"another version");
-    place.visit(|| {
-        fs::write(path, bytes).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    });
+    place.program(path, bytes);
 }
 
 fn install(test: &TestNode, arguments: &str) -> node::Done {
@@ -78,11 +74,7 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     other_version(&test.container, "/tmp/old");
     test.container.sh_ok(&format!("/tmp/old install --to {BIN} --flexvolume {PLUGINS}"));
     // A helper that waits until it is let go, so that the mount that asked for it runs meanwhile.
-    test.container.visit(|| {
-        let path = "/usr/sbin/mount.fuse.slow";
-        fs::write(path, "#!/bin/sh\nread x </run/hostmount/go-$(basename $2)\nexec bindfs \"$1\" \"$2\"\n").unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    });
+    test.container.helper("fuse.slow", "read x </run/hostmount/go-$(basename $2)\nexec bindfs \"$1\" \"$2\"");
     test.container.sh_ok("mkfifo /run/hostmount/go-a /run/hostmount/go-b; mkdir /tmp/source");
     test.node.sh_ok("mkdir /mnt/a /mnt/b");
     let _mounter = test.start_mounter(&[], &[]);

@@ -11,7 +11,6 @@ use node::{Done, Place, TestNode, require};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 const PLUGINS: &str = "/run/hostmount/plugins";
 const DRIVER: &str = "/run/hostmount/plugins/hostmount~fuse/fuse";
@@ -137,16 +136,10 @@ fn every_call_that_real_kubelets_made() {
         return;
     }
     let (test, mounter) = start();
-    let recorder =
-        "#!/bin/sh\nprintf '%s\\n' \"$@\" >/run/hostmount/recorded\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"\n";
-    test.container.visit(|| {
-        for fstype in ["glusterfs", "nfs", "ceph", "cifs"] {
-            let path = format!("/usr/sbin/mount.{fstype}");
-            let _ = fs::remove_file(&path);
-            fs::write(&path, recorder).unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-    });
+    let recorder = "printf '%s\\n' \"$@\" >/run/hostmount/recorded\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"";
+    for fstype in ["glusterfs", "nfs", "ceph", "cifs"] {
+        test.container.helper(fstype, recorder);
+    }
     let mut seen = BTreeSet::new();
     for file in ["v1.20.2", "v1.36.2", "v1.36.2-standalone"] {
         let text = fs::read_to_string(format!("{}/tests/captured/{file}.jsonl", env!("CARGO_MANIFEST_DIR"))).unwrap();

@@ -6,7 +6,6 @@ use nix::sys::signal::Signal;
 use node::mounter::Mounter;
 use node::{NODE_BIN, TestNode, require};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
@@ -18,9 +17,8 @@ fn start(config: &str) -> (TestNode, Mounter) {
         fs::write("/etc/hostmount/config.toml", config).unwrap();
         fs::create_dir_all("/tmp/source").unwrap();
         fs::write("/tmp/source/f", "served\n").unwrap();
-        fs::write("/usr/sbin/mount.fuse.other", "#!/bin/sh\nexec mount.memfs \"$1\" \"$2\"\n").unwrap();
-        fs::set_permissions("/usr/sbin/mount.fuse.other", fs::Permissions::from_mode(0o755)).unwrap();
     });
+    test.container.helper("fuse.other", "exec mount.memfs \"$1\" \"$2\"");
     let mounter = test.start_mounter(&[], &[]);
     (test, mounter)
 }

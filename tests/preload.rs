@@ -13,7 +13,6 @@ use node::sshd::{self, Sshd};
 use node::{HOSTMOUNT, NODE_BIN, Place, TestNode, require};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// A node whose mounter uses the preload engine.
@@ -98,7 +97,7 @@ fn what_is_not_granted_is_refused() {
         try perl -e 'exit(syscall(165, \"x\", $ARGV[0], \"tmpfs\", 0, 0) != 0)' \"$2\" # mount(2), without libc's
         bindfs \"$1\" \"$2\" || exit 7
         try bindfs \"$1\" \"$2\"";
-    helper(&test.container, lines);
+    test.container.helper("fuse.fault", lines);
     test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
     mounter.wait_until_said("\"mounted on the node\"", 1);
     let said = mounter.said();
@@ -124,7 +123,7 @@ fn a_helper_that_fails_leaves_nothing() {
     let (test, mounter) = start(&Network::new().unwrap());
     let before = test.node.mountinfo();
     // Its daemons leave the session and close all descriptors.
-    helper(&test.container, "bindfs \"$1\" \"$2\"; setsid sleep 1000 </dev/null >/dev/null 2>&1 & exit 7");
+    test.container.helper("fuse.fault", "bindfs \"$1\" \"$2\"; setsid sleep 1000 </dev/null >/dev/null 2>&1 & exit 7");
     let done = test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]);
     assert_eq!(done.code, Some(32), "{}", done.stderr);
     assert_eq!(test.node.mountinfo(), before);
@@ -132,7 +131,7 @@ fn a_helper_that_fails_leaves_nothing() {
     assert_eq!(lines_of(&test, "bindfs"), [0; 0]);
     assert!(!mounter.said().contains("after SIGKILL"), "{}", mounter.said());
     // It ends without an error and without a mount; nobody is left to wait for.
-    helper(&test.container, "exit 0");
+    test.container.helper("fuse.fault", "exit 0");
     let done = test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]);
     assert!(done.stderr.contains("it ended without having mounted anything"), "{}", done.stderr);
 }
@@ -145,7 +144,8 @@ fn a_daemon_that_closes_everything_is_still_watched() {
     let (test, mounter) = start(&Network::new().unwrap());
     // Two daemons one after the other, without any descriptor in common with us.
     let close = "exec </dev/null >/dev/null 2>&1; for n in 3 4 5 6 7 8 9; do eval \"exec $n<&-\"; done";
-    helper(&test.container, &format!("bindfs \"$1\" \"$2\"; ({close}; setsid sh -c 'sleep 1000; :' &) ; exit 0"));
+    test.container
+        .helper("fuse.fault", &format!("bindfs \"$1\" \"$2\"; ({close}; setsid sh -c 'sleep 1000; :' &) ; exit 0"));
     test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
     test.node.sh_ok(&format!("umount {TARGET}"));
     // bindfs has gone with its mount, the sleeper has not: the volume is still there.
@@ -224,15 +224,6 @@ fn the_engine_is_chosen_by_trying() {
     let done = test.container.sh("hostmount serve --state /tmp/other --socket /tmp/s --engine preload");
     assert_eq!(done.code, Some(2));
     assert!(done.stderr.contains(DEFAULT_OBJECT) && done.stderr.contains("--preload"), "{}", done.stderr);
-}
-
-/// A helper for type `fuse.fault` that runs these lines of shell; `$1` is the source, `$2` the mount point.
-fn helper(container: &Place, lines: &str) {
-    container.visit(|| {
-        let path = "/usr/sbin/mount.fuse.fault";
-        fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    });
 }
 
 /// Without a mounter: how the object gets into the programs of a container.

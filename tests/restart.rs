@@ -165,13 +165,8 @@ fn a_helper_that_talks_is_not_ended_with_the_mounter() {
     }
     let (test, mut mounter) = start(&[TARGET]);
     // Not a fault: a helper whose daemon keeps its output, and goes on talking.
-    test.container.visit(|| {
-        use std::os::unix::fs::PermissionsExt;
-        let path = "/usr/sbin/mount.fuse.talk";
-        let lines = "#!/bin/sh\nmount.memfs \"$1\" \"$2\" || exit 1\n(while sleep 0.01; do echo talking; done; echo ended) &\nexit 0\n";
-        std::fs::write(path, lines).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    });
+    let lines = "mount.memfs \"$1\" \"$2\" || exit 1\n(while sleep 0.01; do echo talking; done; echo ended) &\nexit 0";
+    test.container.helper("fuse.talk", lines);
     test.mount(&["-t", "fuse.talk", "x", TARGET]).ok("mount");
     mounter.wait_until_said("talking", 3);
     kill(&mut mounter);

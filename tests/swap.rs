@@ -9,21 +9,15 @@ use node::mounter::Mounter;
 use node::sshd::{PORT, Sshd};
 use node::{Done, NODE_BIN, SERVER_ADDRESS, TestNode, require, sshd};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
 /// A helper that says what it is told; it fails while there is a file /tmp/fail-<name of the source>.
-const TALK: &str = "#!/bin/sh\necho VERSION got \"$*\" and $WORD\n[ ! -e \"/tmp/fail-$1\" ] || exit 3\n\
-                    exec mount.memfs \"$1\" \"$2\"\n";
+const TALK: &str = "echo VERSION got \"$*\" and $WORD\n[ ! -e \"/tmp/fail-$1\" ] || exit 3\n\
+                    exec mount.memfs \"$1\" \"$2\"";
 
 fn install(test: &TestNode, version: &str) {
-    test.container.visit(|| {
-        let (file, new) = ("/usr/sbin/mount.fuse.talk", "/usr/sbin/mount.fuse.talk.new");
-        fs::write(new, TALK.replace("VERSION", version)).unwrap();
-        fs::set_permissions(new, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(new, file).unwrap();
-    });
+    test.container.helper("fuse.talk", &TALK.replace("VERSION", version));
 }
 
 fn start(config: &str) -> (TestNode, Mounter) {

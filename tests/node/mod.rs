@@ -21,7 +21,7 @@ use mounter::Mounter;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -227,6 +227,21 @@ impl Place {
     /// Runs `work` among the room's files.
     pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.0.visit(work).unwrap()
+    }
+
+    /// Writes a program, in the place of whatever is at `path`.
+    pub fn program(&self, path: &str, content: impl AsRef<[u8]> + Send) {
+        self.visit(|| {
+            let new = format!("{path}.new");
+            fs::write(&new, content).unwrap();
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::rename(new, path).unwrap();
+        });
+    }
+
+    /// Writes a helper for a type, of these lines of shell; `$1` is the source, `$2` the mount point.
+    pub fn helper(&self, fstype: &str, lines: &str) {
+        self.program(&format!("/usr/sbin/mount.{fstype}"), format!("#!/bin/sh\n{lines}\n"));
     }
 
     /// The lines of the room's mount table.

@@ -54,9 +54,7 @@ pub fn install_rclone(room: &Place) {
 
 /// Puts a program that was fetched into a room, at `path`.
 pub fn install_fetched(name: &str, room: &Place, path: &str) {
-    let program = std::fs::read(fetched(name)).unwrap();
-    room.visit(|| std::fs::write(path, program).unwrap());
-    room.sh_ok(&format!("chmod 755 {path}"));
+    room.program(path, std::fs::read(fetched(name)).unwrap());
 }
 
 /// Where something is that `tests/fetch-programs` fetched; if it has not been run, a path for [`super::require`] to miss.

@@ -6,7 +6,6 @@ use super::mounter::Mounter;
 use super::{Done, TestNode};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,10 +102,6 @@ impl Setting {
 
     /// A helper for type `fuse.fault` that runs these lines of shell; `$1` is the source, `$2` the mount point.
     pub fn fault(&self, lines: &str) {
-        self.test.container.visit(|| {
-            let path = "/usr/sbin/mount.fuse.fault";
-            fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        });
+        self.test.container.helper("fuse.fault", lines);
     }
 }
