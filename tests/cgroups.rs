@@ -76,7 +76,9 @@ fn a_helper_has_a_cgroup_of_its_own_from_its_first_instruction() {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         });
         test.mount(&["-t", "fuse.tell", "/tmp/source", TARGET]).ok("mount");
-        let (words, name) = (mounter.said(), "/hostmount/var-lib-kubelet-pods-p-volumes-v.");
+        let name = "/hostmount/var-lib-kubelet-pods-p-volumes-v.";
+        mounter.wait_until_said("\"mounted on the node\"", 1);
+        let words = mounter.said();
         assert!(words.contains(name) && !words.contains("/container"), "{words}");
         let helpers = [lines_of(&test, "bindfs"), lines_of(&test, "sleep infinity")].concat();
         assert_eq!(helpers.len(), 2);

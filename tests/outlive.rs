@@ -136,6 +136,12 @@ fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
         assert_eq!(list.matches("\"mounted\"").count(), 2, "{list}{}", runtime.logs());
         let swapped = node.sh(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
         assert_eq!(swapped.code, Some(0), "{swapped:?}");
+        // The one that is replaced ends: neither container nor helper has a copy of its mount.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while node.sh(&format!("pgrep -fc '^[^ ]*{helper} .*{TARGET}'")).stdout != "1\n" {
+            assert!(Instant::now() < deadline, "{}", node.sh("ps ax").stdout);
+            thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(user.try_wait().unwrap(), None, "the user has ended");
     }
     node.sh_ok("touch /tmp/enough");
