@@ -84,6 +84,11 @@ fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
         serde_json::from_str(&setting.hostmount(&format!("status --output json {TARGET}"))).unwrap();
     assert_eq!((&json["state"], &json["waiting"]), (&"hung".into(), &1.into()), "{json}");
     assert!(json["hung_since"].as_u64() >= json["since"].as_u64(), "{json}");
+    let metrics = setting.hostmount("metrics");
+    let up = format!("hostmount_volume_up{{target=\"{TARGET}\",type=\"fuse.bindfs\"}} 0\n");
+    for line in ["hostmount_volumes{state=\"hung\"} 1\n", "hostmount_hangs_total 1\n", &up] {
+        assert!(metrics.contains(line), "{line}{metrics}");
+    }
     // It goes on: that is told, once.
     setting.signal("CONT", "bindfs");
     assert_eq!(end(reader), "served\n");
@@ -121,11 +126,13 @@ fn an_operator_heals_a_volume_that_hangs() {
     if !require(&["bindfs"]) {
         return;
     }
-    let setting = Setting::bindfs("hang_seconds = 2\nheal = false\n");
+    let setting = Setting::bindfs("hang_seconds = 2\non_hang = 'heal'\nheal = false\n");
     assert!(setting.hostmount(&format!("heal {TARGET}")).contains("nothing to be done"));
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.pod, "cat /data/f || echo failed");
-    setting.mounter.wait_until_said(HANGS, 1);
+    setting.mounter.wait_until_said("its helper is left alone, as the volume would not be healed: healing is off", 1);
+    setting.test.wait_for_processes("bindfs", 1);
+    assert!(setting.hostmount("list").contains("  hung  "));
     let said = setting.hostmount("heal --all");
     assert!(said.contains("a fresh helper serves it, in 2 places"), "{said}");
     assert_eq!(end(stuck), "failed\n");

@@ -8,6 +8,7 @@
 //! some always do. docs/hung-volumes.md says the same for administrators.
 
 use super::Mounter;
+use super::heal::obstacle;
 use super::volume::Volume;
 use crate::config::OnHang;
 use crate::helper::work::{Done, Work};
@@ -70,9 +71,13 @@ pub fn look(mounter: &Mounter) {
                     limit.as_secs()
                 );
                 mounter.metrics.hangs.inc();
-                if mounter.config.on_hang(&settings) == OnHang::Heal {
-                    warn!("its helper is ended, for a fresh one to take its place");
-                    end_helper(mounter, &volume);
+                match obstacle(mounter, &volume) {
+                    _ if mounter.config.on_hang(&settings) == OnHang::Report => {}
+                    Some(obstacle) => warn!("its helper is left alone, as the volume would not be healed: {obstacle}"),
+                    None => {
+                        warn!("its helper is ended, for a fresh one to take its place");
+                        end_helper(mounter, &volume);
+                    }
                 }
             }
             Some(News::Answers) => info!("the volume answers again"),
