@@ -4,12 +4,11 @@
 //! process that /proc shows, in which `serve` shows volumes: no directory has to be shared for it.
 
 use super::serve::host_proc;
+use super::served::types_of_helpers;
 use crate::config::Config;
 use crate::exit::{Exit, chain};
-use crate::helper::find;
 use crate::node::namespace::MountNamespace;
 use crate::node::programs::{Places, Version};
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,15 +58,10 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         return Ok(());
     }
     let config = Config::load(arguments.config.as_deref()).map_err(|error| (Exit::Usage, error.into()))?;
-    let version = Version::of_this_program(served_types(&config)).map_err(|e| system(e.into()))?;
+    let version = Version::of_this_program(types_of_helpers(&config)).map_err(|e| system(e.into()))?;
     let installed = node.visit(|| places.install(&version)).map_err(|e| system(e.into()))?;
     for path in installed.map_err(|e| system(e.into()))? {
         println!("installed {}", path.display());
     }
     Ok(())
-}
-
-/// The types that helpers of this container serve.
-pub(super) fn served_types(config: &Config) -> BTreeSet<String> {
-    find::types().into_iter().chain(config.types_with_command().map(str::to_owned)).collect()
 }

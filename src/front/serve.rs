@@ -1,6 +1,6 @@
 //! `hostmount serve`: starts the mounter in the container.
 
-use super::install::served_types;
+use super::served::types_of_helpers;
 use crate::config::Config;
 use crate::engine::{Choice, preload::DEFAULT_OBJECT};
 use crate::exit::{Exit, chain};
@@ -53,7 +53,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     };
     let settings = Settings {
         places: Places { programs: arguments.install, plugins: arguments.install_flexvolume },
-        types: served_types(&config),
+        types: types_of_helpers(&config),
         config,
         socket: arguments.socket,
         state: arguments.state,

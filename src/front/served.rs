@@ -1,7 +1,11 @@
-//! Which types go to the mounter: known to the binary on the node without asking anybody.
+//! Which types go to the mounter: found in the container when the binary is installed, and known to it on the node without
+//! asking anybody.
 
+use crate::config::Config;
+use crate::helper::find;
 use crate::node::programs;
 use crate::policy::is_fuse;
+use std::collections::BTreeSet;
 use std::fs;
 
 /// What kubelet sends to an external mounter. `fuse` and `fuse.*` are served as well.
@@ -15,6 +19,11 @@ pub fn is_served(fstype: &str) -> bool {
     let list =
         std::env::current_exe().ok().and_then(|exe| fs::read_to_string(exe.with_file_name(programs::TYPES)).ok());
     list.is_some_and(|list| lists(&list, fstype))
+}
+
+/// The types that helpers of this container serve.
+pub fn types_of_helpers(config: &Config) -> BTreeSet<String> {
+    find::types().into_iter().chain(config.types_with_command().map(str::to_owned)).collect()
 }
 
 fn lists(list: &str, fstype: &str) -> bool {

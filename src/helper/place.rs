@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN.
 
-use super::scratch::{Scratch, ScratchError};
+use super::scratch::{SOURCE, Scratch, ScratchError};
 use crate::config::handover::Filled;
 use crate::node::mounts::Device;
 use crate::node::target::identity;
@@ -47,9 +47,6 @@ pub enum PlaceError {
     #[error("preparing the helper's mount namespace")]
     Scratch(#[from] ScratchError),
 }
-
-/// What mount tables show as the source of a helper's own tmpfs; the one that places are on marks its mount namespace.
-pub const SOURCE: &str = "hostmount";
 
 /// Where, in its mount namespace, the helper of a volume at `target` has its mount point.
 pub fn path(state: &Path, target: &Path) -> PathBuf {

@@ -4,7 +4,6 @@
 //! Runs in the mounter: the table of what is to be covered is kept by all volumes' threads, the covering itself is done on
 //! the volume's own thread, in the helper's mount namespace, with CAP_SYS_ADMIN.
 
-use super::place;
 use crate::node::mounts::{self, Mount};
 use crate::node::tree::Tree;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +15,9 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What mount tables show as the source of a helper's own tmpfs; the one that places are on marks its mount namespace.
+pub const SOURCE: &str = "hostmount";
 
 /// Where programs write without being told to.
 const USUAL: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/var/log"];
@@ -148,7 +150,7 @@ impl Covering {
             }
         }
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        mount(place::SOURCE, &self.path, c"tmpfs", flags, self.options.as_c_str())
+        mount(SOURCE, &self.path, c"tmpfs", flags, self.options.as_c_str())
             .map_err(|errno| failed("mount a tmpfs on", &self.path)(errno.into()))?;
         for (path, like) in &self.directories {
             make_directory(path, like).map_err(failed("create", path))?;

@@ -10,7 +10,7 @@ use crate::engine::watch::Watch;
 use crate::helper::family::{self, Home};
 use crate::helper::launch::Serving;
 use crate::helper::output::Output;
-use crate::helper::place;
+use crate::helper::{place, scratch};
 use crate::node::mounts::{self, Mount};
 use crate::node::namespace::MountNamespace;
 use crate::node::showings;
@@ -144,7 +144,7 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> 
 /// Which target a helper was started for: its mount point's path tells.
 fn target_of(home: &Home, state: &Path) -> Option<PathBuf> {
     let root = place::path(state, Path::new("/"));
-    let marked = home.mounts().iter().any(|mount| mount.target == root && mount.source == place::SOURCE);
+    let marked = home.mounts().iter().any(|mount| mount.target == root && mount.source == scratch::SOURCE);
     if !marked {
         return None;
     }
