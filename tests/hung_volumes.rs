@@ -106,6 +106,24 @@ fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
 }
 
 #[test]
+fn a_forced_umount_lets_go_whoever_waits() {
+    if !require(&["bindfs"]) {
+        return;
+    }
+    let setting = Setting::bindfs("hang_seconds = 1\n");
+    setting.signal("STOP", "bindfs");
+    let stuck = start(&setting.test.node, &format!("cat {TARGET}/f || echo failed"));
+    setting.mounter.wait_until_said(HANGS, 1);
+    setting.test.umount(&["-f", TARGET]).ok("umount -f");
+    assert_eq!(end(stuck), "failed\n");
+    assert_eq!(setting.test.node.mount_at(TARGET), None);
+    // The pod has it still, and gets it back when the helper is gone.
+    setting.signal("KILL", "bindfs");
+    setting.mounter.wait_until_said("\"healed\"", 1);
+    assert_eq!(setting.pod.sh_ok("cat /data/f"), "served\n");
+}
+
+#[test]
 fn a_volume_that_hangs_is_healed_if_it_shall_be() {
     if !require(&["bindfs"]) {
         return;
