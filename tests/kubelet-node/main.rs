@@ -111,19 +111,19 @@ impl Story {
         }
     }
 
-    /// What the waiting pods see of their volumes.
+    /// What the waiting pods see of their volumes, at both places.
     fn look(&self) -> Vec<Done> {
-        self.patient.iter().map(|pod| self.node.exec(pod, "cat /volume/file")).collect()
+        self.patient.iter().map(|pod| self.node.exec(pod, "cat /volume/file /part/file")).collect()
     }
 
     fn assert_dead(&self) {
         let looks = self.look();
-        assert!(looks.iter().all(|look| look.stderr.contains("not connected")), "{looks:?}");
+        assert!(looks.iter().all(|look| look.stderr.matches("not connected").count() == 2), "{looks:?}");
     }
 
     /// Waits until the waiting pods can read their volumes; they are still the same containers.
     fn wait_until_back(&self) {
-        wait("the volumes are back in the pods", || self.look().iter().all(|look| look.stdout == "words\n"));
+        wait("the volumes are back in the pods", || self.look().iter().all(|look| look.stdout == "words\nwords\n"));
         for (name, pod) in PATIENT.iter().zip(&self.patient) {
             assert_eq!(self.node.wait_until_running(name).container(), pod.container());
         }
@@ -206,16 +206,16 @@ fn flexvolume_pods_run(story: &mut Story) -> String {
     story.node.put("sshfs", &manifest("sshfs", sshfs, COUNT));
     for name in ["bindfs", "sshfs"] {
         let pod = story.node.wait_until_running(name);
-        story.node.exec(&pod, "echo words >/volume/file").ok("write in the pod");
+        story.node.exec(&pod, "echo words | tee /volume/file >/part/file").ok("write in the pod");
         assert!(story.node.exec(&pod, "cat /proc/mounts").stdout.contains(" /volume fuse"));
     }
-    assert_eq!(story.node.node.sh_ok(&format!("cat {DATA}/file")), "words\n");
-    assert_eq!(story.server.place.sh_ok("cat /srv/export/flexvolume/file"), "words\n");
+    assert_eq!(story.node.node.sh_ok(&format!("cd {DATA} && cat file part/file")), "words\nwords\n");
+    assert_eq!(story.server.place.sh_ok("cd /srv/export/flexvolume && cat file part/file"), "words\nwords\n");
     "they run, and write and read all the time from here on; what they write is on the server".to_owned()
 }
 
 fn a_pod_through_the_mounter_path(story: &mut Story) -> String {
-    story.server.place.sh_ok("echo words >/srv/export/mounter-path/file");
+    story.server.place.sh_ok("cd /srv/export/mounter-path && mkdir part && echo words | tee file >part/file");
     story.node.put("mounter-path", &manifest("mounter-path", through_the_mounter_path(), COUNT));
     story.node.wait_until_running("mounter-path");
     story.assert_steady();
@@ -280,7 +280,7 @@ fn two_helpers_are_killed(story: &mut Story) -> String {
     story.kill_helpers();
     story.wait_until_back();
     story.assert_steady();
-    "the volumes come back in the running pods; the others have not noticed".to_owned()
+    "the volumes come back in the running pods, at `subPath`s too; the others have not noticed".to_owned()
 }
 
 fn kubelet_restarts_over_dead_volumes(story: &mut Story) -> String {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// What containerd calls the image of busybox that `prepare` has made.
 const BUSYBOX: &str = "hostmount.test/busybox:1";
 
-/// A pod of one container that runs a line of shell, with a volume at /volume.
+/// A pod of one container that runs a line of shell, with a volume at /volume, and its directory `part` at /part too.
 pub(crate) fn manifest(name: &str, mut volume: Value, line: &str) -> String {
     volume["name"] = json!("volume");
     json!({
@@ -23,7 +23,10 @@ pub(crate) fn manifest(name: &str, mut volume: Value, line: &str) -> String {
                 "image": BUSYBOX,
                 "imagePullPolicy": "Never",
                 "command": ["sh", "-c", line],
-                "volumeMounts": [{ "name": "volume", "mountPath": "/volume" }],
+                "volumeMounts": [
+                    { "name": "volume", "mountPath": "/volume" },
+                    { "name": "volume", "mountPath": "/part", "subPath": "part" },
+                ],
             }],
             "volumes": [volume],
         },
