@@ -87,6 +87,7 @@ fn options_that_a_swap_cannot_change_change_nothing() {
     let before = (test.processes(), test.node.mount_at(TARGET));
     for (options, words) in [
         (format!("{TARGET} -o ro"), "mount flags"),
+        (format!("{TARGET} -o X-mount.idmap=b:0:1:1"), "X-mount.idmap"),
         (format!("{TARGET} -o suid"), "nosuid,nodev"),
         (format!("{TARGET} -o 'a=\"b'"), "never closed"),
         (format!("{TARGET} --secret key"), "KEY=FILE"),

@@ -41,7 +41,7 @@ pub enum ReplaceError {
     Unknown(&'static str),
     /// They belong to each place where the volume shows, and those are left as they are.
     #[error(
-        "the new options change mount flags (ro, noexec, noatime and their like), which a swap leaves as they are: use \
+        "the new options change mount flags (ro, noexec, noatime and their like) or X-mount.idmap, which a swap leaves as they are: use \
          mount -o remount, or unmount the volume and mount it again"
     )]
     Flags,
@@ -129,7 +129,8 @@ fn changed(mounter: &Mounter, volume: &Volume, changes: Changes) -> Result<Admit
         request = settings.complete(Request { options, ..request });
     }
     let admitted = admit(request).map_err(MountError::from)?;
-    if admitted.flags == volume.admitted.flags { Ok(admitted) } else { Err(ReplaceError::Flags) }
+    let same = |a: &Admitted, b: &Admitted| a.flags == b.flags && a.idmap == b.idmap;
+    if same(&admitted, &volume.admitted) { Ok(admitted) } else { Err(ReplaceError::Flags) }
 }
 
 /// Goes from place to place, and looks again until there is nothing more to be done: what is put in place on the node
