@@ -34,7 +34,7 @@ demo: build
 test: packages
 	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run $(CARGO) test
 
-# On Debian's kernels, in qemu; others: make test-kernels KERNELS="6.18 7.1". See docs/kernels.md.
+# On Debian's kernels, in qemu; others: make test-kernels KERNELS=6.18. See docs/kernels.md.
 test-kernels: build preload
 	$(AS_ROOT) tests/kernels/run $(or $(CARGO_TARGET_DIR),target) $(or $(KERNELS),5.10 6.1 6.12 newest)
 
