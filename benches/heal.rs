@@ -5,7 +5,7 @@
 #[path = "../tests/node/mod.rs"]
 mod node;
 
-use hostmount::demo::machine::{Network, Process, Propagation, Room};
+use hostmount::demo::machine::{Network, Process, Propagation};
 use node::gluster::{self, Gluster};
 use node::mounter::Mounter;
 use node::{NODE_BIN, Place, TestNode, old_kernel, require};
@@ -60,9 +60,7 @@ fn start(test: &TestNode, mounter: impl FnOnce() -> Mounter) -> Mounter {
 
 fn pod(test: &TestNode) -> (Place, Process) {
     let pod = test.pod(&[(TARGET, "/data")], Propagation::None);
-    let mut sleep = Room::command("sleep");
-    sleep.arg("infinity");
-    let alive = pod.spawn(sleep);
+    let alive = pod.live();
     (pod, alive)
 }
 

@@ -5,12 +5,11 @@
 
 mod node;
 
-use hostmount::demo::machine::{Process, Propagation, Room};
+use hostmount::demo::machine::{Process, Propagation};
 use nix::sys::signal::Signal;
 use node::mounter::Mounter;
 use node::{NODE_BIN, Place, TestNode, require};
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -97,9 +96,7 @@ impl World {
             }
             (6, Some(source)) if !self.dead.contains(&source) => {
                 let place = self.test.pod(&[(&place, "/data")], Propagation::None);
-                let mut command = Room::command("sleep");
-                command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-                let alive = place.spawn(command);
+                let alive = place.live();
                 self.pods.push(Pod { place, source, _alive: alive });
                 Some(format!("a pod starts with {source}"))
             }

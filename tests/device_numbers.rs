@@ -3,12 +3,11 @@
 
 mod node;
 
-use hostmount::demo::machine::{Process, Recipe, Room};
+use hostmount::demo::machine::{Process, Recipe};
 use nix::sys::signal::Signal;
 use node::mounter::Mounter;
 use node::{NODE_BIN, Place, TestNode, require};
 use std::cmp::Ordering;
-use std::process::Stdio;
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
@@ -31,9 +30,7 @@ fn taken() -> Taken {
         place.sh_ok("mkdir /tmp/source && echo served >/tmp/source/f");
     }
     test.node.sh_ok(&format!("mkdir -p {TARGET}"));
-    let mut command = Room::command("sleep");
-    command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let alive = pod.spawn(command);
+    let alive = pod.live();
     let mut directories = 0..1000;
     while !directories.is_empty() {
         test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");

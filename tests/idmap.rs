@@ -44,9 +44,7 @@ fn a_volume_shows_owners_as_it_was_asked_to() {
     let options = "mode=0755,X-mount.idmap=\"u:0:1000:1 g:0:1000:1\"";
     test.mount(&["-t", "memfs", "-o", options, "memory", TARGET]).ok("mount");
     let pod = test.pod(&[(TARGET, "/data")], Propagation::None);
-    let mut command = Room::command("sleep");
-    command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let _alive = pod.spawn(command);
+    let _alive = pod.live();
     let check = || {
         is_1000s(&test.node, TARGET);
         is_1000s(&pod, "/data");

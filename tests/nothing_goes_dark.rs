@@ -43,13 +43,6 @@ impl Setting {
     fn list(&self) -> String {
         self.hostmount("list --output json").ok("list")
     }
-
-    /// Processes of a pod: a room shows in the node's /proc only while something runs in it.
-    fn live(&self, pod: &Place) -> hostmount::demo::machine::Process {
-        let mut command = Room::command("sleep");
-        command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        pod.spawn(command)
-    }
 }
 
 #[test]
@@ -66,7 +59,7 @@ fn a_dead_volume_comes_back_in_running_pods() {
     read_only.sh_ok("mount -o remount,bind,ro,noexec,noatime /ro");
     let following = test.pod(&[("/var/lib/kubelet/pods", "/pods")], Propagation::HostToContainer);
     let pods = [&plain, &sub, &read_only, &following];
-    let _alive: Vec<_> = pods.iter().map(|pod| setting.live(pod)).collect();
+    let _alive: Vec<_> = pods.iter().map(|pod| pod.live()).collect();
     let before: Vec<_> = pods.iter().map(|pod| pod.fuse_mounts()).collect();
     let on_node = test.node.fuse_mounts();
 
@@ -103,7 +96,7 @@ fn what_is_mounted_inside_a_volume_stays() {
     }
     let setting = Setting::start("");
     let pod = setting.test.pod(&[(TARGET, "/data")], Propagation::None);
-    let _alive = setting.live(&pod);
+    let _alive = pod.live();
     pod.sh_ok("mount -t tmpfs inner /data/sub && echo kept >/data/sub/inner");
     setting.kill_helper();
     setting.mounter.wait_until_said("\"healed\"", 1);
@@ -120,7 +113,7 @@ fn a_pod_goes_on_following_what_the_node_mounts_inside_a_volume() {
     // The volume itself is mounted with HostToContainer, whole and in part.
     let pod = setting.test.pod(&[(TARGET, "/data")], Propagation::HostToContainer);
     let part = setting.test.pod(&[(&format!("{TARGET}/sub"), "/sub")], Propagation::HostToContainer);
-    let _alive = [setting.live(&pod), setting.live(&part)];
+    let _alive = [pod.live(), part.live()];
     let before: Vec<_> =
         [&pod, &part].map(|pod| pod.fuse_mounts().iter().map(|line| kept(line)).collect::<Vec<_>>()).into();
     node.sh_ok(&format!("mkdir {TARGET}/sub/deep"));
@@ -156,7 +149,7 @@ fn two_hundred_heals_leave_one_mount_and_one_helper() {
     }
     let setting = Setting::start("heal = false\n");
     let pod = setting.test.pod(&[(TARGET, "/data")], Propagation::None);
-    let _alive = setting.live(&pod);
+    let _alive = pod.live();
     let mounts = |place: &Place| place.mountinfo().len();
     let before = (mounts(&setting.test.node), mounts(&pod), setting.test.descriptors(setting.mounter.pid()).len());
     for round in 1..=200 {
@@ -211,7 +204,7 @@ fn a_swap_keeps_open_files_and_brings_new_ones_from_the_new_helper() {
     let setting = Setting::start("");
     let test = &setting.test;
     let pod = test.pod(&[(TARGET, "/data")], Propagation::None);
-    let _alive = setting.live(&pod);
+    let _alive = pod.live();
     let helpers = || -> Vec<u32> {
         test.processes().into_iter().filter(|(_, line)| line.contains("bindfs")).map(|(pid, _)| pid).collect()
     };

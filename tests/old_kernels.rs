@@ -2,13 +2,12 @@
 
 mod node;
 
-use hostmount::demo::machine::{Propagation, Room};
+use hostmount::demo::machine::Propagation;
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use node::mounter::Mounter;
 use node::old_kernel::{self, Missing, without};
-use node::{NODE_BIN, Place, TestNode, kept, preloaded, require};
+use node::{NODE_BIN, TestNode, kept, preloaded, require};
 use rustix::io::Errno;
-use std::process::Stdio;
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 const SECCOMP: &str = "\"engine\":\"seccomp\"";
@@ -42,7 +41,7 @@ fn everything_works(missing: &[Missing], arguments: &[&str], said: &str) {
     let sub = test.pod(&[(&format!("{TARGET}/sub"), "/data")], Propagation::None);
     sub.sh_ok("mount -o remount,bind,ro,noexec,noatime /data");
     let following = test.pod(&[("/var/lib/kubelet/pods", "/pods")], Propagation::HostToContainer);
-    let alive = [&plain, &sub, &following].map(live);
+    let alive = [&plain, &sub, &following].map(|pod| pod.live());
     let shown = || -> Vec<_> {
         let rooms = [&test.node, &plain, &sub, &following].into_iter();
         let lines = rooms.flat_map(|room| room.fuse_mounts());
@@ -71,13 +70,6 @@ fn everything_works(missing: &[Missing], arguments: &[&str], said: &str) {
     mounter.wait_until_said("\"unmounted\"", 1);
     assert_eq!(test.node.mount_at(TARGET), None);
     test.wait_for_processes("bindfs", 0);
-}
-
-/// A room shows in the node's /proc only while something runs in it.
-fn live(pod: &Place) -> hostmount::demo::machine::Process {
-    let mut command = Room::command("sleep");
-    command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    pod.spawn(command)
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program under test.
@@ -222,6 +222,13 @@ impl Place {
             assert!(Instant::now() < deadline, "not {count} of {word}: {:?}", self.processes());
             std::thread::yield_now();
         }
+    }
+
+    /// A process that does nothing until it is dropped: a pod's mounts show in the node's /proc while one of its runs.
+    pub fn live(&self) -> Process {
+        let mut command = Room::command("sleep");
+        command.arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.spawn(command)
     }
 
     /// Runs `work` among the room's files.
