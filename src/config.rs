@@ -37,7 +37,7 @@
 pub mod filesystem;
 pub mod handover;
 
-use crate::request::Request;
+use api::request::Request;
 use filesystem::Filesystem;
 use serde::Deserialize;
 use std::collections::BTreeMap;

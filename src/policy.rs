@@ -4,7 +4,8 @@
 //! exist, is there a helper) comes later, where it is asked.
 
 use crate::idmap::{self, IdMap};
-use crate::request::{MountOptions, Request};
+use api::options::MountOptions;
+use api::request::Request;
 use rustix::mount::MountFlags;
 use std::path::{Component, Path, PathBuf};
 
@@ -180,7 +181,7 @@ fn instead_of_mount8(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Switches;
+    use api::request::Switches;
 
     fn request(fstype: &str, target: &str, options: &str) -> Request {
         Request {

@@ -4,7 +4,8 @@
 
 use super::handover::{File, Template};
 use super::{ConfigError, OnHang};
-use crate::request::{MountOptions, Request};
+use api::options::MountOptions;
+use api::request::Request;
 use caps::Capability;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -281,7 +282,7 @@ fn pieces(word: &str) -> Result<Vec<Piece>, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Switches;
+    use api::request::Switches;
 
     fn command(words: &[&str]) -> Result<Command, CommandError> {
         Command::try_from(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())

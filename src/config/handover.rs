@@ -6,8 +6,8 @@
 
 use super::ConfigError;
 use super::filesystem::Filesystem;
-use crate::request::MountOptions;
-use crate::secret::Secrets;
+use api::options::MountOptions;
+use api::secret::Secrets;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -194,7 +194,7 @@ fn secret_key(piece: &Piece) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use api::secret::Secret;
 
     fn settings(text: &str) -> Result<Filesystem, String> {
         let settings: Filesystem = toml::from_str(text).map_err(|error| error.to_string())?;

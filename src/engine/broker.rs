@@ -4,10 +4,11 @@
 //! helper and the mounter see.
 
 use crate::helper::place::Place;
-use crate::node::mounts::Device;
-use crate::node::target::{character_device, device_at, identity};
-use crate::policy::{Family, is_fuse};
-use crate::request::{MountOptions, OptionsError};
+use crate::policy::Family;
+use api::options::{MountOptions, OptionsError};
+use api::request::is_fuse;
+use linux::mount_table::Device;
+use linux::statx::{character_device, device_at, identity};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -199,7 +200,7 @@ impl Broker {
 
     fn answer(&mut self, done: Result<(), Objection>) -> Result<(), Errno> {
         done.map_err(|objection| {
-            let words = crate::exit::chain(&objection);
+            let words = api::exit::chain(&objection);
             warn!("refused a call of the helper's: {words}");
             self.objections.push(format!("hostmount refused a call of it: {words}"));
             objection.errno()

@@ -3,7 +3,8 @@
 //! Pure. `tests/mount8.rs` holds this against the real mount(8); `docs/mount8.md` lists the wanted differences.
 
 use crate::config::filesystem::Command;
-use crate::request::{MountOption, MountOptions, Request};
+use api::options::{MountOption, MountOptions};
+use api::request::Request;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
@@ -186,7 +187,7 @@ fn unknown_to_fuse(option: &MountOption) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Switches;
+    use api::request::Switches;
 
     fn request(fstype: &str, options: &str) -> Request {
         Request {

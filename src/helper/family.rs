@@ -3,7 +3,7 @@
 //! A helper has no capability and cannot leave that namespace; it may fork, make sessions and go into the background
 //! as it likes. Runs in the mounter.
 
-use crate::node::mounts::{self, Mount};
+use linux::mount_table::{self, Mount};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::HashSet;
@@ -93,7 +93,7 @@ pub fn homes() -> io::Result<Vec<Home>> {
             Some(home) => home.processes.push(pid),
             None => {
                 let table = fs::read(directory.join("mountinfo")).unwrap_or_default();
-                homes.push(Home { family, processes: vec![pid], table: mounts::parse(&table) });
+                homes.push(Home { family, processes: vec![pid], table: mount_table::parse(&table) });
             }
         }
     }

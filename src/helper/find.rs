@@ -3,7 +3,9 @@
 //! Runs in the mounter; it only looks at file names in the container.
 
 use super::arguments::Style;
+use crate::config::Config;
 use crate::config::filesystem::Command;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Where administrators' programs are, whatever PATH says: mount(8) looks for its helpers there too.
@@ -111,6 +113,11 @@ pub fn types() -> Vec<String> {
     types_in(&search_path())
 }
 
+/// The types that helpers of this container serve, by their names or by the configuration.
+pub fn served_types(config: &Config) -> BTreeSet<String> {
+    types().into_iter().chain(config.types_with_command().map(str::to_owned)).collect()
+}
+
 fn types_in(directories: &str) -> Vec<String> {
     let names = std::env::split_paths(directories).filter_map(|path| std::fs::read_dir(path).ok());
     let names = names.flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -119,7 +126,7 @@ fn types_in(directories: &str) -> Vec<String> {
         Some(fstype) => Some(fstype.to_owned()),
         None => FUSE_PROGRAMS.contains(&name.as_str()).then_some(name),
     });
-    types.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    types.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
 use crate::node::cgroup::{Cgroup, Seat};
-use crate::sys::spawn::Command;
+use linux::sys::spawn::Command;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::ioctl_fionbio;
 use std::collections::BTreeMap;
@@ -159,7 +159,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
 
 /// Ours, without what tells how to reach the mounter, and with what its type is set to have.
 fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
-    let ours = env::vars_os().filter(|(name, _)| name != crate::wire::SOCKET_VARIABLE && name != "HOSTPROCPATH");
+    let ours = env::vars_os().filter(|(name, _)| name != api::client::SOCKET_VARIABLE && name != "HOSTPROCPATH");
     let mut environment: BTreeMap<_, _> = ours.collect();
     environment.insert("PATH".into(), search_path().into());
     let configured = handover.environment.iter();

@@ -4,9 +4,9 @@
 
 use super::scratch::{SOURCE, Scratch, ScratchError};
 use crate::config::handover::Filled;
-use crate::node::mounts::Device;
-use crate::node::target::identity;
 use crate::node::tree::Tree;
+use linux::mount_table::Device;
+use linux::statx::identity;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};

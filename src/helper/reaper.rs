@@ -3,7 +3,7 @@
 //! The mounter is a child subreaper (prctl(2)): a helper that goes into the background becomes its child. Only the
 //! main thread waits, for all; who started a process gets its exit status through a pipe, which can be polled.
 
-use crate::sys::spawn::{Command, spawn};
+use linux::sys::spawn::{Command, spawn};
 use rustix::process::{WaitOptions, wait};
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};

@@ -4,8 +4,8 @@
 //! Runs in the mounter: the table of what is to be covered is kept by all volumes' threads, the covering itself is done on
 //! the volume's own thread, in the helper's mount namespace, with CAP_SYS_ADMIN.
 
-use crate::node::mounts::{self, Mount};
 use crate::node::tree::Tree;
+use linux::mount_table::{self, Mount};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Gid, Mode, Uid, chmod, chown};
 use rustix::mount::{MountFlags, mount};
@@ -99,7 +99,7 @@ impl Known {
         let mut table = Vec::new();
         self.table.rewind()?;
         self.table.read_to_end(&mut table)?;
-        let table = mounts::parse(&table);
+        let table = mount_table::parse(&table);
         self.mounts = outermost(&table).into();
         let on_root = |path: &Path| table.iter().filter(|mount| path.starts_with(&mount.target)).all(is_root);
         let usual = USUAL.iter().filter_map(|path| fs::canonicalize(path).ok()).filter(|path| on_root(path));

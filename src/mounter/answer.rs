@@ -3,50 +3,47 @@
 use super::raise::MountError;
 use super::ready::NotReady;
 use super::replace::{ReplaceError, Replaced};
-use crate::exit::{Exit, chain};
 use crate::helper::launch::LaunchError;
-use crate::wire::{Reply, WireError};
+use api::exit::{Exit, chain};
+use api::message::{Failure, MessageError, Mounted, Replaced as Answer, Reply};
 
 /// The reply for a mount request.
-pub fn to_mount(result: Result<Vec<String>, MountError>) -> Reply {
-    match result {
-        Ok(output) => Reply::Mounted { output },
-        Err(error) => {
-            let exit = exit_of(&error);
-            let mut message = chain(&error);
-            let mut output = Vec::new();
-            if let MountError::Helper { objections, output: words, .. } = error {
-                for objection in objections {
-                    message.push_str("; ");
-                    message.push_str(&objection);
-                }
-                output = words;
-            }
-            Reply::Failed { exit, message, output }
+pub fn to_mount(result: Result<Vec<String>, MountError>) -> Reply<Mounted> {
+    result.map(|output| Mounted { output, already: false }).map_err(of_mount)
+}
+
+fn of_mount(error: MountError) -> Failure {
+    let mut failure = Failure::new(exit_of(&error), chain(&error));
+    if let MountError::Helper { objections, output, .. } = error {
+        for objection in objections {
+            failure.message.push_str("; ");
+            failure.message.push_str(&objection);
         }
+        failure.output = output;
     }
+    failure
 }
 
 /// The reply for a heal or swap request.
-pub fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Reply {
+pub fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Reply<Answer> {
     match result {
-        Ok(Some(Replaced::Shown { places, left })) => Reply::Replaced { places, left },
-        Ok(Some(Replaced::Gone) | None) => Reply::Replaced { places: 0, left: Vec::new() },
-        Err(ReplaceError::Mount(error)) => to_mount(Err(error)),
+        Ok(Some(Replaced::Shown { places, left })) => Ok(Answer { places, left }),
+        Ok(Some(Replaced::Gone) | None) => Ok(Answer::default()),
+        Err(ReplaceError::Mount(error)) => Err(of_mount(error)),
         Err(error @ (ReplaceError::NoVolume | ReplaceError::Unknown(_) | ReplaceError::Flags)) => {
-            failed(Exit::Usage, &error)
+            Err(failed(Exit::Usage, &error))
         }
-        Err(error @ (ReplaceError::Look(_) | ReplaceError::Nowhere(_))) => failed(Exit::System, &error),
+        Err(error @ (ReplaceError::Look(_) | ReplaceError::Nowhere(_))) => Err(failed(Exit::System, &error)),
     }
 }
 
-fn failed(exit: Exit, error: &dyn std::error::Error) -> Reply {
-    Reply::Failed { exit, message: chain(error), output: Vec::new() }
+fn failed(exit: Exit, error: &dyn std::error::Error) -> Failure {
+    Failure::new(exit, chain(error))
 }
 
 /// The reply to something that is not a request.
-pub fn to_nonsense(error: &WireError) -> Reply {
-    failed(Exit::Usage, error)
+pub fn to_nonsense(error: &MessageError) -> Reply<()> {
+    Err(failed(Exit::Usage, error))
 }
 
 fn exit_of(error: &MountError) -> Exit {

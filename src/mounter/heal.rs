@@ -5,11 +5,11 @@
 use super::Mounter;
 use super::replace::{ReplaceError, Replaced, replace};
 use super::volume::Volume;
-use crate::exit::chain;
 use crate::node::showings::{self, Showings};
 use crate::node::tree::Tree;
 use crate::observe::metrics::What;
-use crate::wire::Changes;
+use api::exit::chain;
+use api::message::Changes;
 use tracing::{error, info, info_span, warn};
 
 /// Sees what is left of a volume whose helper is gone.

@@ -1,20 +1,16 @@
-//! The mounter sets up its node: this program, put where kubelet will run it, before the socket is there.
+//! The mounter sets up its node: hostmount's programs, put where kubelet will run it, before the socket is there.
 //!
 //! Runs in the mounter's main thread, and on a visit thread in the node's mount namespace.
 
-use crate::exit::chain;
-use crate::node::namespace::{MountNamespace, NamespaceError};
-use crate::node::programs::{Places, ProgramError, Version};
+use crate::node::programs::{Places, ProgramError, Programs};
+use api::exit::chain;
+use linux::mount_namespace::{MountNamespace, NamespaceError};
 use std::collections::BTreeSet;
-use std::io;
 use tracing::{error, info};
 
 /// Why the node has no program of ours.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// Of what it would be a copy.
-    #[error("cannot read this program")]
-    Program(#[source] io::Error),
     /// The node cannot be reached.
     #[error(transparent)]
     Node(#[from] NamespaceError),
@@ -23,14 +19,14 @@ pub enum InstallError {
     Put(#[from] ProgramError),
 }
 
-/// Puts this program into `places` on the node, with the types that it shall know to be served. A node that has an
+/// Puts the programs into `places` on the node, with the types that it shall know to be served. A node that has an
 /// earlier version there can go on with it, and its volumes need the mounter: that is logged, and no error.
 pub fn install(node: &MountNamespace, places: &Places, types: BTreeSet<String>) -> Result<(), InstallError> {
     if !places.any() {
         return Ok(());
     }
-    let version = Version::of_this_program(types).map_err(InstallError::Program)?;
-    let (installed, filled) = node.visit(|| (places.install(&version), places.are_filled()))?;
+    let programs = Programs::of_this_container(types)?;
+    let (installed, filled) = node.visit(|| (places.install(&programs), places.are_filled()))?;
     match installed {
         Ok(installed) => installed.iter().for_each(|path| info!(path = %path.display(), "installed on the node")),
         Err(error) if filled => error!("the node keeps the version that it has: {}", chain(&error)),

@@ -9,7 +9,7 @@ use super::volume::Volume;
 use crate::node::target::Target;
 use crate::node::tree::Tree;
 use crate::policy::{Admitted, admit};
-use crate::request::Request;
+use api::request::Request;
 use tracing::info;
 
 /// Mounts a volume on the node. The answer is what the helper said meanwhile.

@@ -6,7 +6,7 @@ use super::Mounter;
 use crate::engine::Heard;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;
-use crate::node::target::ask;
+use linux::statx::ask;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::{self, PipeReader};

@@ -7,9 +7,9 @@
 use super::volume::{Lost, Volume};
 use crate::helper::family::Family;
 use crate::node::connections::Identity;
-use crate::node::mounts::Device;
 use crate::policy::admit;
-use crate::request::Request;
+use api::request::Request;
+use linux::mount_table::Device;
 use rustix::fs::{Mode, statfs};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, OpenOptions};

@@ -11,12 +11,13 @@ use crate::helper::family::{self, Home};
 use crate::helper::launch::Serving;
 use crate::helper::output::Output;
 use crate::helper::{place, scratch};
-use crate::node::mounts::{self, Mount};
-use crate::node::namespace::MountNamespace;
 use crate::node::showings;
 use crate::policy::admit;
-use crate::request::{MountOptions, Request, Switches};
-use crate::secret::Secrets;
+use api::options::MountOptions;
+use api::request::{Request, Switches};
+use api::secret::Secrets;
+use linux::mount_namespace::MountNamespace;
+use linux::mount_table::{self, Mount};
 use rustix::mount::{UnmountFlags, unmount};
 use std::collections::HashSet;
 use std::fs;
@@ -28,7 +29,7 @@ use tracing::{info, info_span, warn};
 /// Takes in every volume that is there, and ends what an earlier mounter had begun and cannot finish any more.
 pub fn recover(mounter: &Mounter) -> io::Result<()> {
     let homes = family::homes()?;
-    let table = mounts::parse(&fs::read(mounter.host_proc.join("1/mountinfo"))?);
+    let table = mount_table::parse(&fs::read(mounter.host_proc.join("1/mountinfo"))?);
     let recorded = mounter.registry.records().read();
     // The list of connections is made, and numbered, anew when nobody has had it mounted.
     let renumbered = !table.iter().any(|mount| mount.fstype == "fusectl");
@@ -175,6 +176,6 @@ fn let_go(home: &Home, place: &Path) {
     match done {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!("cannot let go of the helper's own copy: {error}"),
-        Err(error) => warn!("cannot let go of the helper's own copy: {}", crate::exit::chain(&error)),
+        Err(error) => warn!("cannot let go of the helper's own copy: {}", api::exit::chain(&error)),
     }
 }

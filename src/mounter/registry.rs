@@ -17,7 +17,7 @@ use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::tree::Tree;
 use crate::policy::Admitted;
-use crate::request::Request;
+use api::request::Request;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
 use std::io;

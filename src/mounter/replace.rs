@@ -6,12 +6,12 @@
 use super::raise::{MountError, Raised, raise};
 use super::volume::{Lost, Volume};
 use super::{Mounter, hang};
-use crate::exit::chain;
 use crate::node::connections::Identity;
 use crate::node::showings::{self, Showing, Showings};
 use crate::policy::{Admitted, admit};
-use crate::request::Request;
-use crate::wire::Changes;
+use api::exit::chain;
+use api::message::Changes;
+use api::request::Request;
 use std::io;
 use std::path::Path;
 use tracing::{info, warn};

@@ -12,18 +12,18 @@ use super::turns::Turns;
 use super::{Mounter, answer, heal, install, mount, replace, scrape};
 use crate::config::Config;
 use crate::engine::{self, Choice, NoEngine};
-use crate::exit::{Exit, chain};
 use crate::helper::place;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
 use crate::node::cgroup::{self, Cgroups};
 use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
-use crate::node::mounts;
-use crate::node::namespace::{MountNamespace, NamespaceError};
 use crate::node::programs::Places;
 use crate::observe::metrics::{Metrics, What};
-use crate::wire::{self, Call, Reply, WireError};
+use api::exit::{Exit, chain};
+use api::message::{self, Call, Failure, MessageError, Reply};
+use linux::mount_namespace::{MountNamespace, NamespaceError};
+use linux::mount_table;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -32,6 +32,7 @@ use rustix::fs::{FlockOperation, Mode, fcntl_lock};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimit, umask};
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -175,7 +176,7 @@ fn become_a_daemon() -> Result<(), ServeError> {
     umask(Mode::from_raw_mode(0o022));
     for entry in fs::read_dir("/proc/self/fd").map_err(step("list our descriptors"))?.flatten() {
         if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()).filter(|fd| *fd > 2) {
-            crate::sys::descriptor::close_on_exec(number);
+            linux::sys::descriptor::close_on_exec(number);
         }
     }
     let files = getrlimit(Resource::Nofile);
@@ -204,7 +205,7 @@ fn enter_own_namespace() -> Result<(), ServeError> {
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", slave).map_err(step("make our mount namespace a slave"))?;
     let table = fs::read("/proc/self/mountinfo").map_err(step("read our mount table"))?;
-    for mount in mounts::parse(&table).iter().rev() {
+    for mount in mount_table::parse(&table).iter().rev() {
         // The root cannot be detached, and is no volume.
         if mount.is_fuse() && mount.target != Path::new("/") {
             match unmount(&mount.target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -415,14 +416,10 @@ impl Loop {
 
 /// One request and its reply, on a thread of its own.
 fn converse(mounter: &Mounter, mut stream: UnixStream) {
-    let reply = match Caller::check(&stream) {
-        Ok(()) => match wire::receive::<Call>(&mut stream) {
-            Ok(call) => {
-                let mut caller = Caller::new(stream);
-                let reply = perform(mounter, call, &caller);
-                return send(caller.stream(), &reply);
-            }
-            Err(WireError::Closed) => return,
+    let refused: Reply<()> = match Caller::check(&stream) {
+        Ok(()) => match message::receive::<Call>(&mut stream) {
+            Ok(call) => return perform(mounter, call, Caller::new(stream)),
+            Err(MessageError::Closed) => return,
             Err(error) => {
                 warn!("{}", chain(&error));
                 answer::to_nonsense(&error)
@@ -430,67 +427,64 @@ fn converse(mounter: &Mounter, mut stream: UnixStream) {
         },
         Err(error @ CallerError::NotRoot { .. }) => {
             warn!("refused a caller: {error}");
-            Reply::Failed { exit: Exit::Usage, message: error.to_string(), output: Vec::new() }
+            Err(Failure::new(Exit::Usage, error.to_string()))
         }
         Err(error) => return warn!("{}", chain(&error)),
     };
-    send(&mut stream, &reply);
+    send(&mut stream, &refused);
 }
 
-fn send(stream: &mut UnixStream, reply: &Reply) {
-    match wire::send(stream, reply) {
+fn send<T: Serialize>(stream: &mut UnixStream, reply: &Reply<T>) {
+    match message::send(stream, reply) {
         Ok(()) => {}
         // The caller has gone; what it asked for has been undone or is done, and there is nobody to tell.
-        Err(WireError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(MessageError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => warn!("cannot reply: {}", chain(&error)),
     }
 }
 
-fn perform(mounter: &Mounter, call: Call, caller: &Caller) -> Reply {
+fn perform(mounter: &Mounter, call: Call, mut caller: Caller) {
     match call {
-        Call::Mount(request) => {
+        Call::Mount(asked) => {
+            let request = asked.request;
             let _span = info_span!("volume", target = request.target, fstype = request.fstype).entered();
-            let result = mount::mount(mounter, request, caller);
+            let result = mount::mount(mounter, request, &caller);
             mounter.metrics.count(What::mount, &result);
             let reply = answer::to_mount(result);
-            if let Reply::Failed { message, .. } = &reply {
+            if let Err(Failure { message, .. }) = &reply {
                 warn!("not mounted: {message}");
             }
-            reply
+            send(caller.stream(), &reply);
         }
         Call::Heal { target } => {
             let _span = info_span!("volume", target).entered();
             let result = replace::heal(mounter, Path::new(&target)).transpose();
             result.iter().for_each(|result| mounter.metrics.count(What::heal, result));
-            answer::to_replace(result.transpose())
+            send(caller.stream(), &answer::to_replace(result.transpose()));
         }
         Call::Swap { target, changes } => {
             let _span = info_span!("volume", target).entered();
             let result = replace::swap(mounter, Path::new(&target), changes);
             mounter.metrics.count(What::swap, &result);
-            answer::to_replace(result.map(Some))
+            send(caller.stream(), &answer::to_replace(result.map(Some)));
         }
-        Call::Look { target } => match registry::look(mounter, Path::new(&target)) {
-            Ok(Some(volume)) => Reply::Volume(Box::new(volume)),
-            Ok(None) => Reply::Failed {
-                exit: Exit::Usage,
-                message: format!("no volume of hostmount's is or was at {target}, or it ended too long ago"),
-                output: Vec::new(),
-            },
-            Err(error) => no_table(&error),
-        },
-        Call::List => match registry::views(mounter) {
-            Ok(volumes) => Reply::Volumes(volumes),
-            Err(error) => no_table(&error),
-        },
-        Call::Metrics => match registry::views(mounter) {
-            Ok(volumes) => Reply::Metrics(mounter.metrics.text(&volumes)),
-            Err(error) => no_table(&error),
-        },
+        Call::Status { target } => {
+            let volume = registry::look(mounter, Path::new(&target)).map_err(|error| no_table(&error));
+            let none = format!("no volume of hostmount's is or was at {target}, or it ended too long ago");
+            let volume = volume.and_then(|volume| volume.ok_or_else(|| Failure::new(Exit::Usage, none)));
+            send(caller.stream(), &volume);
+        }
+        Call::List => {
+            let volumes = registry::views(mounter).map_err(|error| no_table(&error));
+            send(caller.stream(), &volumes);
+        }
+        Call::Metrics => {
+            let text = registry::views(mounter).map(|volumes| mounter.metrics.text(&volumes));
+            send(caller.stream(), &text.map_err(|error| no_table(&error)));
+        }
     }
 }
 
-fn no_table(error: &io::Error) -> Reply {
-    let message = format!("cannot read the node's mount table: {error}");
-    Reply::Failed { exit: Exit::System, message, output: Vec::new() }
+fn no_table(error: &io::Error) -> Failure {
+    Failure::new(Exit::System, format!("cannot read the node's mount table: {error}"))
 }

@@ -9,8 +9,8 @@
 
 mod hierarchy;
 
-use super::namespace::{MountNamespace, NamespaceError};
 use hierarchy::{Hierarchy, Home, Version, failed, open_directory, open_to_write, read_file};
+use linux::mount_namespace::{MountNamespace, NamespaceError};
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::Pid;

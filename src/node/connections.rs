@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter. The control filesystem is held by a descriptor and mounted nowhere.
 
-use super::mounts::Device;
+use linux::mount_table::Device;
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};

@@ -2,8 +2,8 @@
 //!
 //! Runs in the mounter. It reads /proc, and does not touch the filesystem.
 
-use super::mounts::Device;
-use super::target::identity;
+use linux::mount_table::Device;
+use linux::statx::identity;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::fs;
 use std::os::fd::AsFd;

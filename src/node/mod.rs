@@ -5,8 +5,6 @@ pub mod connections;
 pub mod file_locks;
 pub mod kernel;
 pub mod log_file;
-pub mod mounts;
-pub mod namespace;
 pub mod programs;
 pub mod showings;
 pub mod target;

@@ -1,15 +1,17 @@
-//! This program's copies on the node: how they get there, how they are known, and how they go again.
+//! hostmount's programs on the node: how they get there, and how they go again.
 //!
-//! Installing runs in the container or on the node, as root, on a thread that stands in the node's mount namespace (see
+//! Runs in the container or on the node, as root, on a thread that stands in the node's mount namespace (see
 //! [`MountNamespace::visit`]): paths are the node's own, and what is asked of a filesystem is asked where kubelet will
-//! run the program. [`is_ours`] runs in any process.
+//! run the program.
 //!
 //! Nothing is ever written into an installed file. A new version takes the old one's name by rename(2); the old one stays
 //! with those who run it, and the kernel frees it when the last of them has ended.
 //!
-//! [`MountNamespace::visit`]: super::namespace::MountNamespace::visit
+//! [`MountNamespace::visit`]: linux::mount_namespace::MountNamespace::visit
 
 use rustix::fs::{FlockOperation, StatVfsMountFlags, flock, statvfs};
+use shims::mark::is_ours;
+use shims::served_types::FILE as TYPES;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -17,31 +19,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The file beside the program that lists the types that the mounter serves, one a line.
-pub const TYPES: &str = "served-types";
-
-/// The program's own name.
-const PROGRAM: &str = "hostmount";
-/// The names beside it that it answers to: symbolic links to it.
+/// The operator's program, which is the mounter's as well.
+const OPERATORS: &str = "hostmount";
+/// The program that kubelet runs, and beside it the names that it answers to: symbolic links to it.
+const SHIM: &str = "hostmount-shim";
 const NAMES: [&str; 2] = ["mount", "umount"];
 /// The FlexVolume driver's directory and program.
 const DRIVER: (&str, &str) = ("hostmount~fuse", "fuse");
-
-/// Every hostmount has these bytes in it, whatever its version: never change them.
-#[used]
-static MARK: [u8; 46] = *b"hostmount, which is never the node's own mount";
-
-/// Whether the file at `path` is a hostmount: of any version, under any name.
-pub fn is_ours(path: &Path) -> bool {
-    // Most often it is the very program that asks, first in PATH: that need not be read.
-    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    let this = identity(Path::new("/proc/self/exe"));
-    this.is_some() && this == identity(path) || has_mark(path)
-}
-
-fn has_mark(path: &Path) -> bool {
-    fs::read(path).is_ok_and(|bytes| memchr::memmem::find(&bytes, &MARK).is_some())
-}
 
 /// Directories of the node's, each where it is wanted.
 #[derive(Debug, Clone, Default)]
@@ -52,10 +36,11 @@ pub struct Places {
     pub plugins: Option<PathBuf>,
 }
 
-/// What is to be installed.
+/// What is to be installed: the programs of one version.
 #[derive(Debug)]
-pub struct Version {
-    program: Vec<u8>,
+pub struct Programs {
+    operators: Vec<u8>,
+    shim: Vec<u8>,
     types: String,
 }
 
@@ -125,11 +110,16 @@ fn step(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ProgramErr
     move |source| ProgramError::Step { step, path: path.to_owned(), source }
 }
 
-impl Version {
-    /// This very program, with the types that it shall know to be served.
-    pub fn of_this_program(types: BTreeSet<String>) -> io::Result<Self> {
-        let types = types.into_iter().map(|fstype| fstype + "\n").collect();
-        Ok(Self { program: fs::read("/proc/self/exe")?, types })
+impl Programs {
+    /// This very program and the shim beside it, with the types that the mounter serves.
+    pub fn of_this_container(types: BTreeSet<String>) -> Result<Self> {
+        let this = Path::new("/proc/self/exe");
+        let beside = fs::read_link(this).map_err(step("look for", this))?.with_file_name(SHIM);
+        Ok(Self {
+            operators: fs::read(this).map_err(step("read", this))?,
+            shim: fs::read(&beside).map_err(step("read", &beside))?,
+            types: types.into_iter().map(|fstype| fstype + "\n").collect(),
+        })
     }
 }
 
@@ -141,18 +131,18 @@ impl Places {
 
     /// Whether an earlier version is in every place.
     pub fn are_filled(&self) -> bool {
-        let program = self.programs.as_ref().is_none_or(|directory| directory.join(PROGRAM).exists());
-        program && self.plugins.as_ref().is_none_or(|plugins| plugins.join(DRIVER.0).join(DRIVER.1).exists())
+        let programs = self.programs.as_ref().is_none_or(|directory| directory.join(NAMES[0]).exists());
+        programs && self.plugins.as_ref().is_none_or(|plugins| plugins.join(DRIVER.0).join(DRIVER.1).exists())
     }
 
-    /// Installs `version`. What is there already, byte for byte, is not touched. Returns what was put in place.
-    pub fn install(&self, version: &Version) -> Result<Vec<PathBuf>> {
+    /// Installs `programs`. What is there already, byte for byte, is not touched. Returns what was put in place.
+    pub fn install(&self, programs: &Programs) -> Result<Vec<PathBuf>> {
         let mut done = Vec::new();
         if let Some(directory) = &self.programs {
-            install_programs(directory, version, &mut done)?;
+            install_programs(directory, programs, &mut done)?;
         }
         if let Some(plugins) = &self.plugins {
-            install_driver(plugins, version, &mut done)?;
+            install_driver(plugins, programs, &mut done)?;
         }
         Ok(done)
     }
@@ -162,14 +152,16 @@ impl Places {
     pub fn uninstall(&self) -> Result<Vec<PathBuf>> {
         let mut done = Vec::new();
         if let Some(directory) = &self.programs {
-            ours_or_none(&directory.join(PROGRAM))?;
+            ours_or_none(&directory.join(OPERATORS))?;
+            ours_or_none(&directory.join(SHIM))?;
             // The names first: none shall lead nowhere.
             for name in NAMES.iter().filter(|name| is_our_link(&directory.join(name))) {
                 remove(&directory.join(name), &mut done)?;
             }
-            remove(&directory.join(PROGRAM), &mut done)?;
-            remove(&directory.join(TYPES), &mut done)?;
-            for name in NAMES.iter().chain(&[PROGRAM, TYPES]) {
+            for name in [SHIM, OPERATORS, TYPES] {
+                remove(&directory.join(name), &mut done)?;
+            }
+            for name in NAMES.iter().chain(&[SHIM, OPERATORS, TYPES]) {
                 remove(&unfinished(directory, name), &mut done)?;
             }
             remove_if_empty(directory, &mut done)?;
@@ -187,42 +179,43 @@ impl Places {
     }
 }
 
-fn install_programs(directory: &Path, version: &Version, done: &mut Vec<PathBuf>) -> Result<()> {
+fn install_programs(directory: &Path, programs: &Programs, done: &mut Vec<PathBuf>) -> Result<()> {
     // In a directory of the node's own programs, the names would replace what they are to become.
     if let Some(name) = NAMES.iter().find(|name| !is_our_link(&directory.join(name)) && exists(&directory.join(name))) {
         return Err(ProgramError::Foreign { path: directory.join(name) });
     }
     usable(directory)?;
-    let program = directory.join(PROGRAM);
     let types = directory.join(TYPES);
-    let same = has(&program, &version.program, 0o755) && has(&types, version.types.as_bytes(), 0o644);
-    if same && NAMES.iter().all(|name| is_our_link(&directory.join(name))) {
+    let files = [(directory.join(SHIM), &programs.shim), (directory.join(OPERATORS), &programs.operators)];
+    let same = files.iter().all(|(path, content)| has(path, content, 0o755));
+    let same = same && has(&types, programs.types.as_bytes(), 0o644);
+    if same && NAMES.iter().all(|name| leads_to(&directory.join(name), SHIM)) {
         return Ok(());
     }
     let lock = prepare(directory)?;
-    put(&types, |file| write(file, version.types.as_bytes(), 0o644))?;
-    put(&program, |file| write(file, &version.program, 0o755).and_then(|()| try_it(file)))?;
-    for name in NAMES.map(|name| directory.join(name)) {
-        put(&name, |link| symlink(PROGRAM, link).map_err(step("make the symbolic link", link)))?;
+    put(&types, |file| write(file, programs.types.as_bytes(), 0o644))?;
+    for (path, content) in files {
+        put(&path, |file| write(file, content, 0o755).and_then(|()| try_it(file)))?;
+        done.push(path);
     }
-    lock.sync_all().map_err(step("write to disk the directory", directory))?;
-    done.push(program);
-    Ok(())
+    for name in NAMES.map(|name| directory.join(name)) {
+        put(&name, |link| symlink(SHIM, link).map_err(step("make the symbolic link", link)))?;
+    }
+    lock.sync_all().map_err(step("write to disk the directory", directory))
 }
 
 /// The driver is a copy: the plugin directory may be on another filesystem than the program. Kubelet watches the
 /// directory and skips names that begin with a dot, so the driver appears by rename, the program in it.
-fn install_driver(plugins: &Path, version: &Version, done: &mut Vec<PathBuf>) -> Result<()> {
+fn install_driver(plugins: &Path, programs: &Programs, done: &mut Vec<PathBuf>) -> Result<()> {
     usable(plugins)?;
     let driver = plugins.join(DRIVER.0);
     let program = driver.join(DRIVER.1);
-    if has(&program, &version.program, 0o755) {
+    if has(&program, &programs.shim, 0o755) {
         return Ok(());
     }
     let lock = prepare(plugins)?;
     let put_into = |directory: &Path| {
-        let put =
-            put(&directory.join(DRIVER.1), |file| write(file, &version.program, 0o755).and_then(|()| try_it(file)));
+        let put = put(&directory.join(DRIVER.1), |file| write(file, &programs.shim, 0o755).and_then(|()| try_it(file)));
         put.and_then(|()| sync(directory))
     };
     if driver.is_dir() {
@@ -332,8 +325,13 @@ fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
+/// Versions before there was a shim had the names lead to the operator's program.
 fn is_our_link(path: &Path) -> bool {
-    fs::read_link(path).is_ok_and(|to| to == Path::new(PROGRAM))
+    leads_to(path, SHIM) || leads_to(path, OPERATORS)
+}
+
+fn leads_to(path: &Path, name: &str) -> bool {
+    fs::read_link(path).is_ok_and(|to| to == Path::new(name))
 }
 
 fn ours_or_none(path: &Path) -> Result<()> {

@@ -4,10 +4,10 @@
 //! mount namespace.
 
 use super::connections::{Connections, Identity};
-use super::mounts::{self, Device, Mount};
-use super::namespace::{MountNamespace, NamespaceError};
 use super::target::{Target, TargetError};
 use super::tree::Tree;
+use linux::mount_namespace::{MountNamespace, NamespaceError};
+use linux::mount_table::{self, Device, Mount};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -107,7 +107,7 @@ fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
         let Ok(table) = fs::read(process.join("mountinfo")) else { continue };
         seen.insert(identity);
         let namespace = std::sync::Arc::new(namespace);
-        let table = mounts::parse(&table);
+        let table = mount_table::parse(&table);
         for mount in table.iter().filter(|mount| mount.device == device) {
             // A container runtime that maps a volume's ids does it as it maps those of the container's processes.
             let user_namespace = if mount.maps_ids() { File::open(process.join("ns/user")).ok() } else { None };

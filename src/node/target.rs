@@ -3,14 +3,12 @@
 //! Every function runs on a thread that stands in the node's mount namespace (see [`MountNamespace::visit`]).
 //! A path is resolved once; after that only its descriptor is used, so that nobody can exchange it meanwhile.
 //!
-//! [`MountNamespace::visit`]: super::namespace::MountNamespace::visit
+//! [`MountNamespace::visit`]: linux::mount_namespace::MountNamespace::visit
 
-use super::mounts::{Device, Mount};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, open, openat, openat2, statx,
-};
+use linux::mount_table::{Device, Mount};
+use linux::statx;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -64,7 +62,7 @@ impl Target {
             Errno::LOOP => TargetError::Symlink { kubelet_dir: kubelet_dir.to_owned() },
             errno => TargetError::Open(errno.into()),
         })?;
-        let mounted = mount_root(fd.as_fd()).map_err(TargetError::Open)?;
+        let mounted = statx::mount_root(fd.as_fd()).map_err(TargetError::Open)?;
         Ok(Self { fd, mounted })
     }
 
@@ -72,7 +70,7 @@ impl Target {
     pub fn of_mount(mount: &Mount) -> Result<Self, TargetError> {
         let fd = open(&mount.target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| TargetError::Open(errno.into()))?;
-        let stat = cached_statx(fd.as_fd(), c"").map_err(TargetError::Open)?;
+        let stat = statx::cached(fd.as_fd()).map_err(TargetError::Open)?;
         // The kernel gives the id of a mount that has ended to the next one: what took its place may have it.
         let device = Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor };
         if (stat.stx_mnt_id, device) != (mount.id, mount.device) {
@@ -97,8 +95,7 @@ fn open_by_steps(base: OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
         // `..` could lead out.
         let Component::Normal(name) = component else { return Err(Errno::XDEV) };
         let next = openat(&directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let stat =
-            cached_statx(next.as_fd(), c"").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        let stat = statx::cached(next.as_fd()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         match FileType::from_raw_mode(stat.stx_mode.into()) {
             FileType::Directory => Ok(next),
             FileType::Symlink => Err(Errno::LOOP),
@@ -110,55 +107,6 @@ fn open_by_steps(base: OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
 impl AsFd for Target {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// The device of what is mounted at `path`, if a mount's root is just there. Asks no filesystem: a hung or dead one
-/// does not matter.
-pub fn device_at(path: &Path) -> io::Result<Option<Device>> {
-    match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(fd) => mount_root(fd.as_fd()),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn mount_root(fd: BorrowedFd<'_>) -> io::Result<Option<Device>> {
-    let stat = cached_statx(fd, c"")?;
-    let root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
-    Ok(root.then_some(Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }))
-}
-
-/// The device and inode number behind a descriptor, without asking its filesystem.
-pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(Device, u64)> {
-    let stat = cached_statx(fd, c"")?;
-    Ok((Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino))
-}
-
-/// The device number if `fd` is a character device.
-pub fn character_device(fd: BorrowedFd<'_>) -> io::Result<Option<Device>> {
-    let stat = cached_statx(fd, c"")?;
-    let character = FileType::from_raw_mode(stat.stx_mode.into()).is_char_device();
-    Ok(character.then_some(Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor }))
-}
-
-/// Whether `fd` is a directory, without asking its filesystem.
-pub fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(FileType::from_raw_mode(cached_statx(fd, c"")?.stx_mode.into()).is_dir())
-}
-
-fn cached_statx(fd: BorrowedFd<'_>, path: &CStr) -> io::Result<rustix::fs::Statx> {
-    // DONT_SYNC: FUSE answers from what the kernel has and sends no request to the helper.
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    Ok(statx(fd, path, flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)?)
-}
-
-/// Asks the filesystem at `path` for its root's attributes and waits for the answer, whatever it is. Errors that tell
-/// that nobody answers are returned.
-pub fn ask(path: &Path) -> io::Result<()> {
-    match statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
-        Err(gone @ (Errno::NOTCONN | Errno::CONNABORTED)) => Err(gone.into()),
-        _ => Ok(()),
     }
 }
 
@@ -176,7 +124,7 @@ mod tests {
         symlink("a", root.join("link")).unwrap();
         symlink("b", root.join("a/link")).unwrap();
         let base = || open(&root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        let name = |opened: Result<OwnedFd, Errno>| opened.map(|fd| identity(fd.as_fd()).unwrap());
+        let name = |opened: Result<OwnedFd, Errno>| opened.map(|fd| statx::identity(fd.as_fd()).unwrap());
         for path in ["a", "a/b", "a/b/", "a/./b", "link", "link/b", "a/link", "a/file", "a/file/x", "none/b", "../x"] {
             let below = Path::new(path);
             assert_eq!(name(open_by_steps(base(), below)), name(open_below(base(), below)), "{path}");

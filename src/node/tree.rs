@@ -3,9 +3,10 @@
 //! Runs in the mounter, on threads that stand in the mount namespace of the path or target they are given. Kernel:
 //! open_tree(2) and move_mount(2), 5.2 and later.
 
-use super::mounts::{Device, Mount};
-use super::target::{Target, identity, is_directory};
-use crate::sys::mount_attr::{IDMAP, MountAttr, mount_setattr};
+use super::target::Target;
+use linux::mount_table::{Device, Mount};
+use linux::statx::{identity, is_directory};
+use linux::sys::mount_attr::{IDMAP, MountAttr, mount_setattr};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};

@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter: counters wherever something happens, the text on the thread of whoever asks for it.
 
-use crate::wire::{VolumeState, VolumeView};
+use api::volume::{VolumeState, VolumeView};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;

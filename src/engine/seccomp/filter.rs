@@ -2,9 +2,9 @@
 //!
 //! Pure. The program looks at the architecture first: system call numbers mean nothing without it.
 
-use crate::sys::seccomp::Instruction;
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_USER_NOTIF};
+use linux::sys::seccomp::Instruction;
 
 #[cfg(target_arch = "x86_64")]
 const NATIVE: u32 = 0xc000_003e; // AUDIT_ARCH_X86_64

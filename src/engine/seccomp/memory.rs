@@ -3,7 +3,7 @@
 //! The mounter may, as it holds CAP_SYS_PTRACE over its helpers. Whatever is read counts only if the call is still
 //! valid *afterwards*: else the thread may have ended and its id may be another's. [`Caller`] looks after each read.
 
-use crate::sys::seccomp;
+use linux::sys::seccomp;
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};

@@ -6,9 +6,9 @@ use super::{Entry, Life, locked};
 use crate::helper::place::in_words_of_the_node;
 use crate::mounter::Mounter;
 use crate::mounter::heal::obstacle;
-use crate::node::mounts::{self, Device};
 use crate::policy::Admitted;
-use crate::wire::{VolumeDetail, VolumeState, VolumeView};
+use api::volume::{VolumeDetail, VolumeState, VolumeView};
+use linux::mount_table::{self, Device};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ pub fn look(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetail>
 
 /// What is mounted where on the node.
 fn on_node(mounter: &Mounter) -> io::Result<HashSet<(PathBuf, Device)>> {
-    let table = mounts::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
+    let table = mount_table::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
     Ok(table.into_iter().map(|mount| (mount.target, mount.device)).collect())
 }
 

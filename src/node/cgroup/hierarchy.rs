@@ -2,8 +2,8 @@
 //!
 //! Runs in the mounter; what is opened by a path, in the node's mount namespace.
 
-use super::super::mounts;
 use super::Tied;
+use linux::mount_table;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -116,7 +116,7 @@ pub(super) struct Found {
 pub(super) fn parse(table: &[u8]) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     for line in table.split(|byte| *byte == b'\n') {
-        let Some(mount) = mounts::parse(line).pop() else { continue };
+        let Some(mount) = mount_table::parse(line).pop() else { continue };
         let (version, name) = match mount.fstype.as_bytes() {
             b"cgroup2" => (Version::V2, String::new()),
             b"cgroup" => {

@@ -1,0 +1,147 @@
+//! Asking the mounter: one connection, one call, one reply.
+//!
+//! Runs in the caller's process, with the caller's privilege: the mounter's socket decides who may connect.
+
+use crate::exit::{Exit, chain};
+use crate::message::{self, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Reply};
+use crate::volume::{VolumeDetail, VolumeView};
+use serde::de::DeserializeOwned;
+use std::env;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Where the mounter listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/hostmount/hostmount.sock";
+/// The environment variable that names another socket.
+pub const SOCKET_VARIABLE: &str = "HOSTMOUNT_SOCKET";
+/// The environment variable with a prefix: in a container without hostPID the node's /proc is at `$HOSTPROCPATH/proc`.
+pub const HOST_PROC_VARIABLE: &str = "HOSTPROCPATH";
+
+/// The node's proc filesystem, as the environment names it.
+pub fn host_proc() -> PathBuf {
+    let mut path = env::var_os(HOST_PROC_VARIABLE).unwrap_or_default();
+    path.push("/proc");
+    path.into()
+}
+
+/// Knows how to reach the mounter. Each call is a connection of its own, and waits for as long as the mounter takes: it
+/// bounds its own work. A caller that goes away takes its mount back.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+    host_proc: PathBuf,
+}
+
+/// What was asked for was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens.
+    #[error("the mounter is not running: cannot connect to {socket}; check that hostmount's pod runs on this node, \
+             and that it shares the directory of this socket", socket = socket.display())]
+    NotRunning {
+        /// The socket.
+        socket: PathBuf,
+        /// ENOENT or ECONNREFUSED.
+        source: io::Error,
+    },
+    /// Not root.
+    #[error("only root may ask the mounter at {socket}", socket = socket.display())]
+    Forbidden {
+        /// The socket.
+        socket: PathBuf,
+        /// EACCES or EPERM.
+        source: io::Error,
+    },
+    /// It ended in the middle.
+    #[error("the mounter went away before it answered; look at the log of hostmount's pod")]
+    WentAway(#[source] MessageError),
+    /// Something else is wrong with the connection.
+    #[error("cannot talk to the mounter at {socket}", socket = socket.display())]
+    Connection {
+        /// The socket.
+        socket: PathBuf,
+        /// What went wrong.
+        source: MessageError,
+    },
+    /// The mounter says why.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+}
+
+impl CallError {
+    /// The error as a caller's program reports it: how it ends, the words, and the helper's own.
+    pub fn into_failure(self) -> Failure {
+        let exit = match self {
+            Self::Failed(failure) => return failure,
+            Self::Forbidden { .. } => Exit::Usage,
+            Self::NotRunning { .. } | Self::WentAway(_) | Self::Connection { .. } => Exit::MountFailure,
+        };
+        Failure::new(exit, chain(&self))
+    }
+}
+
+impl Client {
+    /// Asks at the socket that the environment names (`HOSTMOUNT_SOCKET`), or at the default one.
+    pub fn from_environment() -> Self {
+        let named = env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        Self { socket: named.unwrap_or_else(|| DEFAULT_SOCKET.into()).into(), host_proc: host_proc() }
+    }
+
+    /// Mounts a volume. It is on the node, whole, when this returns, or nothing of it is.
+    pub fn mount(&self, mount: impl Into<Mount>) -> Result<Mounted, CallError> {
+        self.call(&Call::Mount(mount.into()))
+    }
+
+    /// Gives the volume at `target` a fresh helper if it is dead or hangs.
+    pub fn heal(&self, target: &str) -> Result<Replaced, CallError> {
+        self.call(&Call::Heal { target: target.to_owned() })
+    }
+
+    /// Gives the volume at `target` a fresh helper in the place of the one that serves it.
+    pub fn swap(&self, target: &str, changes: Changes) -> Result<Replaced, CallError> {
+        self.call(&Call::Swap { target: target.to_owned(), changes })
+    }
+
+    /// All volumes.
+    pub fn list(&self) -> Result<Vec<VolumeView>, CallError> {
+        self.call(&Call::List)
+    }
+
+    /// The volume at `target`, also if it has ended or failed.
+    pub fn status(&self, target: &str) -> Result<VolumeDetail, CallError> {
+        self.call(&Call::Status { target: target.to_owned() })
+    }
+
+    /// What the mounter counts, in the text format of Prometheus.
+    pub fn metrics(&self) -> Result<String, CallError> {
+        self.call(&Call::Metrics)
+    }
+
+    fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, CallError> {
+        let socket = || self.socket.clone();
+        let mut stream = self.connect().map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => CallError::Forbidden { socket: socket(), source },
+            _ => CallError::NotRunning { socket: socket(), source },
+        })?;
+        // A mounter that refuses us may have replied and closed already: what it says counts more than our EPIPE.
+        let sent = message::send(&mut stream, call);
+        match message::receive::<Reply<T>>(&mut stream) {
+            Ok(reply) => reply.map_err(CallError::Failed),
+            Err(MessageError::Closed | MessageError::Truncated) if sent.is_ok() => {
+                Err(CallError::WentAway(MessageError::Closed))
+            }
+            Err(source) => Err(CallError::Connection { socket: socket(), source: sent.err().unwrap_or(source) }),
+        }
+    }
+
+    /// A kubelet that runs in a container need not share the socket's directory: the node's first process shows it.
+    fn connect(&self) -> io::Result<UnixStream> {
+        match (UnixStream::connect(&self.socket), self.socket.strip_prefix(Path::new("/"))) {
+            (Err(error), Ok(below)) if error.kind() == io::ErrorKind::NotFound => {
+                UnixStream::connect(self.host_proc.join("1/root").join(below)).map_err(|_| error)
+            }
+            (connected, _) => connected,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What is asked of the mounter and what it answers: the words, the messages, and the client that sends them.
+//!
+//! Runs in every program; needs no privilege. All of it is pure but [`client`], which connects to the mounter's socket.
+//! Nothing here knows how a volume is mounted.
+
+pub mod client;
+pub mod exit;
+pub mod message;
+pub mod options;
+pub mod request;
+pub mod secret;
+pub mod volume;

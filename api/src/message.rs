@@ -1,0 +1,270 @@
+//! The messages on the mounter's socket.
+//!
+//! A message is a header of twelve bytes (magic, version, length; the numbers big-endian) and a JSON body of that
+//! length. A connection carries one request and one reply. The caller keeps its side open until it has the reply:
+//! when it closes earlier it has gone away, and its request is undone.
+
+use crate::exit::Exit;
+use crate::options::MountOptions;
+use crate::request::Request;
+use crate::secret::Secrets;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, Read, Write};
+
+/// The version of the messages; it changes whenever an older peer would misread one.
+pub const VERSION: u32 = 4;
+/// The longest body, in bytes: room for a Kubernetes secret (1 MiB) in a request.
+pub const MAX_BODY: u32 = 2 << 20;
+
+const MAGIC: [u8; 4] = *b"HMNT";
+const HEADER: usize = 12;
+
+/// What a caller asks the mounter. What it answers is a [`Reply`] of the type that each names.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Call {
+    /// Mount a volume: [`Mounted`].
+    Mount(Mount),
+    /// Put a fresh helper in the place of that of the volume at `target`, if it is dead or hangs: [`Replaced`].
+    Heal {
+        /// The volume's target, as the list shows it.
+        target: String,
+    },
+    /// Put a fresh helper in the place of the one that serves the volume at `target`: [`Replaced`].
+    Swap {
+        /// The volume's target, as the list shows it.
+        target: String,
+        /// What the fresh helper shall be told otherwise than the old one.
+        changes: Changes,
+    },
+    /// Which volumes are there? A list of [`VolumeView`](crate::volume::VolumeView).
+    List,
+    /// What is there to know about the volume at this target? [`VolumeDetail`](crate::volume::VolumeDetail).
+    Status {
+        /// Its target.
+        target: String,
+    },
+    /// What has been counted? A text in the format of Prometheus.
+    Metrics,
+}
+
+/// A volume to mount, and under which conditions.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Mount {
+    /// The volume.
+    pub request: Request,
+    /// A volume of the same type and source that is at the target already is what was wanted; another mount there is an
+    /// error. Without it every mount makes a new filesystem, on top of what is there, as with mount(8).
+    pub unless_mounted: bool,
+    /// The target's last directory is made if it is missing, below kubelet's directory only, and taken away again if
+    /// nothing comes of the mount.
+    pub make_target: bool,
+}
+
+impl From<Request> for Mount {
+    /// As mount(8) would: whatever is there, and only where there is a directory.
+    fn from(request: Request) -> Self {
+        Self { request, unless_mounted: false, make_target: false }
+    }
+}
+
+/// How a volume shall be served from now on, where that is not as before.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Changes {
+    /// All its options, instead of those it was mounted with.
+    pub options: Option<MountOptions>,
+    /// Secrets, each instead of the one with its key, or beside the others.
+    pub secrets: Secrets,
+}
+
+/// What the mounter answers to a call.
+pub type Reply<T> = Result<T, Failure>;
+
+/// The volume is on the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounted {
+    /// What the helper had to say all the same.
+    pub output: Vec<String>,
+    /// It was there before: see [`Mount::unless_mounted`].
+    pub already: bool,
+}
+
+/// A fresh helper's filesystem shows at so many places; none was needed: 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// How many places there are.
+    pub places: usize,
+    /// Where the old one is left, and why.
+    pub left: Vec<String>,
+}
+
+/// It was not done, and nothing is left of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// How the caller's program shall end.
+    pub exit: Exit,
+    /// What was tried, on what, what came of it, and what to do.
+    pub message: String,
+    /// The helper's own words.
+    pub output: Vec<String>,
+}
+
+impl Failure {
+    /// One that no helper had a part in.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), output: Vec::new() }
+    }
+}
+
+/// Why a message could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// The other side closed before a whole message.
+    #[error("the connection ended in the middle of a message")]
+    Truncated,
+    /// No bytes at all.
+    #[error("the connection was closed without a message")]
+    Closed,
+    /// Not our protocol.
+    #[error("this is not a message of hostmount's")]
+    Foreign,
+    /// Another version.
+    #[error(
+        "the message has version {theirs}, this side speaks version {VERSION}: \
+             run `hostmount install` again, so that the node and the mounter are of one version"
+    )]
+    Version {
+        /// The version in its header.
+        theirs: u32,
+    },
+    /// Over [`MAX_BODY`].
+    #[error("the message is {length} bytes long, at most {MAX_BODY} are taken")]
+    TooLong {
+        /// The length that was announced, or that our own message has.
+        length: u64,
+    },
+    /// The other side did not send for too long.
+    #[error("no whole message arrived in time")]
+    TimedOut,
+    /// Not the JSON we know.
+    #[error("the message's body is not understood")]
+    Body(#[source] serde_json::Error),
+    /// What the kernel said.
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+}
+
+/// Sends one message.
+pub fn send<T: Serialize>(stream: &mut impl Write, message: &T) -> Result<(), MessageError> {
+    let body = serde_json::to_vec(message).map_err(MessageError::Body)?;
+    let length = match u32::try_from(body.len()) {
+        Ok(length) if length <= MAX_BODY => length,
+        _ => return Err(MessageError::TooLong { length: body.len() as u64 }),
+    };
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend(MAGIC);
+    bytes.extend(VERSION.to_be_bytes());
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(body);
+    stream.write_all(&bytes).map_err(MessageError::Io)
+}
+
+/// Receives one message.
+pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, MessageError> {
+    let mut header = [0; HEADER];
+    let mut have = 0;
+    while have < HEADER {
+        match stream.read(&mut header[have..]) {
+            Ok(0) if have == 0 => return Err(MessageError::Closed),
+            Ok(0) => return Err(MessageError::Truncated),
+            Ok(more) => have += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(read_error(error)),
+        }
+    }
+    let [m0, m1, m2, m3, v0, v1, v2, v3, l0, l1, l2, l3] = header;
+    if [m0, m1, m2, m3] != MAGIC {
+        return Err(MessageError::Foreign);
+    }
+    let theirs = u32::from_be_bytes([v0, v1, v2, v3]);
+    if theirs != VERSION {
+        return Err(MessageError::Version { theirs });
+    }
+    let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    if length > MAX_BODY {
+        return Err(MessageError::TooLong { length: length.into() });
+    }
+    // Grows with what arrives: a header alone must not make us allocate two megabytes.
+    let mut body = Vec::new();
+    stream.take(length.into()).read_to_end(&mut body).map_err(read_error)?;
+    if body.len() < length as usize {
+        return Err(MessageError::Truncated);
+    }
+    serde_json::from_slice(&body).map_err(MessageError::Body)
+}
+
+fn read_error(error: io::Error) -> MessageError {
+    match error.kind() {
+        // A receive timeout (SO_RCVTIMEO) shows as EAGAIN.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => MessageError::TimedOut,
+        // Closed with unread bytes.
+        io::ErrorKind::ConnectionReset => MessageError::Truncated,
+        _ => MessageError::Io(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A caller that the mounter refuses before it has heard what is asked still gets the words.
+    #[test]
+    fn a_failure_answers_every_call() {
+        let refused: Reply<()> = Err(Failure::new(Exit::Usage, "no"));
+        let mut bytes = Vec::new();
+        send(&mut bytes, &refused).unwrap();
+        assert_eq!(receive::<Reply<Mounted>>(&mut bytes.as_slice()).unwrap().unwrap_err().message, "no");
+        assert_eq!(receive::<Reply<String>>(&mut bytes.as_slice()).unwrap().unwrap_err().exit, Exit::Usage);
+    }
+
+    fn message() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        send(&mut bytes, &Call::List).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_message_comes_back() {
+        assert!(matches!(receive::<Call>(&mut message().as_slice()).unwrap(), Call::List));
+    }
+
+    #[test]
+    fn every_prefix_is_truncated() {
+        let bytes = message();
+        assert!(matches!(receive::<Call>(&mut [].as_slice()), Err(MessageError::Closed)));
+        for length in 1..bytes.len() {
+            assert!(matches!(receive::<Call>(&mut &bytes[..length]), Err(MessageError::Truncated)), "{length}");
+        }
+    }
+
+    #[test]
+    fn headers_that_lie() {
+        let change = |at: usize, byte: u8| {
+            let mut bytes = message();
+            bytes[at] = byte;
+            receive::<Call>(&mut bytes.as_slice())
+        };
+        assert!(matches!(change(0, b'X'), Err(MessageError::Foreign)));
+        assert!(matches!(change(7, 9), Err(MessageError::Version { theirs: 9 })));
+        assert!(matches!(change(8, 0xff), Err(MessageError::TooLong { .. })));
+        assert!(matches!(change(12, b'{'), Err(MessageError::Body(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = receive::<Call>(&mut bytes.as_slice());
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What a caller asks for: one volume at one target.
+//!
+//! Pure. Every front door turns its callers' words into a [`Request`]; the mounter knows nothing else. The words are those
+//! of mount(8): type, source, target, options.
+
+use crate::options::MountOptions;
+use crate::secret::Secrets;
+use serde::{Deserialize, Serialize};
+
+/// One volume to mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The type as the caller named it: `glusterfs`, `fuse.bindfs`.
+    pub fstype: String,
+    /// What to mount: `host:/volume`, `bucket`, a path in the container.
+    pub source: String,
+    /// Where, as a path on the node.
+    pub target: String,
+    /// The options of every `-o`, in the caller's order.
+    pub options: MountOptions,
+    /// What mount(8) hands on to a helper beside the options.
+    #[serde(default)]
+    pub switches: Switches,
+    /// What the helper needs to know and nobody else may.
+    #[serde(default)]
+    pub secrets: Secrets,
+}
+
+/// The single-letter switches of mount(8) that its helpers understand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switches {
+    /// `-s`: tolerate options that the helper does not know.
+    pub sloppy: bool,
+    /// `-n`: leave mtab alone.
+    pub no_mtab: bool,
+    /// `-v`: say more.
+    pub verbose: bool,
+}
+
+/// Whether `fstype` is `fuse` or `fuse.anything`.
+pub fn is_fuse(fstype: &str) -> bool {
+    fstype == "fuse" || fstype.starts_with("fuse.")
+}

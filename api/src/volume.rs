@@ -1,0 +1,95 @@
+//! How a volume is shown: in lists, in detail, and by its state.
+//!
+//! Pure.
+
+use serde::{Deserialize, Serialize};
+
+/// A volume as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeView {
+    /// Where it is, on the node.
+    pub target: String,
+    /// The type that was asked for.
+    #[serde(rename = "type")]
+    pub fstype: String,
+    /// What is mounted.
+    pub source: String,
+    /// How it is.
+    pub state: VolumeState,
+    /// The helper's program.
+    pub helper: String,
+    /// The device number in the mount table, `major:minor`; a FUSE connection's number is its minor. Empty if there was
+    /// never a mount.
+    pub device: String,
+    /// When it was mounted (or was to be), in seconds since 1970.
+    pub since: u64,
+    /// How many requests wait for its helper's answer; none if it is not a FUSE filesystem, or there is nobody to answer.
+    pub waiting: Option<u64>,
+    /// Since when it has hung, in seconds since 1970, if it does.
+    pub hung_since: Option<u64>,
+    /// What somebody should know, and do.
+    pub note: Option<String>,
+}
+
+impl VolumeView {
+    /// One that is mounted, for tests.
+    #[doc(hidden)]
+    pub fn example() -> Self {
+        Self {
+            target: "/mnt/a".into(),
+            fstype: "fuse.bindfs".into(),
+            source: "/s".into(),
+            state: VolumeState::Mounted,
+            helper: "bindfs".into(),
+            device: "0:61".into(),
+            since: 7,
+            waiting: None,
+            hung_since: None,
+            note: None,
+        }
+    }
+}
+
+/// How a volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeState {
+    /// Mounted and served.
+    Mounted,
+    /// Unmounted at its target; something else (a pod, an open file) still keeps the helper running.
+    Detached,
+    /// Its helper runs, and does not answer.
+    Hung,
+    /// Its helper is gone, its mount is not: every access answers "Transport endpoint is not connected".
+    Dead,
+    /// It was unmounted, and its helper has ended.
+    Ended,
+    /// It was never mounted: its helper could not.
+    Failed,
+}
+
+impl VolumeState {
+    /// The state in a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Mounted => "mounted",
+            Self::Detached => "detached",
+            Self::Hung => "hung",
+            Self::Dead => "dead",
+            Self::Ended => "ended",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// All there is to know about a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub view: VolumeView,
+    /// When it ended, in seconds since 1970, if it has.
+    pub ended: Option<u64>,
+    /// The last lines that its helper wrote.
+    pub lines: Vec<String>,
+}

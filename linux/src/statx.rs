@@ -1,0 +1,62 @@
+//! What is behind a path or a descriptor, by statx(2).
+//!
+//! Runs in every program. Kernel: 5.8 (STATX_ATTR_MOUNT_ROOT). All of it but [`ask`] answers from what the kernel knows and
+//! asks no filesystem, so that one that is dead or hangs does not matter.
+
+use crate::mount_table::Device;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+/// The device of what is mounted at `path`, if a mount's root is just there. Asks no filesystem: a hung or dead one
+/// does not matter.
+pub fn device_at(path: &Path) -> io::Result<Option<Device>> {
+    match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => mount_root(fd.as_fd()),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The device of a mount, if its root is behind the descriptor.
+pub fn mount_root(fd: BorrowedFd<'_>) -> io::Result<Option<Device>> {
+    let stat = cached(fd)?;
+    let root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(root.then_some(Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }))
+}
+
+/// The device and inode number behind a descriptor, without asking its filesystem.
+pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(Device, u64)> {
+    let stat = cached(fd)?;
+    Ok((Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor }, stat.stx_ino))
+}
+
+/// The device number if `fd` is a character device.
+pub fn character_device(fd: BorrowedFd<'_>) -> io::Result<Option<Device>> {
+    let stat = cached(fd)?;
+    let character = FileType::from_raw_mode(stat.stx_mode.into()).is_char_device();
+    Ok(character.then_some(Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor }))
+}
+
+/// Whether `fd` is a directory, without asking its filesystem.
+pub fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(cached(fd)?.stx_mode.into()).is_dir())
+}
+
+/// Type, inode number and mount id of what is behind a descriptor, without asking its filesystem.
+pub fn cached(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
+    // DONT_SYNC: FUSE answers from what the kernel has and sends no request to the helper.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(statx(fd, c"", flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)?)
+}
+
+/// Asks the filesystem at `path` for its root's attributes and waits for the answer, whatever it is. Errors that tell
+/// that nobody answers are returned.
+pub fn ask(path: &Path) -> io::Result<()> {
+    match statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
+        Err(gone @ (Errno::NOTCONN | Errno::CONNABORTED)) => Err(gone.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,12 @@
+//! The only unsafe code outside of `preload/`: system calls that neither nix nor rustix has, and forks that no exec follows.
+//! Every block states the invariant it relies on.
+
+#![allow(unsafe_code)]
+
+pub mod ask;
+pub mod descriptor;
+pub mod fork;
+pub mod mount_attr;
+pub mod seccomp;
+pub mod spawn;
+pub mod user_namespace;

@@ -1,0 +1,184 @@
+//! The FlexVolume driver `hostmount~fuse/fuse`: kubelet's calls, answered with one JSON object on standard output.
+//!
+//! Runs on the node as kubelet's child. Nothing is written to standard error: kubelet reads both as one, and anything
+//! beside the object breaks it. The call's format: Kubernetes' docs/devel/flexvolume.md.
+
+use crate::umount8::unmount_volume;
+use api::client::Client;
+use api::exit::chain;
+use api::message::Failure;
+use api::options::{MountOptions, OptionsError};
+use api::request::{Request, Switches};
+use api::secret::{NotBase64, Secret, Secrets};
+use linux::statx::device_at;
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use serde_json::{Map, Value, json};
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Kubelet's own keys; everything else in a volume's options is the user's.
+const KUBELETS: &str = "kubernetes.io/";
+const SECRETS: &str = "kubernetes.io/secret/";
+
+/// What a call comes to.
+#[derive(Debug)]
+enum Answer {
+    Success,
+    Capabilities,
+    Failure(String),
+    NotSupported,
+}
+
+/// Why a volume's options are not a request.
+#[derive(Debug, thiserror::Error)]
+enum BadOptions {
+    #[error("the volume's options are not a JSON object of strings")]
+    Json,
+    #[error("the volume's option '{0}' is missing; known are fstype, source and options")]
+    Missing(&'static str),
+    #[error("unknown option '{0}' of the volume; known are fstype, source and options")]
+    Unknown(String),
+    #[error("the volume's secret '{key}' cannot be read")]
+    Secret { key: String, source: NotBase64 },
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+}
+
+/// Runs one call; `arguments` are those after the program's name.
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    let words: Option<Vec<&str>> = arguments.iter().map(|word| word.to_str()).collect();
+    let answer = match words.as_deref() {
+        Some(["init"]) => Answer::Capabilities,
+        Some(["mount", target, options]) => mount(target, options),
+        Some(["unmount", target]) => unmount(Path::new(target)),
+        Some(["mount" | "unmount" | "init", ..]) => Answer::Failure("wrong number of arguments".to_owned()),
+        Some([]) => Answer::Failure("no call is named; kubelet calls init, mount and unmount".to_owned()),
+        Some(_) => Answer::NotSupported,
+        None => Answer::Failure("an argument is not valid UTF-8".to_owned()),
+    };
+    println!("{}", answer.to_json());
+    match answer {
+        Answer::Success | Answer::Capabilities => ExitCode::SUCCESS,
+        Answer::Failure(_) | Answer::NotSupported => ExitCode::FAILURE,
+    }
+}
+
+impl Answer {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Success => json!({ "status": "Success" }),
+            // attach: there is no controller to attach anything. fsGroup and selinuxRelabel: kubelet would go through
+            // all of a remote filesystem, which others use too, and change owners and labels.
+            Self::Capabilities => json!({
+                "status": "Success",
+                "capabilities": {
+                    "attach": false,
+                    "selinuxRelabel": false,
+                    "fsGroup": false,
+                    "requiresFSResize": false,
+                    "supportsMetrics": false,
+                },
+            }),
+            Self::Failure(message) => json!({ "status": "Failure", "message": message }),
+            Self::NotSupported => json!({ "status": "Not supported", "message": "hostmount does not do this" }),
+        }
+    }
+}
+
+fn mount(target: &str, options: &str) -> Answer {
+    let request = match request(target, options) {
+        Ok(request) => request,
+        Err(error) => return Answer::Failure(chain(&error)),
+    };
+    // A call may come twice. The directory is the volume's own, so what is mounted there is the volume.
+    if let Ok(Some(_)) = device_at(Path::new(target)) {
+        return Answer::Success;
+    }
+    match Client::from_environment().mount(request) {
+        Ok(_) => Answer::Success,
+        Err(error) => {
+            let Failure { message, output, .. } = error.into_failure();
+            Answer::Failure(output.into_iter().chain([message]).collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+/// Turns a volume's options into a request. The user's keys may be named like kubelet's and come instead of them: what
+/// kubelet's keys say of the pod is therefore used for nothing.
+fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
+    let given: Map<String, Value> = serde_json::from_str(options).map_err(|_| BadOptions::Json)?;
+    let mut fstype = None;
+    let mut source = None;
+    let mut mount_options = MountOptions::default();
+    let mut secrets = Secrets::new();
+    let mut read_only = false;
+    for (key, value) in &given {
+        let value = value.as_str().ok_or(BadOptions::Json)?;
+        match key.as_str() {
+            "fstype" => fstype = Some(value),
+            "source" => source = Some(value),
+            "options" => mount_options = MountOptions::parse(value)?,
+            "kubernetes.io/fsType" if !value.is_empty() => fstype = fstype.or(Some(value)),
+            "kubernetes.io/readwrite" => read_only = value == "ro",
+            key if let Some(key) = key.strip_prefix(SECRETS) => {
+                let key = key.to_owned();
+                match Secret::from_base64(value) {
+                    Ok(secret) => _ = secrets.insert(key, secret),
+                    Err(source) => return Err(BadOptions::Secret { key, source }),
+                }
+            }
+            key if key.starts_with(KUBELETS) => {}
+            key => return Err(BadOptions::Unknown(key.to_owned())),
+        }
+    }
+    if read_only {
+        mount_options.push_flag("ro");
+    }
+    Ok(Request {
+        fstype: fstype.ok_or(BadOptions::Missing("fstype"))?.to_owned(),
+        source: source.ok_or(BadOptions::Missing("source"))?.to_owned(),
+        target: target.to_owned(),
+        options: mount_options,
+        switches: Switches::default(),
+        secrets,
+    })
+}
+
+/// Unmounts what is there; that nothing is there is fine, as a call may come twice, or before the mount.
+fn unmount(target: &Path) -> Answer {
+    match unmount_volume(target, UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Answer::Success,
+        Err(errno) => Answer::Failure(format!("cannot unmount {}: {errno}", target.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubelets_object_becomes_a_request() {
+        let options = r#"{"kubernetes.io/fsType":"","kubernetes.io/pod.name":"p","kubernetes.io/readwrite":"ro",
+            "fstype":"sshfs","source":"me@host:/x","options":"port=22,IdentityFile=\"/a,b\"","kubernetes.io/secret/a.b":"aHVudGVyMg=="}"#;
+        let request = request("/t", options).unwrap();
+        assert_eq!((request.fstype.as_str(), request.source.as_str()), ("sshfs", "me@host:/x"));
+        assert_eq!(request.options.to_string(), "port=22,IdentityFile=\"/a,b\",ro");
+        assert_eq!(request.secrets["a.b"].reveal(), b"hunter2");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_that_names_no_value() {
+        let error = |options: &str| request("/t", options).unwrap_err().to_string();
+        assert!(error("{").contains("not a JSON object"));
+        assert!(error("[]").contains("not a JSON object"));
+        assert!(error(r#"{"source":5}"#).contains("not a JSON object"));
+        assert!(error(r#"{"source":"s"}"#).contains("'fstype' is missing"));
+        assert!(error(r#"{"fstype":"s3fs"}"#).contains("'source' is missing"));
+        assert!(error(r#"{"volume":"v"}"#).contains("unknown option 'volume'"));
+        assert!(error(r#"{"options":"a=\"b"}"#).contains("'a' is never closed"));
+        let secret = error(r#"{"kubernetes.io/secret/password":"aHVudGVyMg"}"#);
+        assert!(secret.contains("'password'") && !secret.contains("aHVudGVy"), "{secret}");
+    }
+}

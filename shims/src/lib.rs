@@ -1,0 +1,28 @@
+//! The programs that kubelet and operators run on the node: `mount`, `umount` and the FlexVolume driver.
+//!
+//! They run in the caller's process, on the node, with the caller's privileges, and are one small static executable, as
+//! kubelet runs it for every mount. What is for the mounter goes through [`api::client`]; everything else becomes the
+//! node's own program, so that a node works as if hostmount were not there.
+
+pub mod flexvolume;
+pub mod mark;
+pub mod mount8;
+mod node_program;
+pub mod served_types;
+pub mod umount8;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs the program that the first argument names, as execve(2) passed it: `mount`, `umount`, or `fuse`, as FlexVolume
+/// drivers are named after their directory (`hostmount~fuse/fuse`). `None`: another name.
+pub fn by_name(arguments: &[OsString]) -> Option<ExitCode> {
+    let (name, rest) = arguments.split_first()?;
+    match Path::new(name).file_name()?.to_str()? {
+        "mount" => Some(mount8::main(rest)),
+        "umount" => Some(umount8::main(rest)),
+        "fuse" => Some(flexvolume::main(rest)),
+        _ => None,
+    }
+}

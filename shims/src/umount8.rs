@@ -1,0 +1,132 @@
+//! `umount`, as kubelet and operators call it on the node: umount(8)'s command line for FUSE filesystems.
+//!
+//! Runs on the node with the caller's privileges and does not ask the mounter: unmounting must work when the mounter
+//! is away. What is not a FUSE filesystem at an absolute path is the business of the node's own umount(8).
+//!
+//! A kubelet may run in a container: volumes are in the node's mount namespace all the same, and are unmounted there.
+
+use crate::node_program;
+use api::client::host_proc;
+use api::exit::Exit;
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::Parser;
+use linux::mount_namespace::MountNamespace;
+use linux::mount_table::{self, Mount};
+use linux::statx::device_at;
+use linux::sys::ask::answers;
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a filesystem that is in use may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The part of umount(8)'s command line that we know.
+#[derive(Debug)]
+struct Arguments {
+    flags: UnmountFlags,
+    verbose: bool,
+    targets: Vec<PathBuf>,
+}
+
+/// Runs `umount` with `arguments` (without the program's name).
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    let Ok(given) = parse(arguments) else { return node_program::become_it("umount", arguments) };
+    let node = node_elsewhere();
+    let fuse = fuse_targets(node.is_some());
+    if !given.targets.iter().all(|target| fuse.contains(target)) {
+        return node_program::become_it("umount", arguments);
+    }
+    let mut code = ExitCode::SUCCESS;
+    for target in given.targets {
+        match unmount_on(node.as_ref(), &target, given.flags) {
+            Ok(()) if given.verbose => println!("umount: {} unmounted", target.display()),
+            Ok(()) => {}
+            Err(errno) => {
+                eprintln!("umount: {}: {}.", target.display(), words(errno));
+                code = exit_of(errno).into();
+            }
+        }
+    }
+    code
+}
+
+/// Whatever it does not know is an error: the node's own umount(8) may know it.
+fn parse(arguments: &[OsString]) -> Result<Arguments, lexopt::Error> {
+    let mut given = Arguments { flags: UnmountFlags::NOFOLLOW, verbose: false, targets: Vec::new() };
+    let mut parser = Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('f') | Long("force") => given.flags |= UnmountFlags::FORCE,
+            Short('l') | Long("lazy") => given.flags |= UnmountFlags::DETACH,
+            // There is no mtab to be written to.
+            Short('n') | Long("no-mtab") => {}
+            Short('v') | Long("verbose") => given.verbose = true,
+            Value(target) => given.targets.push(target.into()),
+            unknown => return Err(unknown.unexpected()),
+        }
+    }
+    if given.targets.is_empty() { Err("no target".into()) } else { Ok(given) }
+}
+
+/// Unmounts the volume at `target` on the node, and in the caller's own mount namespace if that is another one and it
+/// still shows there. Something else at that path on the node stays.
+pub fn unmount_volume(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+    unmount_on(node_elsewhere().as_ref(), target, flags)
+}
+
+fn unmount_on(node: Option<&MountNamespace>, target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+    let Some(node) = node else { return unmount_even_if_dead(target, flags) };
+    let device = || device_at(target).ok().flatten();
+    let here = device();
+    let on_node = node.visit(|| match device() {
+        Some(there) if here.is_none_or(|here| here == there) => unmount_even_if_dead(target, flags).map(|()| true),
+        _ => Ok(false),
+    });
+    // A namespace that cannot be entered is not one that a volume can be unmounted in.
+    let unmounted = on_node.unwrap_or(Err(Errno::PERM))?;
+    // As a rule the node's umount has propagated to here.
+    if unmounted && (here.is_none() || device() != here) { Ok(()) } else { unmount_even_if_dead(target, flags) }
+}
+
+/// The node's mount namespace, where the caller lives in another one.
+fn node_elsewhere() -> Option<MountNamespace> {
+    MountNamespace::of_node(&host_proc()).ok().filter(|node| node.is_callers().is_ok_and(|same| !same))
+}
+
+/// A filesystem whose helper is dead or hangs must not keep a pod from ending: in use or not, it is detached.
+fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
+    match unmount(target, flags) {
+        // Where nobody can be sent to ask, umount(2) has the last word.
+        Err(Errno::BUSY) if !answers(target, PATIENCE).unwrap_or(true) => unmount(target, flags | UnmountFlags::DETACH),
+        done => done,
+    }
+}
+
+/// Where FUSE filesystems are mounted, here and on the node. Without /proc none is known, and the node's own program
+/// shall see to it.
+fn fuse_targets(node_is_elsewhere: bool) -> HashSet<PathBuf> {
+    let mut table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    if node_is_elsewhere {
+        table.extend(std::fs::read(host_proc().join("1/mountinfo")).unwrap_or_default());
+    }
+    mount_table::parse(&table).into_iter().filter(Mount::is_fuse).map(|mount| mount.target).collect()
+}
+
+/// As umount(8) says it.
+fn words(errno: Errno) -> String {
+    match errno {
+        Errno::BUSY => "target is busy; see which process uses it (fuser -m, lsof), or detach it with -l".to_owned(),
+        Errno::PERM => "must be superuser to unmount".to_owned(),
+        Errno::INVAL => "not mounted".to_owned(),
+        errno => errno.to_string(),
+    }
+}
+
+fn exit_of(errno: Errno) -> Exit {
+    if errno == Errno::PERM { Exit::Usage } else { Exit::MountFailure }
+}

@@ -1,0 +1,184 @@
+//! `hostmount doctor`: what works here, by trying it; what does not, and what to do about it.
+//!
+//! Runs in the container, beside the mounter and as it does: uid 0, privileged. What it mounts, it mounts in a mount
+//! namespace of a thread's own; on the node it only looks. `--probe` runs anywhere and only asks the mounter.
+
+use crate::config::Config;
+use crate::engine::preload::DEFAULT_OBJECT;
+use crate::engine::{Choice, choose};
+use crate::helper::confine::confine_this_thread;
+use crate::helper::find;
+use crate::helper::place::{self, Place};
+use crate::helper::scratch::Scratch;
+use crate::node::cgroup::Cgroups;
+use crate::node::kernel;
+use crate::node::target::Target;
+use crate::node::tree::Tree;
+use api::client::{Client, host_proc};
+use api::exit::{Exit, chain};
+use linux::mount_namespace::MountNamespace;
+use linux::statx::device_at;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::error::Error;
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+
+/// Its command line.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Say nothing and try nothing but whether the mounter answers: for a pod's probe
+    #[arg(long)]
+    probe: bool,
+    /// Configuration file [default: as for `serve`]
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Directory for what the mounter keeps while it runs
+    #[arg(long, default_value = "/run/hostmount")]
+    state: PathBuf,
+    /// A proc filesystem of the node's [default: $HOSTPROCPATH/proc]
+    #[arg(long)]
+    host_proc: Option<PathBuf>,
+}
+
+/// What came of one trial: what was seen, or what is wrong.
+type Finding = Result<String, Box<dyn Error + Send + Sync>>;
+
+/// Runs `hostmount doctor`. It succeeds when volumes could be mounted.
+pub(super) fn main(arguments: &Arguments) -> ExitCode {
+    if arguments.probe {
+        return if mounter().is_ok() { ExitCode::SUCCESS } else { Exit::MountFailure.into() };
+    }
+    let config = Config::load(arguments.config.as_deref());
+    let host_proc = arguments.host_proc.clone().unwrap_or_else(host_proc);
+    let needed = [
+        show(
+            "configuration",
+            "correct the file",
+            config.as_ref().map(|_| "is valid".into()).map_err(|e| chain(e).into()),
+        ),
+        show(
+            "/dev/fuse",
+            "the kernel needs FUSE (modprobe fuse on the node), and the container the device: run it privileged",
+            File::options().read(true).write(true).open("/dev/fuse").map(|_| "opens".into()).map_err(Into::into),
+        ),
+        show(
+            "confinement",
+            "run the container privileged",
+            in_thread(|| {
+                Ok(confine_this_thread(&Default::default()).map(|()| "a helper can be left without privileges")?)
+            }),
+        ),
+        show(
+            "engine",
+            "run the container privileged, without a seccomp profile, or put the preload engine's shared object into it",
+            choose(Choice::Auto, DEFAULT_OBJECT.into()).map(|method| method.to_string()).map_err(Into::into),
+        ),
+        show(
+            "mounts",
+            "the kernel must be Linux 5.8 or later and have FUSE (modprobe fuse on the node); run the container privileged",
+            in_thread(|| graft(&arguments.state)),
+        ),
+        show(
+            "node",
+            "start the container with the node's PID namespace (hostPID: true), or mount the node's /proc and name it \
+             with --host-proc or HOSTPROCPATH",
+            node(&host_proc),
+        ),
+        show("types", "add FUSE programs to the container's image", types(config.as_ref().ok())),
+    ];
+    // Volumes work without.
+    show(
+        "outliving",
+        "without it volumes end when the mounter's container does, and no memory_limit is in force: start the container \
+         with the node's PID namespace (hostPID: true), privileged",
+        in_thread(|| outlives(&host_proc)),
+    );
+    // It may not be its time yet: a container's image can be tried before it serves.
+    show("mounter", "start `hostmount serve`", mounter().map(|volumes| format!("answers; it has {volumes} volumes")));
+    if needed.iter().all(|good| *good) { ExitCode::SUCCESS } else { Exit::System.into() }
+}
+
+/// Prints one finding; whether it is a good one.
+fn show(what: &str, advice: &str, finding: Finding) -> bool {
+    match &finding {
+        Ok(seen) => println!("ok    {what}: {seen}"),
+        Err(error) => println!("FAIL  {what}: {}\n      {advice}", chain(error.as_ref())),
+    }
+    finding.is_ok()
+}
+
+/// Runs a trial on a thread of its own, which may lose its privileges and its mount namespace: they end with it.
+fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send + Sync>> + Send) -> Finding {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, trial)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(str::to_owned)
+    })
+}
+
+/// Mounts a FUSE filesystem that nobody serves, copies its tree and attaches the copy, as for a volume.
+fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
+    kernel::check()?;
+    place::create_directory(state)?;
+    let place = Place::prepare(state, Path::new("/doctor/from"), &Scratch::new()?, &[], &[])?;
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+    let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
+    mount(c"doctor", place.path(), c"fuse.doctor", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;
+    let to = place.path().with_file_name("to");
+    std::fs::create_dir(&to)?;
+    Tree::copy_of(place.path())?.graft(&Target::open(&to, &Config::default().kubelet_dir)?)?;
+    let seen = device_at(&to)?;
+    unmount(place.path(), UnmountFlags::DETACH)?;
+    unmount(&to, UnmountFlags::DETACH)?;
+    seen.map(|_| "a FUSE filesystem can be mounted, copied and attached").ok_or_else(|| "nothing was attached".into())
+}
+
+fn node(host_proc: &Path) -> Finding {
+    let node = MountNamespace::of_node(host_proc)?;
+    if node.is_callers()? {
+        return Err(format!("{} shows this container's own first process, not the node's", host_proc.display()).into());
+    }
+    node.visit(|| ())?;
+    Ok("its mount namespace can be entered".into())
+}
+
+/// Whether helpers would outlive the container.
+fn outlives(host_proc: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
+    // Not the mounter's own, which may be running.
+    let (cgroups, tied) = Cgroups::find(&MountNamespace::of_node(host_proc)?, host_proc, "hostmount-doctor");
+    cgroups.close();
+    match tied {
+        Some(why) => Err(why.into()),
+        None if cgroups.can_limit() => Ok("helpers have cgroups of their own, where memory_limit holds"),
+        None => Ok("helpers have cgroups of their own; memory_limit cannot be used here"),
+    }
+}
+
+fn types(config: Option<&Config>) -> Finding {
+    let configured: Vec<&str> = config.map(|config| config.types_with_command().collect()).unwrap_or_default();
+    let mut lines = String::new();
+    for fstype in find::types().iter().map(String::as_str).filter(|fstype| !configured.contains(fstype)) {
+        let program = find::helper(fstype, None)?;
+        lines.push_str(&format!("\n      {fstype:<24}{}", program.path.display()));
+    }
+    for fstype in configured {
+        let command = config.and_then(|config| config.command(fstype));
+        match find::helper(fstype, command) {
+            Ok(program) => lines.push_str(&format!("\n      {fstype:<24}{} (configured)", program.path.display())),
+            Err(error) => lines.push_str(&format!("\n      {fstype:<24}not served: {error}")),
+        }
+    }
+    if lines.is_empty() {
+        Err("there is no helper in this container".into())
+    } else {
+        Ok(lines.trim_start_matches('\n').trim_start().to_owned())
+    }
+}
+
+/// Whether the mounter answers, and how many volumes it has.
+fn mounter() -> Result<usize, Box<dyn Error + Send + Sync>> {
+    Client::from_environment().list().map(|volumes| volumes.len()).map_err(|error| error.into_failure().message.into())
+}

@@ -1,0 +1,121 @@
+//! The operator's command line: `hostmount` and what comes after it.
+//!
+//! Runs in the caller's process, on the node or in the container, with the caller's privileges; `serve` becomes the mounter.
+//! Everything but `serve`, `doctor` and `install` only asks the mounter.
+
+mod doctor;
+mod heal_swap;
+mod install;
+mod list;
+mod metrics;
+mod serve;
+mod status;
+
+use api::client::CallError;
+use api::exit::Exit;
+use api::message::Failure;
+use clap::{Parser, Subcommand};
+use shims::{flexvolume, mount8, umount8};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// FUSE mounts for immutable Kubernetes nodes: the helper runs in a container, the mount appears on the node.
+#[derive(Debug, Parser)]
+#[command(name = "hostmount", version)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run the mounter (in the container)
+    Serve(serve::Arguments),
+    /// Mount a volume on this node; the arguments are mount(8)'s
+    #[command(disable_help_flag = true)]
+    Mount {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Unmount a volume on this node; the arguments are umount(8)'s
+    #[command(disable_help_flag = true)]
+    Umount {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Answer a call of kubelet's as a FlexVolume driver
+    #[command(disable_help_flag = true)]
+    Flexvolume {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Show the volumes on this node
+    List {
+        /// How to show them
+        #[arg(long, value_enum, default_value = "table")]
+        output: list::Format,
+    },
+    /// Give a dead volume a fresh helper, here and in every running pod
+    Heal(heal_swap::HealArguments),
+    /// Put a fresh helper in the place of a running one; files that are open stay with the old one until closed
+    Swap(heal_swap::SwapArguments),
+    /// Show one volume in detail, also after it ended
+    Status {
+        /// Where it is or was mounted
+        target: String,
+        /// How to show it
+        #[arg(long, value_enum, default_value = "table")]
+        output: list::Format,
+    },
+    /// Show the last lines that the helper of a volume wrote, also after it ended or failed
+    Logs {
+        /// Where it is, was or should have been mounted
+        target: String,
+    },
+    /// Show what the mounter counts, in the text format of Prometheus
+    Metrics,
+    /// Try what this container and this node can do (in the container)
+    Doctor(doctor::Arguments),
+    /// Put the static programs into a directory of the node's, or take them away
+    Install(install::Arguments),
+}
+
+/// Runs `hostmount` with `arguments`, the program's name among them.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    match Arguments::parse_from(arguments).action {
+        Action::Serve(arguments) => serve::main(arguments),
+        Action::Mount { arguments } => mount8::main(&arguments),
+        Action::Umount { arguments } => umount8::main(&arguments),
+        Action::Flexvolume { arguments } => flexvolume::main(&arguments),
+        Action::List { output } => end(list::list(output)),
+        Action::Heal(arguments) => end(heal_swap::heal(&arguments)),
+        Action::Swap(arguments) => end(heal_swap::swap(&arguments)),
+        Action::Status { target, output } => end(status::status(&target, output)),
+        Action::Logs { target } => end(status::logs(&target)),
+        Action::Metrics => end(metrics::metrics()),
+        Action::Doctor(arguments) => doctor::main(&arguments),
+        Action::Install(arguments) => end(install::install(arguments)),
+    }
+}
+
+/// How `hostmount` ends when something could not be done: one line for it, and the helper's own words below.
+struct Complaint(Failure);
+
+impl From<CallError> for Complaint {
+    fn from(error: CallError) -> Self {
+        Self(error.into_failure())
+    }
+}
+
+impl Complaint {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self(Failure::new(exit, message))
+    }
+}
+
+fn end(done: Result<(), Complaint>) -> ExitCode {
+    let Err(Complaint(Failure { exit, message, output })) = done else { return ExitCode::SUCCESS };
+    eprintln!("hostmount: {message}.");
+    output.iter().for_each(|line| eprintln!("  {line}"));
+    exit.into()
+}

@@ -1,0 +1,76 @@
+//! `hostmount serve`: starts the mounter in the container.
+
+use crate::config::Config;
+use crate::engine::{Choice, preload::DEFAULT_OBJECT};
+use crate::helper::find::served_types;
+use crate::mounter::server::{ServeError, Settings, serve};
+use crate::node::programs::Places;
+use crate::observe::log;
+use api::client::host_proc;
+use api::exit::{Exit, chain};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Its command line.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Configuration file [default: /etc/hostmount/config.toml, if it is there]
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Socket to listen on, in a directory that the node shares
+    #[arg(long, env = "HOSTMOUNT_SOCKET", default_value = api::client::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Directory for what the mounter keeps while it runs
+    #[arg(long, default_value = "/run/hostmount")]
+    state: PathBuf,
+    /// A proc filesystem of the node's [default: $HOSTPROCPATH/proc]
+    #[arg(long)]
+    host_proc: Option<PathBuf>,
+    /// How helpers' mount calls reach the mounter
+    #[arg(long, value_enum, default_value = "auto")]
+    engine: Choice,
+    /// The preload engine's shared object
+    #[arg(long, default_value = DEFAULT_OBJECT)]
+    preload: PathBuf,
+    /// Put hostmount, mount and umount into this directory of the node's first, as `hostmount install --to` does
+    #[arg(long, value_name = "DIR")]
+    install: Option<PathBuf>,
+    /// Put the FlexVolume driver into this directory of the node's first, as `hostmount install --flexvolume` does
+    #[arg(long, value_name = "DIR")]
+    install_flexvolume: Option<PathBuf>,
+    /// Serve the metrics over HTTP at this address, for example 127.0.0.1:9464; every process that can connect may read them
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+}
+
+/// Runs `hostmount serve`.
+pub(super) fn main(arguments: Arguments) -> ExitCode {
+    log::start();
+    let config = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, Exit::Usage),
+    };
+    let settings = Settings {
+        places: Places { programs: arguments.install, plugins: arguments.install_flexvolume },
+        types: served_types(&config),
+        config,
+        socket: arguments.socket,
+        state: arguments.state,
+        host_proc: arguments.host_proc.unwrap_or_else(host_proc),
+        engine: arguments.engine,
+        preload: arguments.preload,
+        metrics: arguments.metrics,
+    };
+    match serve(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ ServeError::AlreadyRunning { .. }) => fail(&error, Exit::Usage),
+        Err(error) => fail(&error, Exit::System),
+    }
+}
+
+fn fail(error: &dyn Error, exit: Exit) -> ExitCode {
+    eprintln!("hostmount: {}.", chain(error));
+    exit.into()
+}

@@ -1,0 +1,269 @@
+//! `mount.memfs SOURCE TARGET [-o OPTIONS]`: a small, real FUSE filesystem in memory, called as mount(8) calls its helpers.
+//!
+//! Runs as a helper does: uid 0 without any capability, in a private mount namespace, under a filter that hands its
+//! mount(2) to the broker. It stands for any helper: it opens /dev/fuse, mounts in the foreground, and goes to the
+//! background when it answers; when its last mount is gone it ends.
+
+mod filesystem;
+mod tree;
+
+use filesystem::Memfs;
+use fuser::{Config, Session, SessionACL};
+use linux::sys::fork::{Role, fork_into_background};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, getgid, getuid};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tree::Tree;
+
+const USAGE: &str = "usage: mount.memfs SOURCE TARGET [-fnsv] [-t TYPE] [-o OPTION[,OPTION…]]\n\
+    options: size=BYTES[k|m|g], mode=OCTAL, uid=NUMBER, gid=NUMBER, allow_other, and mount(8)'s own";
+
+/// What the background says when it answers requests; anything else it says is why it does not.
+const READY: &str = "ready";
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}\n{USAGE}")]
+    Usage(String),
+    #[error("cannot open /dev/fuse: {0}")]
+    Device(io::Error),
+    #[error("cannot mount {source_name} on {target}: {error}", source_name = .request.source.display(),
+            target = .request.target.display())]
+    Mount { request: Box<Invocation>, error: io::Error },
+    #[error("cannot go to the background: {0}")]
+    Fork(io::Error),
+    #[error("the filesystem did not start: {0}")]
+    Start(String),
+    #[error("the filesystem did not start: {reason}, and its mount is left behind: {error}")]
+    StartAndUnmount { reason: String, error: io::Error },
+}
+
+/// Runs the program; `args` are those after its name. The exit code is mount(8)'s: 1 for usage, 32 for a failed mount.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    match Invocation::parse(args).map_err(Error::Usage).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mount.memfs: {error}");
+            ExitCode::from(if matches!(error, Error::Usage(_)) { 1 } else { 32 })
+        }
+    }
+}
+
+fn run(request: Invocation) -> Result<(), Error> {
+    if request.fake {
+        return Ok(());
+    }
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(Error::Device)?;
+    // A plain mount(2), neither fuser's own nor fusermount3's: its failure then has one reason, the kernel's.
+    let data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions{}",
+        device.as_raw_fd(),
+        getuid(),
+        getgid(),
+        if request.allow_other { ",allow_other" } else { "" },
+    );
+    let mounted =
+        mount(Some(&*request.source), &request.target, Some("fuse.memfs"), request.flags, Some(data.as_str()));
+    if let Err(errno) = mounted {
+        return Err(Error::Mount { request: Box::new(request), error: errno.into() });
+    }
+    let went = match fork_into_background() {
+        Ok(Role::Background(writer)) => serve(&request, device.into(), writer),
+        Ok(Role::Foreground(reader)) => wait_until_ready(reader),
+        Err(error) => Err(Error::Fork(error)),
+    };
+    went.map_err(|error| match umount2(&request.target, MntFlags::MNT_DETACH) {
+        Ok(()) => error,
+        Err(errno) => Error::StartAndUnmount { reason: error.to_string(), error: errno.into() },
+    })
+}
+
+fn wait_until_ready(mut background: PipeReader) -> Result<(), Error> {
+    let mut said = String::new();
+    match background.read_to_string(&mut said) {
+        Ok(_) if said == READY => Ok(()),
+        Ok(0) => Err(Error::Start("it ended without a word".into())),
+        Ok(_) => Err(Error::Start(said)),
+        Err(error) => Err(Error::Start(error.to_string())),
+    }
+}
+
+/// The life of the background process. What fails before it is ready is the foreground's to report and clean up; from
+/// then on nobody listens.
+fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> Result<(), Error> {
+    let filesystem = Memfs::new(Tree::new(request.size, request.root));
+    // fuser would answer only the user it runs as; who may enter is for the kernel and `allow_other` to decide.
+    let session = Session::from_fd(filesystem, device, SessionACL::All, Config::default())
+        .and_then(|session| let_go_of_the_caller().map(|()| session));
+    match session {
+        Ok(session) => {
+            let _ = foreground.write_all(READY.as_bytes());
+            drop(foreground);
+            let _ = session.run();
+        }
+        Err(error) => {
+            let _ = write!(foreground, "{error}");
+        }
+    }
+    Ok(())
+}
+
+/// Whoever reads our caller's output reads until it is closed everywhere, and a working directory keeps a mount busy.
+fn let_go_of_the_caller() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(chdir("/")?)
+}
+
+/// Owner and mode of the filesystem's root directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    mode: u16,
+    uid: u32,
+    gid: u32,
+}
+
+/// A command line, understood.
+#[derive(Debug, PartialEq, Eq)]
+struct Invocation {
+    source: OsString,
+    target: PathBuf,
+    flags: MsFlags,
+    allow_other: bool,
+    fake: bool,
+    size: u64,
+    root: Owner,
+}
+
+impl Invocation {
+    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let mut request = Self {
+            source: OsString::new(),
+            target: PathBuf::new(),
+            flags: MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            allow_other: false,
+            fake: false,
+            size: 256 << 20,
+            root: Owner { mode: 0o755, uid: 0, gid: 0 },
+        };
+        let mut places = Vec::new();
+        while let Some(arg) = args.next() {
+            match arg.to_str() {
+                Some("-o") => request.options(&value_of("-o", &mut args)?)?,
+                // The type is in our name already: mount(8) only repeats it.
+                Some("-t") => drop(value_of("-t", &mut args)?),
+                Some(flags) if flags.len() > 1 && flags.starts_with('-') => {
+                    if let Some(unknown) = flags.chars().skip(1).find(|flag| !"fnsv".contains(*flag)) {
+                        return Err(format!("unknown flag -{unknown}"));
+                    }
+                    request.fake |= flags.contains('f');
+                }
+                _ => places.push(arg),
+            }
+        }
+        let [source, target]: [OsString; 2] =
+            places.try_into().map_err(|_| "a source and a target are needed".to_owned())?;
+        (request.source, request.target) = (source, target.into());
+        Ok(request)
+    }
+
+    fn options(&mut self, list: &str) -> Result<(), String> {
+        list.split(',').filter(|option| !option.is_empty()).try_for_each(|option| self.option(option))
+    }
+
+    fn option(&mut self, option: &str) -> Result<(), String> {
+        let bad_value = |_| format!("option {option}: not a number in range");
+        match option.split_once('=') {
+            Some(("size", value)) => self.size = parse_size(value).ok_or_else(|| bad_value(()))?,
+            Some(("mode", value)) => {
+                self.root.mode = u16::from_str_radix(value, 8).map_err(|_| bad_value(()))? & 0o7777;
+            }
+            Some(("uid", value)) => self.root.uid = value.parse().map_err(|_| bad_value(()))?,
+            Some(("gid", value)) => self.root.gid = value.parse().map_err(|_| bad_value(()))?,
+            _ if option == "allow_other" => self.allow_other = true,
+            // What the kernel gets from us in any case.
+            _ if option == "default_permissions" => (),
+            _ => match flag(option) {
+                Some((flag, on)) => self.flags.set(flag, on),
+                None if is_for_mount8_alone(option) => (),
+                None => return Err(format!("unknown option {option}")),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn value_of(flag: &str, args: &mut impl Iterator<Item = OsString>) -> Result<String, String> {
+    let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
+    value.into_string().map_err(|value| format!("{flag} {}: not valid UTF-8", value.display()))
+}
+
+fn parse_size(value: &str) -> Option<u64> {
+    let (number, shift) = match value.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']) {
+        None => (value, 0),
+        Some(number) if value.ends_with(['k', 'K']) => (number, 10),
+        Some(number) if value.ends_with(['m', 'M']) => (number, 20),
+        Some(number) => (number, 30),
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// An option that is a flag of mount(2), and whether it sets or clears it.
+fn flag(option: &str) -> Option<(MsFlags, bool)> {
+    Some(match option {
+        "ro" => (MsFlags::MS_RDONLY, true),
+        "rw" => (MsFlags::MS_RDONLY, false),
+        "nosuid" => (MsFlags::MS_NOSUID, true),
+        "suid" => (MsFlags::MS_NOSUID, false),
+        "nodev" => (MsFlags::MS_NODEV, true),
+        "dev" => (MsFlags::MS_NODEV, false),
+        "noexec" => (MsFlags::MS_NOEXEC, true),
+        "exec" => (MsFlags::MS_NOEXEC, false),
+        "sync" => (MsFlags::MS_SYNCHRONOUS, true),
+        "async" => (MsFlags::MS_SYNCHRONOUS, false),
+        "dirsync" => (MsFlags::MS_DIRSYNC, true),
+        "noatime" => (MsFlags::MS_NOATIME, true),
+        "atime" => (MsFlags::MS_NOATIME, false),
+        "nodiratime" => (MsFlags::MS_NODIRATIME, true),
+        "diratime" => (MsFlags::MS_NODIRATIME, false),
+        "relatime" => (MsFlags::MS_RELATIME, true),
+        "norelatime" => (MsFlags::MS_RELATIME, false),
+        "strictatime" => (MsFlags::MS_STRICTATIME, true),
+        _ => return None,
+    })
+}
+
+/// Options that tell mount(8) and fstab's readers when and by whom something is mounted, and mean nothing to a filesystem.
+fn is_for_mount8_alone(option: &str) -> bool {
+    let words = ["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"];
+    words.contains(&option) || option.starts_with("x-") || option.starts_with("comment=")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Invocation, String> {
+        Invocation::parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn options_are_used_passed_on_or_refused() {
+        let request =
+            parse("mem /mnt/a -n -o rw,noexec,suid,size=4m,mode=1777,uid=7,_netdev,x-a.b=c -o gid=8").unwrap();
+        assert_eq!(request.flags, MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
+        assert_eq!(request.size, 4 << 20);
+        assert_eq!(request.root, Owner { mode: 0o1777, uid: 7, gid: 8 });
+        assert!(parse("mem /mnt/a -o speed=11").unwrap_err().contains("speed=11"));
+        assert!(parse("mem /mnt/a -o size=99999999999g").unwrap_err().contains("size="));
+        assert!(parse("mem").is_err());
+        assert!(parse("mem /mnt/a /mnt/b").is_err());
+    }
+}
