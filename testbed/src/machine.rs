@@ -93,7 +93,7 @@ impl Machine {
     /// Starts a machine in `network` whose node has the root of `recipe`.
     pub fn start(network: &Network, recipe: Recipe) -> Result<Self, Error> {
         let scratch = on_new_thread(make_scratch)?;
-        let cgroups = Cgroups::make();
+        let cgroups = on_new_thread(Cgroups::make)?;
         let (mnt, pid, init) = on_new_thread(|| {
             cgroups.enter()?;
             let mnt = recipe.cgroups(&cgroups).build(scratch.as_fd(), 0, Vec::new(), None)?;

@@ -1,8 +1,8 @@
 //! Waiting until a helper's filesystem may be shown: by events, and not longer than allowed.
 //!
-//! Runs on the volume's own thread, inside the helper's mount namespace.
+//! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
-use super::Mounter;
+use crate::mounter::Mounter;
 use crate::engine::Heard;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;

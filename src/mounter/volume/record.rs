@@ -4,10 +4,12 @@
 //! readable by root only. A volume's [secrets](crate::secret) are not recorded, only that it had some: the next mounter
 //! cannot start a fresh helper for it. A file appears whole, by rename(2).
 
-use super::volume::{Lost, Volume};
+use super::{Known, Volume};
+use crate::config::Config;
 use crate::helper::family::Family;
 use crate::node::connections::Identity;
-use crate::policy::admit;
+use crate::policy::plan::Plan;
+use api::exit::chain;
 use api::request::Request;
 use linux::mount_table::Device;
 use rustix::fs::{Mode, statfs};
@@ -27,6 +29,12 @@ const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 /// The directory of the records, or none if it would be on a disk.
 #[derive(Debug)]
 pub struct Records(Option<PathBuf>);
+
+/// What every version's record begins with.
+#[derive(Debug, Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
@@ -77,8 +85,16 @@ impl Records {
         }
     }
 
-    /// All volumes that were kept, the oldest first: of several at one target the last is on top. What cannot be read is told and removed: it would not be better the next time.
-    pub fn read(&self) -> Vec<Volume> {
+    /// No records: nothing is kept.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// All volumes that were kept, the oldest first: of several at one target the last is on top. A record that is no
+    /// record is removed: it would not be better the next time. One that this version does not understand stays: another
+    /// version may, and its volume is found by its mount.
+    pub fn read(&self, config: &Config) -> Vec<Volume> {
         let Some(directory) = &self.0 else { return Vec::new() };
         let files = match fs::read_dir(directory) {
             Ok(files) => files.flatten().map(|entry| entry.path()),
@@ -87,10 +103,14 @@ impl Records {
                 return Vec::new();
             }
         };
-        let volume = |file: PathBuf| match read(&file) {
+        let volume = |file: PathBuf| match read(&file, config) {
             Ok(volume) if self.file_of(volume.identity).as_ref() == Some(&file) => Some(volume),
             Ok(_) => discard(&file, "its name is not its filesystem's"),
-            Err(problem) => discard(&file, &problem),
+            Err(Unreadable::Never(problem)) => discard(&file, &problem),
+            Err(Unreadable::ByThisVersion(problem)) => {
+                warn!("a record is not understood, and stays: {}: {problem}", file.display());
+                None
+            }
         };
         let mut volumes: Vec<Volume> = files.filter_map(volume).collect();
         volumes.sort_by_key(|volume| volume.since);
@@ -113,7 +133,7 @@ fn discard(file: &Path, problem: &str) -> Option<Volume> {
 }
 
 fn write(file: &Path, volume: &Volume) -> io::Result<()> {
-    let mut request = volume.admitted.request.clone();
+    let mut request = volume.plan.request.clone();
     let had_secrets = !std::mem::take(&mut request.secrets).is_empty();
     let record = Record {
         version: VERSION,
@@ -132,19 +152,29 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
     fs::rename(unfinished, file)
 }
 
-fn read(file: &Path) -> Result<Volume, String> {
-    let bytes = fs::read(file).map_err(|error| error.to_string())?;
-    let record: Record = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if record.version != VERSION {
-        return Err(format!("it has version {}", record.version));
+/// Why a record is of no use.
+enum Unreadable {
+    /// It is damaged, or none of ours.
+    Never(String),
+    /// Another version of the mounter may know better.
+    ByThisVersion(String),
+}
+
+fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
+    let bytes = fs::read(file).map_err(|error| Unreadable::Never(error.to_string()))?;
+    let version: VersionOnly = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
+    if version.version != VERSION {
+        return Err(Unreadable::ByThisVersion(format!("it has version {}", version.version)));
     }
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
     let (major, minor) = record.device;
     Ok(Volume {
-        admitted: admit(record.request).map_err(|error| error.to_string())?,
+        // Whether it may be had was decided when it was mounted.
+        plan: Plan::recorded(config, record.request).map_err(|error| Unreadable::ByThisVersion(chain(&error)))?,
         helper: record.helper,
         identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
         family: Family::of_namespace(record.namespace),
-        lost: if record.had_secrets { Lost::Secrets } else { Lost::Nothing },
+        known: if record.had_secrets { Known::AllButSecrets } else { Known::All },
     })
 }

@@ -1,10 +1,12 @@
 //! Finding the volumes of an earlier mounter again: from its records, and where those are lost, from the mount tables and
 //! the processes.
 //!
-//! Runs in the mounter, on the main thread, before it takes requests. What lives is never ended for want of a record.
+//! Runs in the mounter, on the main thread, before it takes requests. A helper that serves a volume is never killed for want
+//! of a record.
 
-use super::Mounter;
-use super::volume::{Lost, Volume};
+use super::{Known, Volume};
+use crate::mounter::Mounter;
+use crate::observe::events;
 use crate::engine::Engine;
 use crate::engine::watch::Watch;
 use crate::helper::family::{self, Home};
@@ -12,7 +14,7 @@ use crate::helper::launch::Serving;
 use crate::helper::output::Output;
 use crate::helper::{place, scratch};
 use crate::node::showings;
-use crate::policy::admit;
+use crate::policy::plan::Plan;
 use api::options::MountOptions;
 use api::request::{Request, Switches};
 use api::secret::Secrets;
@@ -30,7 +32,7 @@ use tracing::{info, info_span, warn};
 pub fn recover(mounter: &Mounter) -> io::Result<()> {
     let homes = family::homes()?;
     let table = mount_table::parse(&fs::read(mounter.host_proc.join("1/mountinfo"))?);
-    let recorded = mounter.registry.records().read();
+    let recorded = mounter.registry.records().read(&mounter.config);
     // The list of connections is made, and numbered, anew when nobody has had it mounted.
     let renumbered = !table.iter().any(|mount| mount.fstype == "fusectl");
     if renumbered && !recorded.is_empty() {
@@ -40,12 +42,12 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
         );
     }
     for volume in &recorded {
-        let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
+        let _span = volume.span().entered();
         let home = homes.iter().find(|home| home.family == volume.family);
-        if let Some(note) = volume.lost.note() {
-            warn!("{note}");
+        if let Some(note) = volume.known.note() {
+            warn!(event = events::FORGOTTEN, "{note}");
         }
-        let place = place::path(&mounter.state, &volume.admitted.target);
+        let place = place::path(&mounter.state, &volume.plan.target);
         match home.filter(|home| home.shows(&place)) {
             Some(home) => {
                 // The earlier mounter may have died before it could.
@@ -59,7 +61,7 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
                 take_in(mounter, volume, home);
             }
             // Its helper died while nobody looked: the main thread sees what is left of it.
-            None => mounter.registry.adopt_dead(volume.clone()),
+            None => mounter.registry.add_ended(volume.clone()),
         }
     }
     let known: HashSet<_> = recorded.iter().map(|volume| volume.family.clone()).collect();
@@ -74,12 +76,12 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
 
 fn take_in(mounter: &Mounter, volume: Volume, home: &Home) {
     match Watch::over(home.family.clone()) {
-        Ok(None) => mounter.registry.adopt_dead(volume),
+        Ok(None) => mounter.registry.add_ended(volume),
         Ok(Some(watch)) => {
-            info!(device = %volume.identity.device, "an earlier mounter's volume is taken in");
+            info!(event = events::ADOPTED, device = %volume.identity.device, "an earlier mounter's volume is taken in");
             let output = Output::of_processes(&home.processes);
             let cgroup = mounter.cgroups.of(home.processes[0]);
-            mounter.registry.adopt(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
+            mounter.registry.add(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
         }
         Err(error) => warn!("cannot watch the helper of an earlier mounter's volume: {error}"),
     }
@@ -106,7 +108,7 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
         Some(mount) => {
             let_go(home, &place);
             let Some(volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
-            volume.lost.note().into_iter().for_each(|note| warn!("{note}"));
+            volume.known.note().into_iter().for_each(|note| warn!(event = events::FORGOTTEN, "{note}"));
             take_in(mounter, volume, home);
         }
         None if here.is_none() && home.may_serve() => {
@@ -133,12 +135,12 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> 
         secrets: Secrets::new(),
     };
     Some(Volume {
-        admitted: admit(request).ok()?,
+        plan: Plan::recorded(&mounter.config, request).ok()?,
         helper: home.name(),
         identity: mounter.connections.identify(mount.device),
         since: SystemTime::now(),
         family: home.family.clone(),
-        lost: Lost::Request,
+        known: Known::MountAlone,
     })
 }
 
