@@ -30,7 +30,7 @@ pub fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Reply<Answe
         Ok(Some(Replaced::Shown { places, left })) => Ok(Answer { places, left }),
         Ok(Some(Replaced::Gone) | None) => Ok(Answer::default()),
         Err(ReplaceError::Mount(error)) => Err(of_mount(error)),
-        Err(error @ (ReplaceError::NoVolume | ReplaceError::Unknown(_) | ReplaceError::Flags)) => {
+        Err(error @ (ReplaceError::NoVolume | ReplaceError::Unknown(_) | ReplaceError::Change(_))) => {
             Err(failed(Exit::Usage, &error))
         }
         Err(error @ (ReplaceError::Look(_) | ReplaceError::Nowhere(_))) => Err(failed(Exit::System, &error)),
@@ -48,7 +48,7 @@ pub fn to_nonsense(error: &MessageError) -> Reply<()> {
 
 fn exit_of(error: &MountError) -> Exit {
     match error {
-        MountError::Refused(_) | MountError::Secrets(_) | MountError::Lost(_) => Exit::Usage,
+        MountError::Plan(_) | MountError::Denied(_) | MountError::Secrets(_) | MountError::Lost(_) => Exit::Usage,
         MountError::Node(_) | MountError::Place(_) | MountError::IdMap(_) => Exit::System,
         MountError::Launch(LaunchError::Spawn { .. }) => Exit::MountFailure,
         MountError::Launch(_) => Exit::System,

@@ -10,7 +10,7 @@
 use super::Mounter;
 use super::heal::obstacle;
 use super::volume::Volume;
-use crate::config::OnHang;
+use crate::config::settings::OnHang;
 use crate::helper::work::{Done, Work};
 use crate::node::file_locks;
 use std::collections::HashMap;
@@ -55,12 +55,12 @@ pub fn look(mounter: &Mounter) {
     let volumes = mounter.registry.serving();
     mounter.hangs.locked().retain(|id, _| volumes.iter().any(|(there, _)| there == id));
     for (id, volume) in volumes {
-        let settings = mounter.config.filesystem(&volume.admitted.request);
-        let Some(limit) = mounter.config.hang_time(&settings) else { continue };
+        let settings = &volume.plan.settings;
+        let Some(limit) = settings.hang_time else { continue };
         // None: a filesystem of the kernel's own, or one that has just gone.
         let Ok(waiting) = mounter.connections.waiting(volume.identity) else { continue };
         let work = || Work::of(&volume.family).ok().filter(|work| !work.is_nobodys());
-        let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
+        let _span = info_span!("volume", target = %volume.plan.target.display()).entered();
         let locks = || file_locks::waiting(volume.identity.device, &mounter.host_proc);
         let news = mounter.hangs.locked().entry(id).or_default().look(Instant::now(), waiting, work, locks, limit);
         match news {
@@ -71,8 +71,8 @@ pub fn look(mounter: &Mounter) {
                     limit.as_secs()
                 );
                 mounter.metrics.hangs.inc();
-                match obstacle(mounter, &volume) {
-                    _ if mounter.config.on_hang(&settings) == OnHang::Report => {}
+                match obstacle(&volume) {
+                    _ if settings.on_hang == OnHang::Report => {}
                     Some(obstacle) => warn!("its helper is left alone, as the volume would not be healed: {obstacle}"),
                     None => {
                         warn!("its helper is ended, for a fresh one to take its place");

@@ -15,7 +15,7 @@ use tracing::{error, info, info_span, warn};
 /// Sees what is left of a volume whose helper is gone.
 pub fn settle(mounter: &Mounter, id: u64) {
     let Some(volume) = mounter.registry.volume(id) else { return };
-    let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
+    let _span = info_span!("volume", target = %volume.plan.target.display()).entered();
     match showings::of(volume.identity, &mounter.connections, &mounter.host_proc) {
         Ok(None) => mounter.registry.forget_unless_replaced(id),
         Ok(Some(Showings { hold: Some(hold), .. })) => bury(mounter, id, hold),
@@ -29,7 +29,7 @@ fn bury(mounter: &Mounter, id: u64, hold: Tree) {
     // Only the first time: changes of the mount table bring us here again.
     let Some((wait, true)) = mounter.registry.bury(id, hold) else { return };
     error!("the helper has ended, its mount has not: every access answers \"Transport endpoint is not connected\"");
-    let now = wait.is_zero() || mounter.registry.volume(id).is_none_or(|volume| obstacle(mounter, &volume).is_some());
+    let now = wait.is_zero() || mounter.registry.volume(id).is_none_or(|volume| obstacle(&volume).is_some());
     if now {
         heal(mounter, id);
     } else {
@@ -40,7 +40,7 @@ fn bury(mounter: &Mounter, id: u64, hold: Tree) {
 /// Heals a dead volume, or sees to it that it is tried again; if that is of any use.
 pub fn heal(mounter: &Mounter, id: u64) {
     let Some(volume) = mounter.registry.volume(id) else { return };
-    if let Some(obstacle) = obstacle(mounter, &volume) {
+    if let Some(obstacle) = obstacle(&volume) {
         return warn!("it is not healed: {obstacle}");
     }
     let result = replace(mounter, id, Changes::default());
@@ -56,8 +56,7 @@ pub fn heal(mounter: &Mounter, id: u64) {
 }
 
 /// Why a dead volume is not healed, and what to do then.
-pub fn obstacle(mounter: &Mounter, volume: &Volume) -> Option<&'static str> {
-    let settings = mounter.config.filesystem(&volume.admitted.request);
+pub fn obstacle(volume: &Volume) -> Option<&'static str> {
     let off = "healing is off: use `hostmount heal`, or unmount it and mount it again";
-    volume.lost.note().or((!mounter.config.heal(&settings)).then_some(off))
+    volume.lost.note().or((!volume.plan.settings.heal).then_some(off))
 }

@@ -8,23 +8,23 @@ use super::raise::{MountError, Raised, raise};
 use super::volume::Volume;
 use crate::node::target::Target;
 use crate::node::tree::Tree;
-use crate::policy::{Admitted, admit};
+use crate::policy::{Origin, Plan, authorize};
 use api::request::Request;
 use tracing::info;
 
 /// Mounts a volume on the node. The answer is what the helper said meanwhile.
 pub fn mount(mounter: &Mounter, request: Request, caller: &Caller) -> Result<Vec<String>, MountError> {
-    let settings = mounter.config.filesystem(&request);
-    let admitted = admit(settings.complete(request))?;
-    let _turn = mounter.turns.take(&admitted.target)?;
-    let target = mounter.node.visit(|| Target::open(&admitted.target, &mounter.config.kubelet_dir))??;
-    refuse_double(mounter, &admitted, &target)?;
-    let raised = raise(mounter, &admitted, Some(caller))?;
+    let plan = Plan::new(&mounter.config, request)?;
+    authorize(Origin::RootSocket, &plan)?;
+    let _turn = mounter.turns.take(&plan.target)?;
+    let target = mounter.node.visit(|| Target::open(&plan.target, &mounter.config.kubelet_dir))??;
+    refuse_double(mounter, &plan, &target)?;
+    let raised = raise(mounter, &plan, Some(caller))?;
     if let Err(error) = graft(mounter, &raised, target) {
         raised.fall();
         return Err(error);
     }
-    let volume = Volume::new(admitted, raised.program.clone(), raised.identity, raised.family());
+    let volume = Volume::new(plan, raised.program.clone(), raised.identity, raised.family());
     let standing = raised.stand(&mounter.state);
     info!(device = %volume.identity.device, "mounted on the node");
     if volume.identity.connection.is_some() {
@@ -45,8 +45,8 @@ fn graft(mounter: &Mounter, raised: &Raised, target: Target) -> Result<(), Mount
 
 /// The kernel refuses to mount the same filesystem on itself, and mount(8) reports that; as every helper makes a new
 /// filesystem, it would not notice here.
-fn refuse_double(mounter: &Mounter, admitted: &Admitted, target: &Target) -> Result<(), MountError> {
-    let request = &admitted.request;
+fn refuse_double(mounter: &Mounter, plan: &Plan, target: &Target) -> Result<(), MountError> {
+    let request = &plan.request;
     match target.mounted {
         Some(device) if mounter.registry.has(mounter.connections.identify(device), request) => {
             Err(MountError::AlreadyMounted { source_name: request.source.clone(), target: request.target.clone() })

@@ -7,9 +7,9 @@ use super::Mounter;
 use super::caller::Caller;
 use super::ready::{NotReady, Watched, until_ready};
 use super::turns::TargetBusy;
-use crate::config::filesystem::MemoryLimit;
 use crate::config::handover::SecretsError;
-use crate::engine::broker::{Broker, Grant, Progress};
+use crate::config::settings::MemoryLimit;
+use crate::engine::broker::{Broker, Progress};
 use crate::helper::arguments::{self, arguments};
 use crate::helper::family::Family;
 use crate::helper::find::{self, NoHelper};
@@ -20,7 +20,7 @@ use crate::node::cgroup::Seat;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
 use crate::node::target::TargetError;
-use crate::policy::{Admitted, Refusal};
+use crate::policy::{Denied, Plan, PlanError};
 use api::exit::chain;
 use api::options::MountOptions;
 use linux::mount_namespace::NamespaceError;
@@ -35,7 +35,10 @@ use tracing::warn;
 pub enum MountError {
     /// The request's words.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Plan(#[from] PlanError),
+    /// The caller may not have it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The request's secrets.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
@@ -129,26 +132,24 @@ pub struct Standing {
 
 /// Launches the helper for a request and waits until its filesystem answers. `caller` may go away meanwhile, which ends
 /// it. On an error nothing is left of it.
-pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<&Caller>) -> Result<Raised, MountError> {
-    let settings = mounter.config.filesystem(&admitted.request);
+pub fn raise(mounter: &Mounter, plan: &Plan, caller: Option<&Caller>) -> Result<Raised, MountError> {
+    let settings = &plan.settings;
     let files = files_directory(&mounter.state);
-    let ids = admitted.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
+    let ids = plan.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
     let ids = ids.transpose().map_err(MountError::IdMap)?;
-    let handover = settings.hand_over(&admitted.request.secrets, &files)?;
-    let program = find::helper(&admitted.request.fstype, settings.command.as_ref())?;
+    let handover = settings.hand_over(&plan.request.secrets, &files)?;
+    let program = find::helper(&plan.request.fstype, settings)?;
     // From here on this thread is in the helper's mount namespace.
-    let place =
-        Place::prepare(&mounter.state, &admitted.target, &mounter.scratch, &settings.writable, &handover.files)?;
-    let mut request = admitted.request.clone();
+    let place = Place::prepare(&mounter.state, &plan.target, &mounter.scratch, &settings.writable, &handover.files)?;
+    let mut request = plan.request.clone();
     settings.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &place, &mut request.options)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
-    let seat = seat(mounter, &admitted.target, caller, settings.memory_limit);
-    let start = Start { program: &program, arguments, settings: &settings, handover, seat };
+    let seat = seat(mounter, &plan.target, caller, settings.memory_limit);
+    let start = Start { program: &program, arguments, settings, handover, seat };
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
-    let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
-    let mut broker = Broker::new(grant);
-    let allowed = mounter.config.ready_timeout(&settings);
+    let mut broker = Broker::new(plan.grant, place);
+    let allowed = settings.ready_timeout;
     let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed };
     let ready = until_ready(&mut helper, &mut broker, watched);
     let reason = match (ready, broker.progress()) {
@@ -166,8 +167,8 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<&Caller>) ->
     objections.extend(helper.ran_out_of_memory());
     let lines = end(helper, broker).lines();
     let output = in_words_of_the_node(&mounter.state, &lines);
-    mounter.registry.remember_failed(admitted, program.name(), lines);
-    let source_name = admitted.request.source.clone();
+    mounter.registry.remember_failed(plan, program.name(), lines);
+    let source_name = plan.request.source.clone();
     Err(MountError::Helper { helper: program.name(), source_name, reason, output, objections })
 }
 

@@ -5,9 +5,10 @@
 //! cannot start a fresh helper for it. A file appears whole, by rename(2).
 
 use super::volume::{Lost, Volume};
+use crate::config::Config;
 use crate::helper::family::Family;
 use crate::node::connections::Identity;
-use crate::policy::admit;
+use crate::policy::Plan;
 use api::request::Request;
 use linux::mount_table::Device;
 use rustix::fs::{Mode, statfs};
@@ -77,8 +78,8 @@ impl Records {
         }
     }
 
-    /// All volumes that were kept, the oldest first: of several at one target the last is on top. What cannot be read is told and removed: it would not be better the next time.
-    pub fn read(&self) -> Vec<Volume> {
+    /// All volumes that were kept, the oldest first: of several at one target the last is on top. What cannot be read is logged and removed: it would not be better the next time.
+    pub fn read(&self, config: &Config) -> Vec<Volume> {
         let Some(directory) = &self.0 else { return Vec::new() };
         let files = match fs::read_dir(directory) {
             Ok(files) => files.flatten().map(|entry| entry.path()),
@@ -87,7 +88,7 @@ impl Records {
                 return Vec::new();
             }
         };
-        let volume = |file: PathBuf| match read(&file) {
+        let volume = |file: PathBuf| match read(&file, config) {
             Ok(volume) if self.file_of(volume.identity).as_ref() == Some(&file) => Some(volume),
             Ok(_) => discard(&file, "its name is not its filesystem's"),
             Err(problem) => discard(&file, &problem),
@@ -113,7 +114,7 @@ fn discard(file: &Path, problem: &str) -> Option<Volume> {
 }
 
 fn write(file: &Path, volume: &Volume) -> io::Result<()> {
-    let mut request = volume.admitted.request.clone();
+    let mut request = volume.plan.request.clone();
     let had_secrets = !std::mem::take(&mut request.secrets).is_empty();
     let record = Record {
         version: VERSION,
@@ -132,19 +133,67 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
     fs::rename(unfinished, file)
 }
 
-fn read(file: &Path) -> Result<Volume, String> {
+fn read(file: &Path, config: &Config) -> Result<Volume, String> {
     let bytes = fs::read(file).map_err(|error| error.to_string())?;
     let record: Record = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     if record.version != VERSION {
         return Err(format!("it has version {}", record.version));
     }
     let (major, minor) = record.device;
+    let (plan, lost) = match Plan::recorded(config, record.request.clone()) {
+        Ok(plan) => (plan, if record.had_secrets { Lost::Secrets } else { Lost::Nothing }),
+        Err(error) => {
+            // The volume stands: what its request was is lost to this version, the volume is not. The record stays for
+            // a version that understands it.
+            warn!("the request of a recorded volume is not understood: {}: {error}", file.display());
+            (Plan::of_lost_request(config, record.request), Lost::Request)
+        }
+    };
     Ok(Volume {
-        admitted: admit(record.request).map_err(|error| error.to_string())?,
+        plan,
         helper: record.helper,
         identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
         family: Family::of_namespace(record.namespace),
-        lost: if record.had_secrets { Lost::Secrets } else { Lost::Nothing },
+        lost,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of one record whose request has these options.
+    fn read_one(options: &str) -> (Vec<Volume>, bool) {
+        let directory = std::env::temp_dir().join(format!("hostmount-record-{}-{options}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("7-8.json");
+        let request = format!(r#"{{"fstype":"x","source":"s","target":"/t","options":"{options}"}}"#);
+        let since = r#"{"secs":1,"nanos":0}"#;
+        let record = format!(
+            r#"{{"version":2,"request":{request},"had_secrets":false,"helper":"h","device":[0,7],"connection":8,"since":{since},"namespace":[4,5]}}"#
+        );
+        fs::write(&file, record).unwrap();
+        let volumes = Records(Some(directory.clone())).read(&Config::default());
+        let stays = file.exists();
+        fs::remove_dir_all(directory).unwrap();
+        (volumes, stays)
+    }
+
+    #[test]
+    fn a_request_that_is_not_understood_any_more_costs_neither_the_record_nor_the_volume() {
+        let (volumes, stays) = read_one("ro,X-mount.new");
+        assert!(stays);
+        let [volume] = volumes.as_slice() else { panic!("{volumes:?}") };
+        assert_eq!((volume.lost, volume.plan.target.as_path()), (Lost::Request, Path::new("/t")));
+        assert!(volume.plan.request.options.is_empty());
+    }
+
+    #[test]
+    fn what_would_not_be_granted_any_more_is_known_all_the_same() {
+        let (volumes, stays) = read_one("suid,uid=5");
+        assert!(stays);
+        assert_eq!(volumes[0].lost, Lost::Nothing);
+        assert_eq!(volumes[0].plan.request.options.to_string(), "suid,uid=5");
+    }
 }

@@ -12,7 +12,7 @@ use crate::helper::launch::Serving;
 use crate::helper::output::Output;
 use crate::helper::{place, scratch};
 use crate::node::showings;
-use crate::policy::admit;
+use crate::policy::Plan;
 use api::options::MountOptions;
 use api::request::{Request, Switches};
 use api::secret::Secrets;
@@ -30,7 +30,7 @@ use tracing::{info, info_span, warn};
 pub fn recover(mounter: &Mounter) -> io::Result<()> {
     let homes = family::homes()?;
     let table = mount_table::parse(&fs::read(mounter.host_proc.join("1/mountinfo"))?);
-    let recorded = mounter.registry.records().read();
+    let recorded = mounter.registry.records().read(&mounter.config);
     // The list of connections is made, and numbered, anew when nobody has had it mounted.
     let renumbered = !table.iter().any(|mount| mount.fstype == "fusectl");
     if renumbered && !recorded.is_empty() {
@@ -40,12 +40,12 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
         );
     }
     for volume in &recorded {
-        let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
+        let _span = info_span!("volume", target = %volume.plan.target.display()).entered();
         let home = homes.iter().find(|home| home.family == volume.family);
         if let Some(note) = volume.lost.note() {
             warn!("{note}");
         }
-        let place = place::path(&mounter.state, &volume.admitted.target);
+        let place = place::path(&mounter.state, &volume.plan.target);
         match home.filter(|home| home.shows(&place)) {
             Some(home) => {
                 // The earlier mounter may have died before it could.
@@ -105,7 +105,7 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
     match shown {
         Some(mount) => {
             let_go(home, &place);
-            let Some(volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
+            let volume = volume_from(mounter, &mount, target, home);
             volume.lost.note().into_iter().for_each(|note| warn!("{note}"));
             take_in(mounter, volume, home);
         }
@@ -123,7 +123,7 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
 }
 
 /// What can be told of a volume by its mount alone.
-fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> Option<Volume> {
+fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> Volume {
     let request = Request {
         fstype: mount.fstype.to_string_lossy().into_owned(),
         source: mount.source.to_string_lossy().into_owned(),
@@ -132,14 +132,14 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> 
         switches: Switches::default(),
         secrets: Secrets::new(),
     };
-    Some(Volume {
-        admitted: admit(request).ok()?,
+    Volume {
+        plan: Plan::of_lost_request(&mounter.config, request),
         helper: home.name(),
         identity: mounter.connections.identify(mount.device),
         since: SystemTime::now(),
         family: home.family.clone(),
         lost: Lost::Request,
-    })
+    }
 }
 
 /// Which target a helper was started for: its mount point's path tells.

@@ -16,7 +16,7 @@ use crate::helper::output::Output;
 use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::tree::Tree;
-use crate::policy::Admitted;
+use crate::policy::Plan;
 use api::request::Request;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
@@ -173,7 +173,7 @@ impl Registry {
             .and_then(|()| entry.output.as_ref().map_or(Ok(()), |fd| self.watch(id, Channel::Output, fd)));
         if let Err(error) = watched {
             // Without the events the volume works all the same, but nobody would notice its end.
-            error!(target = %entry.volume.admitted.target.display(), "cannot watch the volume's helper: {error}");
+            error!(target = %entry.volume.plan.target.display(), "cannot watch the volume's helper: {error}");
             entry.engine = None;
             entry.output = None;
         }
@@ -182,8 +182,8 @@ impl Registry {
 
     /// Whether this filesystem is a volume that was asked for with the same type and source.
     pub fn has(&self, filesystem: Identity, request: &Request) -> bool {
-        locked(&self.volumes).by_id.values().any(|Entry { volume: Volume { admitted, identity, .. }, .. }| {
-            let asked = &admitted.request;
+        locked(&self.volumes).by_id.values().any(|Entry { volume: Volume { plan, identity, .. }, .. }| {
+            let asked = &plan.request;
             *identity == filesystem && asked.fstype == request.fstype && asked.source == request.source
         })
     }
@@ -210,7 +210,7 @@ impl Registry {
     /// The volume at `target`, and whether it is dead. Of several on top of each other it is the topmost.
     pub fn at(&self, target: &Path) -> Option<(u64, bool)> {
         let volumes = locked(&self.volumes);
-        let here = |entry: &&Entry| entry.life != Life::Retired && entry.volume.admitted.target == target;
+        let here = |entry: &&Entry| entry.life != Life::Retired && entry.volume.plan.target == target;
         let (id, entry) = volumes.by_id.iter().rfind(|(_, entry)| here(entry))?;
         Some((*id, matches!(entry.life, Life::Dead { .. })))
     }
@@ -220,7 +220,7 @@ impl Registry {
     pub fn heed(&self, id: u64, channel: Channel) -> bool {
         let mut volumes = locked(&self.volumes);
         let Some(entry) = volumes.by_id.get_mut(&id) else { return false };
-        let _span = info_span!("volume", target = %entry.volume.admitted.target.display()).entered();
+        let _span = info_span!("volume", target = %entry.volume.plan.target.display()).entered();
         match channel {
             Channel::Output => {
                 let ended = entry.output.as_mut().is_none_or(|output| {
@@ -342,7 +342,7 @@ impl Registry {
         if let Some(entry) = volumes.by_id.get(&id) {
             match entry.life {
                 Life::Retired => report_retired(),
-                _ => info!(target = %entry.volume.admitted.target.display(), "unmounted"),
+                _ => info!(target = %entry.volume.plan.target.display(), "unmounted"),
             }
             self.remove(&mut volumes, id);
         }
@@ -364,8 +364,8 @@ impl Registry {
     }
 
     /// Keeps the words of a helper that could not mount.
-    pub fn remember_failed(&self, admitted: &Admitted, helper: String, lines: Vec<String>) {
-        locked(&self.volumes).past.remember(view::failed(admitted, helper), lines);
+    pub fn remember_failed(&self, plan: &Plan, helper: String, lines: Vec<String>) {
+        locked(&self.volumes).past.remember(view::failed(plan, helper), lines);
     }
 
     fn watch(&self, id: u64, channel: Channel, fd: &impl AsFd) -> io::Result<()> {

@@ -8,10 +8,9 @@ use super::volume::{Lost, Volume};
 use super::{Mounter, hang};
 use crate::node::connections::Identity;
 use crate::node::showings::{self, Showing, Showings};
-use crate::policy::{Admitted, admit};
+use crate::policy::{ChangeError, Plan};
 use api::exit::chain;
 use api::message::Changes;
-use api::request::Request;
 use std::io;
 use std::path::Path;
 use tracing::{info, warn};
@@ -39,12 +38,9 @@ pub enum ReplaceError {
     /// A fresh helper could not be told what the old one was.
     #[error("{0}")]
     Unknown(&'static str),
-    /// They belong to each place where the volume shows, and those are left as they are.
-    #[error(
-        "the new options change mount flags (ro, noexec, noatime and their like) or X-mount.idmap, which a swap leaves as they are: use \
-         mount -o remount, or unmount the volume and mount it again"
-    )]
-    Flags,
+    /// It cannot be served as it is asked for.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// No new helper.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -88,11 +84,11 @@ pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, Replac
 /// Files that are open stay with the old helper, which ends by itself when the last of them is closed.
 pub fn replace(mounter: &Mounter, id: u64, changes: Changes) -> Result<Replaced, ReplaceError> {
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
-    let _turn = mounter.turns.take(&volume.admitted.target).map_err(MountError::from)?;
+    let _turn = mounter.turns.take(&volume.plan.target).map_err(MountError::from)?;
     // Somebody may have replaced or unmounted it before it was our turn.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
-    let admitted = changed(mounter, &volume, changes)?;
-    let raised = raise(mounter, &admitted, None)?;
+    let plan = changed(mounter, &volume, changes)?;
+    let raised = raise(mounter, &plan, None)?;
     mounter.registry.begin_to_replace(id);
     match show_everywhere(mounter, volume.identity, &raised) {
         Ok(Replaced::Gone) => {
@@ -102,7 +98,7 @@ pub fn replace(mounter: &Mounter, id: u64, changes: Changes) -> Result<Replaced,
         }
         Ok(shown) => {
             let (helper, identity, family) = (raised.program.clone(), raised.identity, raised.family());
-            let next = Volume { admitted, helper, identity, family, since: volume.since, lost: Lost::Nothing };
+            let next = Volume { plan, helper, identity, family, since: volume.since, lost: Lost::Nothing };
             info!(old = %volume.identity.device, new = %next.identity.device, "a fresh helper serves the volume");
             let standing = raised.stand(&mounter.state);
             mounter.registry.succeed(id, next, standing.serving);
@@ -117,20 +113,12 @@ pub fn replace(mounter: &Mounter, id: u64, changes: Changes) -> Result<Replaced,
 }
 
 /// What is asked of the fresh helper.
-fn changed(mounter: &Mounter, volume: &Volume, changes: Changes) -> Result<Admitted, ReplaceError> {
+fn changed(mounter: &Mounter, volume: &Volume, changes: Changes) -> Result<Plan, ReplaceError> {
     let given_anew = volume.lost == Lost::Secrets && !changes.secrets.is_empty();
     if let Some(note) = volume.lost.note().filter(|_| !given_anew) {
         return Err(ReplaceError::Unknown(note));
     }
-    let mut request = volume.admitted.request.clone();
-    request.secrets.extend(changes.secrets);
-    if let Some(options) = changes.options {
-        let settings = mounter.config.filesystem(&request);
-        request = settings.complete(Request { options, ..request });
-    }
-    let admitted = admit(request).map_err(MountError::from)?;
-    let same = |a: &Admitted, b: &Admitted| a.flags == b.flags && a.idmap == b.idmap;
-    if same(&admitted, &volume.admitted) { Ok(admitted) } else { Err(ReplaceError::Flags) }
+    Ok(volume.plan.changed(&mounter.config, changes)?)
 }
 
 /// Goes from place to place, and looks again until there is nothing more to be done: what is put in place on the node

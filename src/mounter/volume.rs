@@ -4,14 +4,14 @@
 
 use crate::helper::family::Family;
 use crate::node::connections::Identity;
-use crate::policy::Admitted;
+use crate::policy::Plan;
 use std::time::SystemTime;
 
 /// A volume that is on the node.
 #[derive(Debug, Clone)]
 pub struct Volume {
     /// What was asked for: a fresh helper gets the same.
-    pub admitted: Admitted,
+    pub plan: Plan,
     /// The helper's program.
     pub helper: String,
     /// Which filesystem it is.
@@ -54,7 +54,7 @@ impl Lost {
 
 impl Volume {
     /// A volume that has just been mounted.
-    pub fn new(admitted: Admitted, helper: String, identity: Identity, family: Family) -> Self {
-        Self { admitted, helper, identity, since: SystemTime::now(), family, lost: Lost::Nothing }
+    pub fn new(plan: Plan, helper: String, identity: Identity, family: Family) -> Self {
+        Self { plan, helper, identity, since: SystemTime::now(), family, lost: Lost::Nothing }
     }
 }

@@ -6,7 +6,7 @@ use super::{Entry, Life, locked};
 use crate::helper::place::in_words_of_the_node;
 use crate::mounter::Mounter;
 use crate::mounter::heal::obstacle;
-use crate::policy::Admitted;
+use crate::policy::Plan;
 use api::volume::{VolumeDetail, VolumeState, VolumeView};
 use linux::mount_table::{self, Device};
 use std::collections::{HashSet, VecDeque};
@@ -44,17 +44,17 @@ impl Entry {
     fn view(&self, state: VolumeState) -> VolumeView {
         let volume = &self.volume;
         let device = volume.identity.device.to_string();
-        view(&volume.admitted, state, volume.helper.clone(), device, seconds(volume.since))
+        view(&volume.plan, state, volume.helper.clone(), device, seconds(volume.since))
     }
 
     /// As it is now, by what the node's mount table and the kernel's counters show.
     fn view_now(&self, id: u64, mounter: &Mounter, on_node: &HashSet<(PathBuf, Device)>) -> VolumeView {
         let volume = &self.volume;
         if self.engine.is_none() {
-            let note = obstacle(mounter, volume).map(|obstacle| format!("not healed: {obstacle}"));
+            let note = obstacle(volume).map(|obstacle| format!("not healed: {obstacle}"));
             return VolumeView { note, ..self.view(VolumeState::Dead) };
         }
-        let shows = on_node.contains(&(volume.admitted.target.clone(), volume.identity.device));
+        let shows = on_node.contains(&(volume.plan.target.clone(), volume.identity.device));
         let waiting = mounter.connections.waiting(volume.identity).ok();
         match mounter.hangs.since(id).map(seconds) {
             Some(since) => {
@@ -71,13 +71,13 @@ impl Entry {
 }
 
 /// A volume that never was one: its helper could not mount it.
-pub(super) fn failed(admitted: &Admitted, helper: String) -> VolumeView {
-    view(admitted, VolumeState::Failed, helper, String::new(), seconds(SystemTime::now()))
+pub(super) fn failed(plan: &Plan, helper: String) -> VolumeView {
+    view(plan, VolumeState::Failed, helper, String::new(), seconds(SystemTime::now()))
 }
 
-fn view(admitted: &Admitted, state: VolumeState, helper: String, device: String, since: u64) -> VolumeView {
-    let target = admitted.target.to_string_lossy().into_owned();
-    let (fstype, source) = (admitted.request.fstype.clone(), admitted.request.source.clone());
+fn view(plan: &Plan, state: VolumeState, helper: String, device: String, since: u64) -> VolumeView {
+    let target = plan.target.to_string_lossy().into_owned();
+    let (fstype, source) = (plan.request.fstype.clone(), plan.request.source.clone());
     VolumeView { target, fstype, source, state, helper, device, since, waiting: None, hung_since: None, note: None }
 }
 
@@ -97,7 +97,7 @@ pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
 pub fn look(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetail>> {
     let on_node = on_node(mounter)?;
     let volumes = locked(&mounter.registry.volumes);
-    let here = |entry: &Entry| entry.life != Life::Retired && entry.volume.admitted.target == target;
+    let here = |entry: &Entry| entry.life != Life::Retired && entry.volume.plan.target == target;
     let there = volumes.by_id.iter().rfind(|(_, entry)| here(entry)).map(|(id, entry)| {
         let view = entry.view_now(*id, mounter, &on_node);
         VolumeDetail { view, ended: None, lines: entry.words() }
