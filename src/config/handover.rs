@@ -5,7 +5,7 @@
 //! them.
 
 use super::ConfigError;
-use super::filesystem::Filesystem;
+use super::settings::Settings;
 use api::options::MountOptions;
 use api::secret::Secrets;
 use serde::Deserialize;
@@ -122,7 +122,7 @@ impl Template {
     }
 }
 
-impl Filesystem {
+impl Settings {
     /// What the helper of a volume with these secrets gets, with its files in `directory`.
     pub fn hand_over(&self, secrets: &Secrets, directory: &Path) -> Result<Handover, SecretsError> {
         let wanted: BTreeSet<&str> = self.pieces().filter_map(secret_key).collect();
@@ -194,12 +194,12 @@ fn secret_key(piece: &Piece) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::Section;
     use api::secret::Secret;
 
-    fn settings(text: &str) -> Result<Filesystem, String> {
-        let settings: Filesystem = toml::from_str(text).map_err(|error| error.to_string())?;
-        settings.check().map_err(|error| error.to_string())?;
-        Ok(settings)
+    fn settings(text: &str) -> Result<Settings, String> {
+        let section: Section = toml::from_str(text).map_err(|error| error.to_string())?;
+        section.resolve(&Settings::default()).map_err(|error| error.to_string())
     }
 
     fn secrets(given: &[(&str, &[u8])]) -> Secrets {
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(error(&[("a", b"1"), ("b", b"2"), ("c", b"3")]), SecretsError::Unused("c".into()));
         assert_eq!(error(&[("a", b"1")]), SecretsError::Missing("b".into()));
         assert_eq!(error(&[("a", b"1"), ("b", b"2\0")]), SecretsError::Nul("A".into()));
-        let none = Filesystem::default();
+        let none = Settings::default();
         assert_eq!(
             none.hand_over(&secrets(&[("a", b"1")]), Path::new("/d")).err(),
             Some(SecretsError::Unused("a".into()))

@@ -4,7 +4,7 @@
 //! helper and the mounter see.
 
 use crate::helper::place::Place;
-use crate::policy::Family;
+use crate::policy::Grant;
 use api::options::{MountOptions, OptionsError};
 use api::request::is_fuse;
 use linux::mount_table::Device;
@@ -33,19 +33,6 @@ const SHAPING: MountFlags = MountFlags::RDONLY
     .union(MountFlags::LAZYTIME)
     .union(MountFlags::PERMIT_MANDATORY_FILE_LOCKING)
     .union(MountFlags::SILENT);
-
-/// What one helper may do: mount one filesystem, of one family, at one place.
-#[derive(Debug)]
-pub struct Grant {
-    /// The types it may name.
-    pub family: Family,
-    /// The place it was given as its mount point.
-    pub place: Place,
-    /// Flags that the mount gets in any case.
-    pub flags: MountFlags,
-    /// Whether everybody may enter, whatever the helper says.
-    pub allow_other: bool,
-}
 
 /// A helper's mount(2), as an engine caught it. The strings are the helper's and not to be trusted.
 #[derive(Debug)]
@@ -79,6 +66,7 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Broker {
     grant: Grant,
+    place: Place,
     progress: Progress,
     fuse: bool,
     objections: Vec<String>,
@@ -137,9 +125,9 @@ impl Objection {
 }
 
 impl Broker {
-    /// A broker for one grant.
-    pub fn new(grant: Grant) -> Self {
-        Self { grant, progress: Progress::Waiting, fuse: false, objections: Vec::new() }
+    /// A broker for one grant, which is for one place: the helper's mount point.
+    pub fn new(grant: Grant, place: Place) -> Self {
+        Self { grant, place, progress: Progress::Waiting, fuse: false, objections: Vec::new() }
     }
 
     /// How far the helper has come.
@@ -152,9 +140,9 @@ impl Broker {
         self.fuse
     }
 
-    /// The place that the grant is for.
+    /// The helper's mount point, which the grant is for.
     pub fn place(&self) -> &Place {
-        &self.grant.place
+        &self.place
     }
 
     /// What was refused so far, in words for the caller: it may be the reason why the helper failed.
@@ -175,7 +163,7 @@ impl Broker {
                 self.let_go().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
             }
             // Tidying up before or after: the kernel would say that nothing is mounted there.
-            Progress::Waiting | Progress::Withdrawn if self.grant.place.is(target.as_fd()) => Err(Errno::INVAL),
+            Progress::Waiting | Progress::Withdrawn if self.place.is(target.as_fd()) => Err(Errno::INVAL),
             _ => self.answer(Err(Objection::Elsewhere)),
         }
     }
@@ -192,7 +180,7 @@ impl Broker {
 
     fn detach(&mut self, flags: UnmountFlags) -> io::Result<()> {
         if let Progress::Mounted(_) = self.progress {
-            unmount(self.grant.place.path(), flags | UnmountFlags::NOFOLLOW)?;
+            unmount(self.place.path(), flags | UnmountFlags::NOFOLLOW)?;
             self.progress = Progress::Withdrawn;
         }
         Ok(())
@@ -215,16 +203,16 @@ impl Broker {
         if !foreign.is_empty() {
             return Err(Objection::Flags(foreign.bits()));
         }
-        if !self.grant.family.contains(&call.fstype) {
+        if !self.grant.types.contains(&call.fstype) {
             return Err(Objection::Type(call.fstype.clone()));
         }
-        if !self.grant.place.is(call.target.as_fd()) {
+        if !self.place.is(call.target.as_fd()) {
             return Err(Objection::Elsewhere);
         }
         let fuse = is_fuse(&call.fstype);
         let data = if fuse { self.fuse_data(call)? } else { call.data.clone() };
         let data = CString::new(data).map_err(|_| Objection::Data(OptionsError::NoName))?;
-        let path = self.grant.place.path();
+        let path = self.place.path();
         let kernel = |errno| Objection::Kernel { fstype: call.fstype.clone(), errno };
         mount(&call.source, path, &call.fstype, call.flags | self.grant.flags, data.as_c_str()).map_err(kernel)?;
         let device = device_at(path).ok().flatten();

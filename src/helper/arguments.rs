@@ -2,7 +2,7 @@
 //!
 //! Pure. `tests/mount8.rs` holds this against the real mount(8); `docs/mount8.md` lists the wanted differences.
 
-use crate::config::filesystem::Command;
+use crate::config::command::CommandTemplate;
 use api::options::{MountOption, MountOptions};
 use api::request::Request;
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ pub enum Style {
     /// `PROGRAM SOURCE TARGET -o OPTIONS`: a FUSE program by its own name.
     Fuse,
     /// As the configuration says.
-    Configured(Command),
+    Configured(CommandTemplate),
 }
 
 /// An option that nobody would carry out.
@@ -157,7 +157,7 @@ fn is_filesystems(option: &MountOption) -> bool {
     !taken && word(option).is_none()
 }
 
-/// Whether the grant carries it out, whatever the helper does (see [`admit`](crate::policy::admit)).
+/// Whether the grant carries it out, whatever the helper does (see [`Grant`](crate::policy::Grant)).
 fn is_mount2s(option: &MountOption) -> bool {
     let words = [
         "ro",
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_command_without_options_loses_none() {
-        let command = Command::try_from(["p", "{target}"].map(str::to_owned).to_vec()).unwrap();
+        let command = CommandTemplate::try_from(["p", "{target}"].map(str::to_owned).to_vec()).unwrap();
         let style = Style::Configured(command);
         let told = |options| arguments(&style, "p", &request("x", options), Path::new("/p/t"), Path::new("/d"));
         assert_eq!(told("ro,noexec,_netdev,x-a,noallow_other").unwrap(), ["/p/t"]);

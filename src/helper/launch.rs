@@ -7,8 +7,8 @@ use super::family::Family;
 use super::find::{Program, search_path};
 use super::output::Output;
 use super::reaper::{Ending, Reaper};
-use crate::config::filesystem::Filesystem;
 use crate::config::handover::Handover;
+use crate::config::settings::Settings;
 use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
@@ -99,7 +99,7 @@ pub struct Start<'a> {
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
     /// The settings of its type.
-    pub settings: &'a Filesystem,
+    pub settings: &'a Settings,
     /// The secrets that it is given otherwise than in files.
     pub handover: Handover,
     /// Its places among the node's cgroups.
@@ -119,7 +119,6 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
     let called = program.called.map_or_else(|| program.path.clone().into_os_string(), OsString::from);
     let arguments = [called].into_iter().chain(arguments).collect();
     let environment = environment(&handover);
-    let keep = settings.capabilities().collect();
     if let Method::Preload(object) = method {
         preload::furnish(object)?;
     }
@@ -127,7 +126,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         if let Err(error) = seat.take() {
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
         }
-        confine_this_thread(&keep)?;
+        confine_this_thread(&settings.capabilities)?;
         let mut engine = prepare(method, &family)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };

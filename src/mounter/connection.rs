@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter, on the request's own thread.
 
-use crate::policy::authorize::Origin;
+use crate::policy::Origin;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::process::Pid;
 use std::io;
@@ -42,7 +42,7 @@ impl Connection {
     pub fn check(stream: UnixStream) -> Result<Self, (UnixStream, PeerError)> {
         match credentials(&stream) {
             // Only the uid: the process may be in a PID namespace that we do not see.
-            Ok((0, process)) => Ok(Self { stream, origin: Origin::Root, process }),
+            Ok((0, process)) => Ok(Self { stream, origin: Origin::RootSocket, process }),
             Ok((uid, _)) => Err((stream, PeerError::NotRoot { uid })),
             Err(error) => Err((stream, PeerError::Unknown(error))),
         }

@@ -19,7 +19,7 @@ const LONGEST_REQUEST: u64 = 16 << 10;
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers on `listener` for as long as the mounter runs.
-pub fn serve_on(listener: TcpListener, mounter: Arc<Mounter>) -> io::Result<()> {
+pub(super) fn serve_on(listener: TcpListener, mounter: Arc<Mounter>) -> io::Result<()> {
     let work = move || {
         for stream in listener.incoming() {
             if let Err(error) = stream.and_then(|stream| answer(stream, &mounter)) {

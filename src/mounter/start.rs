@@ -3,9 +3,9 @@
 //! Runs in the mounter's main thread, before any other thread is there.
 
 use super::Mounter;
-use super::step::{StepError, step};
 use super::event_loop::{EventLoop, event_descriptor};
 use super::operation::hang::Hangs;
+use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
@@ -143,7 +143,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     if let Err(error) = fs::remove_file(&settings.socket) {
         warn!("cannot remove {}: {error}", settings.socket.display());
     }
-    result
+    Ok(result?)
 }
 
 fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {

@@ -8,8 +8,8 @@
 use linux::mount_table::{Device, Mount};
 use linux::statx;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, unlinkat};
-use std::ffi::OsString;
 use rustix::io::Errno;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};

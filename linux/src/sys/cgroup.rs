@@ -17,8 +17,7 @@ pub fn new_cgroup_namespace(cgroup: Option<BorrowedFd<'_>>) -> io::Result<OwnedF
     let (life, lifeline) = io::pipe()?;
     let (mut report, verdict) = io::pipe()?;
     // SAFETY: `unshare_and_live` makes system calls only.
-    let (pid, process) =
-        unsafe { fork_held(0, cgroup, || unshare_and_live(life.as_raw_fd(), verdict.as_raw_fd())) }?;
+    let (pid, process) = unsafe { fork_held(0, cgroup, || unshare_and_live(life.as_raw_fd(), verdict.as_raw_fd())) }?;
     drop(verdict);
     let mut done = [0; 1];
     // A child that could not shows as the end of the pipe.

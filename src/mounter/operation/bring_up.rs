@@ -4,8 +4,8 @@
 //! with the helper alone, for the rest of its life.
 
 use super::ready::{NotReady, Watched, until_ready};
-use crate::config::filesystem::MemoryLimit;
 use crate::config::handover::SecretsError;
+use crate::config::settings::MemoryLimit;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::arguments::{self, arguments};
 use crate::helper::family::Family;
@@ -18,7 +18,7 @@ use crate::mounter::connection::Connection;
 use crate::node::cgroup::Seat;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
-use crate::policy::plan::Plan;
+use crate::policy::Plan;
 use api::exit::chain;
 use api::options::MountOptions;
 use linux::mount_namespace::NamespaceError;
@@ -107,7 +107,7 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let ids = plan.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
     let ids = ids.transpose().map_err(BringUpError::IdMap)?;
     let handover = settings.hand_over(&plan.request.secrets, &files)?;
-    let program = find::helper(&plan.request.fstype, settings.command.as_ref())?;
+    let program = find::helper(&plan.request.fstype, settings)?;
     // From here on this thread is in the helper's mount namespace.
     let place = Place::prepare(&mounter.state, &plan.target, &mounter.scratch, &settings.writable, &handover.files)?;
     let mut request = plan.request.clone();

@@ -8,7 +8,7 @@
 //! alone: with a busy volume some always do. docs/hung-volumes.md says the same for administrators.
 
 use super::kill::kill_helper;
-use crate::config::OnHang;
+use crate::config::settings::OnHang;
 use crate::helper::work::{Done, Work};
 use crate::mounter::Mounter;
 use crate::mounter::volume::{Volume, VolumeId};

@@ -10,8 +10,8 @@ use crate::mounter::volume::Volume;
 use crate::node::target::{MadeDirectory, Target, TargetError};
 use crate::node::tree::Tree;
 use crate::observe::events;
-use crate::policy::authorize::{Denied, authorize};
-use crate::policy::plan::{Plan, PlanError};
+use crate::policy::{Denied, authorize};
+use crate::policy::{Plan, PlanError};
 use api::message::{Mount, Mounted};
 use linux::mount_namespace::NamespaceError;
 use std::io;
@@ -157,8 +157,5 @@ fn already() -> Mounted {
 }
 
 fn already_mounted(plan: &Plan) -> MountError {
-    MountError::AlreadyMounted {
-        source_name: plan.request.source.clone(),
-        target: plan.request.target.clone(),
-    }
+    MountError::AlreadyMounted { source_name: plan.request.source.clone(), target: plan.request.target.clone() }
 }

@@ -2,10 +2,10 @@
 //!
 //! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
-use crate::mounter::Mounter;
 use crate::engine::Heard;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;
+use crate::mounter::Mounter;
 use linux::statx::ask;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

@@ -11,7 +11,7 @@ use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::Identity;
 use crate::node::showings::{self, Showing, Showings};
 use crate::observe::events;
-use crate::policy::plan::{ChangeError, Plan};
+use crate::policy::{ChangeError, Plan};
 use api::exit::chain;
 use api::message::Changes;
 use std::io;

@@ -12,7 +12,7 @@ pub mod views;
 
 use crate::helper::family::Family;
 use crate::node::connections::Identity;
-use crate::policy::plan::Plan;
+use crate::policy::Plan;
 use std::fmt;
 use std::time::SystemTime;
 

@@ -4,7 +4,7 @@
 
 use super::Volume;
 use super::views::{seconds, view};
-use crate::policy::plan::Plan;
+use crate::policy::Plan;
 use api::volume::{VolumeDetail, VolumeState, VolumeView};
 use std::collections::VecDeque;
 use std::path::Path;

@@ -8,7 +8,7 @@ use super::{Known, Volume};
 use crate::config::Config;
 use crate::helper::family::Family;
 use crate::node::connections::Identity;
-use crate::policy::plan::Plan;
+use crate::policy::Plan;
 use api::exit::chain;
 use api::request::Request;
 use linux::mount_table::Device;
@@ -168,13 +168,72 @@ fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
     }
     let record: Record = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
     let (major, minor) = record.device;
+    // Whether it may be had was decided when it was mounted.
+    let (plan, known) = match Plan::recorded(config, record.request.clone()) {
+        Ok(plan) => (plan, if record.had_secrets { Known::AllButSecrets } else { Known::All }),
+        Err(error) => {
+            // The volume is there, and the record stays for a version that understands it.
+            warn!("the request of a recorded volume is not understood: {}: {}", file.display(), chain(&error));
+            (Plan::of_lost_request(config, record.request), Known::MountAlone)
+        }
+    };
     Ok(Volume {
-        // Whether it may be had was decided when it was mounted.
-        plan: Plan::recorded(config, record.request).map_err(|error| Unreadable::ByThisVersion(chain(&error)))?,
+        plan,
         helper: record.helper,
         identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
         family: Family::of_namespace(record.namespace),
-        known: if record.had_secrets { Known::AllButSecrets } else { Known::All },
+        known,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of one record whose request has these options.
+    fn read_one(options: &str) -> (Vec<Volume>, bool) {
+        let directory = std::env::temp_dir().join(format!("hostmount-record-{}-{options}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("7-8.json");
+        let request = format!(r#"{{"fstype":"x","source":"s","target":"/t","options":"{options}"}}"#);
+        let since = r#"{"secs":1,"nanos":0}"#;
+        let record = format!(
+            r#"{{"version":2,"request":{request},"had_secrets":false,"helper":"h","device":[0,7],"connection":8,"since":{since},"namespace":[4,5]}}"#
+        );
+        fs::write(&file, record).unwrap();
+        let volumes = Records(Some(directory.clone())).read(&Config::default());
+        let stays = file.exists();
+        fs::remove_dir_all(directory).unwrap();
+        (volumes, stays)
+    }
+
+    #[test]
+    fn a_request_that_is_not_understood_any_more_costs_neither_the_record_nor_the_volume() {
+        let (volumes, stays) = read_one("ro,X-mount.new");
+        assert!(stays);
+        let [volume] = volumes.as_slice() else { panic!("{volumes:?}") };
+        assert_eq!((volume.known, volume.plan.target.as_path()), (Known::MountAlone, Path::new("/t")));
+        assert!(volume.plan.request.options.is_empty());
+    }
+
+    #[test]
+    fn a_record_of_another_version_stays_for_that_version() {
+        let directory = std::env::temp_dir().join(format!("hostmount-records-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (newer, damaged) = (directory.join("7-8.json"), directory.join("7-9.json"));
+        fs::write(&newer, r#"{"version":999,"anything":true}"#).unwrap();
+        fs::write(&damaged, r#"{"version":"#).unwrap();
+        assert!(Records(Some(directory.clone())).read(&Config::default()).is_empty());
+        assert_eq!((newer.exists(), damaged.exists()), (true, false));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_would_not_be_granted_any_more_is_known_all_the_same() {
+        let (volumes, stays) = read_one("suid,uid=5");
+        assert!(stays);
+        assert_eq!(volumes[0].known, Known::All);
+        assert_eq!(volumes[0].plan.request.options.to_string(), "suid,uid=5");
+    }
 }

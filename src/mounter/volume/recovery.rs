@@ -5,16 +5,16 @@
 //! of a record.
 
 use super::{Known, Volume};
-use crate::mounter::Mounter;
-use crate::observe::events;
 use crate::engine::Engine;
 use crate::engine::watch::Watch;
 use crate::helper::family::{self, Home};
 use crate::helper::launch::Serving;
 use crate::helper::output::Output;
 use crate::helper::{place, scratch};
+use crate::mounter::Mounter;
 use crate::node::showings;
-use crate::policy::plan::Plan;
+use crate::observe::events;
+use crate::policy::Plan;
 use api::options::MountOptions;
 use api::request::{Request, Switches};
 use api::secret::Secrets;

@@ -14,7 +14,7 @@ use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::tree::Tree;
 use crate::observe::events;
-use crate::policy::plan::Plan;
+use crate::policy::Plan;
 use api::request::Request;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
@@ -257,7 +257,10 @@ impl Registry {
                 Ok(Heard::Gone) => {
                     self.let_go(&mut entry.engine);
                     if let Some(why) = entry.cgroup.take().and_then(|cgroup| cgroup.ran_out_of_memory()) {
-                        error!(event = events::HELPER_OUT_OF_MEMORY, "the kernel killed processes of the helper: {why}");
+                        error!(
+                            event = events::HELPER_OUT_OF_MEMORY,
+                            "the kernel killed processes of the helper: {why}"
+                        );
                     }
                     self.report_to(&mut volumes, id, Event::HelperEnded)
                 }

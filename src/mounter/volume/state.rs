@@ -170,7 +170,9 @@ impl State {
             (Self::Ended { failures }, ReplacementBegun) => {
                 (Self::Replacing(Old::Dead { failures, retry: Some(now) }), None)
             }
-            (Self::Dead { failures, retry }, ReplacementBegun) => (Self::Replacing(Old::Dead { failures, retry }), None),
+            (Self::Dead { failures, retry }, ReplacementBegun) => {
+                (Self::Replacing(Old::Dead { failures, retry }), None)
+            }
 
             (Self::Replacing(Old::Serving { since, failures }), ReplacementFailed) => {
                 (Self::Serving { since, failures }, None)
@@ -178,7 +180,9 @@ impl State {
             (Self::Replacing(Old::EndedMeanwhile { failures }), ReplacementFailed) => {
                 (Self::Dead { failures, retry: Some(now) }, None)
             }
-            (Self::Replacing(Old::Dead { failures, retry }), ReplacementFailed) => (Self::Dead { failures, retry }, None),
+            (Self::Replacing(Old::Dead { failures, retry }), ReplacementFailed) => {
+                (Self::Dead { failures, retry }, None)
+            }
 
             (Self::Replacing(Old::Serving { .. }), Replaced) => (Self::Retired, None),
             (Self::Replacing(_), Replaced) => (Self::Gone, Some(Effect::Forget)),

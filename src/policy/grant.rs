@@ -1,0 +1,114 @@
+//! What one helper may do, whatever it asks for.
+//!
+//! Pure.
+
+use api::options::{MountOption, MountOptions};
+use api::request::is_fuse;
+use rustix::mount::MountFlags;
+
+/// What one helper may mount: one filesystem, of one of these types, with these flags.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant {
+    /// The types that the helper may name.
+    pub types: GrantedTypes,
+    /// Mount flags that the volume gets whatever the helper asks for. `nosuid` and `nodev` are always among them.
+    pub flags: MountFlags,
+    /// Whether every user may enter, whatever the helper asks for, and not just the helper's.
+    pub allow_other: bool,
+}
+
+impl Grant {
+    /// What follows from a request's type and options.
+    pub(super) fn of(fstype: &str, options: &MountOptions) -> Self {
+        let allow_other = !options.has_flag("noallow_other");
+        Self { types: GrantedTypes::of(fstype), flags: forced_flags(options), allow_other }
+    }
+}
+
+/// The filesystem types that a helper may name in mount(2): those of FUSE, and these of the kernel's, whose helper prepares
+/// their options. A FUSE program may serve them, too, where the kernel has them not.
+#[derive(Debug, Clone, Copy)]
+pub struct GrantedTypes(&'static [&'static str]);
+
+impl GrantedTypes {
+    /// The types that a helper for `fstype` mounts.
+    fn of(fstype: &str) -> Self {
+        Self(match fstype {
+            "nfs" | "nfs4" => &["nfs", "nfs4"],
+            "cifs" | "smb3" => &["cifs", "smb3"],
+            "ceph" => &["ceph"],
+            _ => &[],
+        })
+    }
+
+    /// Whether `fstype`, as handed to mount(2), is one of them.
+    pub fn contains(self, fstype: &str) -> bool {
+        is_fuse(fstype) || self.0.contains(&fstype)
+    }
+}
+
+/// The first option that contradicts what every grant forces.
+pub(super) fn contradiction(options: &MountOptions) -> Option<&MountOption> {
+    options.iter().find(|option| option.value.is_none() && matches!(option.name.as_str(), "suid" | "dev"))
+}
+
+/// The mount flags that the options spell out: these are forced onto the volume, as a helper is free to forget them.
+/// The last of two that contradict each other counts, as in mount(8).
+fn forced_flags(options: &MountOptions) -> MountFlags {
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    for option in options.iter() {
+        let (flag, set) = match option.name.as_str() {
+            // mount(8) knows `ro=recursive` and the like: no less read-only.
+            "ro" => (MountFlags::RDONLY, true),
+            "rw" => (MountFlags::RDONLY, false),
+            _ if option.value.is_some() => continue,
+            // So that whom an administrator lets mount cannot run programs of their own from it.
+            "user" | "users" => (MountFlags::NOEXEC, true),
+            "noexec" => (MountFlags::NOEXEC, true),
+            "exec" => (MountFlags::NOEXEC, false),
+            "sync" => (MountFlags::SYNCHRONOUS, true),
+            "async" => (MountFlags::SYNCHRONOUS, false),
+            "dirsync" => (MountFlags::DIRSYNC, true),
+            "noatime" => (MountFlags::NOATIME, true),
+            "atime" => (MountFlags::NOATIME, false),
+            "nodiratime" => (MountFlags::NODIRATIME, true),
+            "diratime" => (MountFlags::NODIRATIME, false),
+            "strictatime" => (MountFlags::STRICTATIME, true),
+            "nostrictatime" => (MountFlags::STRICTATIME, false),
+            _ => continue,
+        };
+        flags.set(flag, set);
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(options: &str) -> Grant {
+        Grant::of("x", &MountOptions::parse(options).unwrap())
+    }
+
+    #[test]
+    fn nosuid_and_nodev_are_always_there_and_the_last_flag_counts() {
+        let always = MountFlags::NOSUID | MountFlags::NODEV;
+        assert_eq!(grant("ro,noexec,rw").flags, always | MountFlags::NOEXEC);
+        assert_eq!(grant("suid,dev").flags, always);
+    }
+
+    #[test]
+    fn every_user_may_enter_unless_the_caller_says_otherwise() {
+        assert!(grant("").allow_other);
+        assert!(!grant("noallow_other").allow_other);
+    }
+
+    #[test]
+    fn types_of_fuse_and_of_the_helpers_own_kind() {
+        assert!(GrantedTypes::of("glusterfs").contains("fuse.glusterfs"));
+        assert!(!GrantedTypes::of("glusterfs").contains("ext4"));
+        assert!(!GrantedTypes::of("glusterfs").contains("fuseblk"));
+        assert!(GrantedTypes::of("nfs").contains("nfs4"));
+        assert!(GrantedTypes::of("ceph").contains("fuse.ceph-fuse"));
+    }
+}
