@@ -5,10 +5,10 @@
 
 use super::Heard;
 use crate::helper::family::Family;
+use linux::mount_namespace::MountNamespace;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -24,16 +24,16 @@ pub struct Watch {
     members: HashMap<u64, OwnedFd>,
     last_number: u64,
     /// Their mount namespace: as long as it is held, the kernel gives its number to no other.
-    _namespace: File,
+    _namespace: MountNamespace,
 }
 
 impl Watch {
     /// A watch over the processes of `family` that are to be taken in. The calling thread is in its mount namespace.
     pub fn new(family: Family) -> io::Result<Self> {
-        Self::holding(File::open("/proc/thread-self/ns/mnt")?, family)
+        Self::holding(MountNamespace::of_this_thread().map_err(io::Error::other)?, family)
     }
 
-    fn holding(namespace: File, family: Family) -> io::Result<Self> {
+    fn holding(namespace: MountNamespace, family: Family) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self { events, family, members: HashMap::new(), last_number: 0, _namespace: namespace })
     }
@@ -41,7 +41,9 @@ impl Watch {
     /// A watch over all processes that `family` has now; none if it has none.
     pub fn over(family: Family) -> io::Result<Option<Self>> {
         let members = family.members()?;
-        let Some(namespace) = members.iter().find_map(|(pid, _)| family.open_namespace(*pid)) else { return Ok(None) };
+        let Some(namespace) = members.iter().find_map(|(process, _)| family.open_namespace(process)) else {
+            return Ok(None);
+        };
         let mut watch = Self::holding(namespace, family)?;
         members.into_iter().try_for_each(|(_, process)| watch.take_in(process))?;
         Ok(Some(watch))

@@ -3,53 +3,52 @@
 //! A helper has no capability and cannot leave that namespace; it may fork, make sessions and go into the background
 //! as it likes. Runs in the mounter.
 
-use linux::mount_table::{self, Mount};
-use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use linux::mount_namespace::MountNamespace;
+use linux::namespace::NamespaceId;
+use linux::processes::{self, Process};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::collections::HashSet;
-use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The processes of one helper, named by the mount namespace they live in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Family {
-    namespace: (u64, u64),
+    namespace: NamespaceId,
 }
 
 impl Family {
     /// The family that will live in the calling thread's mount namespace.
     pub fn of_this_thread() -> io::Result<Self> {
-        Ok(Self { namespace: namespace_at(Path::new("/proc/thread-self/ns/mnt"))? })
+        Ok(Self { namespace: NamespaceId::of_this_threads_mounts()? })
     }
 
     /// The family that lives, or lived, in this mount namespace.
-    pub fn of_namespace(namespace: (u64, u64)) -> Self {
+    pub fn of_namespace(namespace: NamespaceId) -> Self {
         Self { namespace }
     }
 
-    /// The device and inode number of its mount namespace.
-    pub fn namespace(&self) -> (u64, u64) {
+    /// Its mount namespace.
+    pub fn namespace(&self) -> NamespaceId {
         self.namespace
     }
 
-    /// Its mount namespace, if the process is still a member.
-    pub fn open_namespace(&self, member: Pid) -> Option<File> {
-        let file = File::open(format!("/proc/{}/ns/mnt", member.as_raw_nonzero())).ok()?;
-        let found = file.metadata().ok()?;
-        ((found.dev(), found.ino()) == self.namespace).then_some(file)
+    /// A handle on its mount namespace, if the process is still a member.
+    pub fn open_namespace(&self, member: &Process) -> Option<MountNamespace> {
+        let opened = member.open_mount_namespace().ok()?;
+        opened.id().is_ok_and(|id| id == self.namespace).then_some(opened)
     }
 
-    /// The processes that are members just now.
-    pub fn members(&self) -> io::Result<Vec<(Pid, OwnedFd)>> {
+    /// The processes that are members just now, each with a descriptor of it.
+    pub fn members(&self) -> io::Result<Vec<(Process, OwnedFd)>> {
+        let lives_here = |process: &Process| process.mount_namespace().is_ok_and(|id| id == self.namespace);
         let mut members = Vec::new();
-        for (pid, directory) in processes()? {
-            // The descriptor first, then the look: it is the very process that was looked at.
-            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            if namespace_at(&directory.join("ns/mnt")).is_ok_and(|namespace| namespace == self.namespace) {
-                members.push((pid, process));
+        for process in processes::all(Path::new(processes::OWN))?.into_iter().filter(lives_here) {
+            let Ok(descriptor) = process.pidfd() else { continue };
+            // Another look, now that it is held: so it is the very process that was looked at.
+            if lives_here(&process) {
+                members.push((process, descriptor));
             }
         }
         Ok(members)
@@ -61,7 +60,7 @@ impl Family {
         let mut killed = HashSet::new();
         loop {
             let mut others = self.members()?;
-            others.retain(|(pid, _)| killed.insert(*pid));
+            others.retain(|(process, _)| killed.insert(process.pid()));
             if others.is_empty() {
                 return Ok(());
             }
@@ -71,89 +70,4 @@ impl Family {
             }
         }
     }
-}
-
-/// A mount namespace that somebody lives in, seen through one of its processes.
-#[derive(Debug)]
-pub struct Home {
-    /// Who lives there.
-    pub family: Family,
-    /// Its processes; there is at least one.
-    pub processes: Vec<Pid>,
-    table: Vec<Mount>,
-}
-
-/// Every mount namespace that processes live in, as our own /proc shows them.
-pub fn homes() -> io::Result<Vec<Home>> {
-    let mut homes: Vec<Home> = Vec::new();
-    for (pid, directory) in processes()? {
-        let Ok(namespace) = namespace_at(&directory.join("ns/mnt")) else { continue };
-        let family = Family { namespace };
-        match homes.iter_mut().find(|home| home.family == family) {
-            Some(home) => home.processes.push(pid),
-            None => {
-                let table = fs::read(directory.join("mountinfo")).unwrap_or_default();
-                homes.push(Home { family, processes: vec![pid], table: mount_table::parse(&table) });
-            }
-        }
-    }
-    Ok(homes)
-}
-
-impl Home {
-    /// Its mount table.
-    pub fn mounts(&self) -> &[Mount] {
-        &self.table
-    }
-
-    /// A path in it, as we can reach it: of a directory on a filesystem of ours, never of a helper's.
-    pub fn file(&self, path: &Path) -> PathBuf {
-        self.file_below_proc("root").join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    /// A file of one of its processes' in /proc.
-    pub fn file_below_proc(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{name}", self.processes[0].as_raw_nonzero()))
-    }
-
-    /// Whether there is a helper's place at `path`. What is mounted on it is not asked.
-    pub fn shows(&self, path: &Path) -> bool {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        open(self.file(path), flags, Mode::empty()).is_ok()
-    }
-
-    /// The name of the process that it is seen through.
-    pub fn name(&self) -> String {
-        fs::read_to_string(self.file_below_proc("comm")).unwrap_or_default().trim().to_owned()
-    }
-
-    /// Whether one of its processes has /dev/fuse open.
-    pub fn may_serve(&self) -> bool {
-        let holds = |pid: &Pid| {
-            let files = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
-            files
-                .into_iter()
-                .flatten()
-                .flatten()
-                .any(|file| fs::read_link(file.path()).is_ok_and(|leads_to| leads_to == Path::new("/dev/fuse")))
-        };
-        self.processes.iter().any(holds)
-    }
-}
-
-/// Every process that our own /proc shows, and its directory there.
-fn processes() -> io::Result<Vec<(Pid, PathBuf)>> {
-    let mut processes = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) {
-            processes.push((pid, entry.path()));
-        }
-    }
-    Ok(processes)
-}
-
-fn namespace_at(link: &Path) -> io::Result<(u64, u64)> {
-    let file = fs::metadata(link)?;
-    Ok((file.dev(), file.ino()))
 }

@@ -3,9 +3,9 @@
 //! They go to the log line by line; the last lines are kept for the caller. Runs in the mounter. Reading never waits,
 //! and what is kept and what is logged is bounded, so that a helper that writes without end fills nothing.
 
+use linux::processes::Process;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::Pid;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader};
@@ -51,10 +51,9 @@ impl Output {
     }
 
     /// What these processes write, which an earlier mounter started: the same pipe, where one still has it.
-    pub fn of_processes(processes: &[Pid]) -> Option<Self> {
-        let numbers = processes.iter().flat_map(|process| [1, 2].map(|number| (process.as_raw_nonzero(), number)));
-        let pipe = numbers.into_iter().find_map(|(process, number)| {
-            let file = format!("/proc/{process}/fd/{number}");
+    pub fn of_processes(processes: &[Process]) -> Option<Self> {
+        let files = processes.iter().flat_map(|process| ["fd/1", "fd/2"].map(|name| process.file(name)));
+        let pipe = files.into_iter().find_map(|file| {
             std::fs::read_link(&file).ok().filter(|leads_to| leads_to.as_os_str().as_bytes().starts_with(b"pipe:"))?;
             OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()
         })?;

@@ -3,6 +3,7 @@
 //! Runs in the mounter. It reads /proc, and neither asks nor stops anybody.
 
 use super::family::Family;
+use linux::processes::Process;
 use rustix::process::Pid;
 use std::collections::HashMap;
 use std::fs;
@@ -32,7 +33,7 @@ impl Work {
     pub fn of(family: &Family) -> io::Result<Self> {
         let members = family.members()?;
         // One that ends meanwhile is not there.
-        let processes = members.into_iter().filter_map(|(pid, _)| Some((pid, done(pid)?))).collect();
+        let processes = members.iter().filter_map(|(process, _)| Some((process.pid(), done(process)?))).collect();
         Ok(Self { processes })
     }
 
@@ -68,13 +69,10 @@ impl Sub for Done {
     }
 }
 
-fn done(pid: Pid) -> Option<Done> {
-    let directory = format!("/proc/{}", pid.as_raw_nonzero());
-    let read = |name: &str| fs::read_to_string(format!("{directory}/{name}")).ok();
-    let calls = sum_of(&read("io")?, &["syscr:", "syscw:"]);
-    let time = time_of(&read("stat")?)?;
-    let threads = fs::read_dir(format!("{directory}/task")).ok()?.flatten();
-    let status = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+fn done(process: &Process) -> Option<Done> {
+    let calls = sum_of(&process.read("io").ok()?, &["syscr:", "syscw:"]);
+    let time = time_of(&process.read("stat").ok()?)?;
+    let status = process.threads().filter_map(|thread| fs::read_to_string(thread.join("status")).ok());
     let turns = status.map(|status| sum_of(&status, &["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]));
     Some(Done { calls, turns: turns.sum(), time })
 }

@@ -10,6 +10,7 @@ use crate::node::connections::Identity;
 use crate::policy::admit;
 use api::request::Request;
 use linux::mount_table::Device;
+use linux::namespace::NamespaceId;
 use rustix::fs::{Mode, statfs};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -115,6 +116,7 @@ fn discard(file: &Path, problem: &str) -> Option<Volume> {
 fn write(file: &Path, volume: &Volume) -> io::Result<()> {
     let mut request = volume.admitted.request.clone();
     let had_secrets = !std::mem::take(&mut request.secrets).is_empty();
+    let namespace = volume.family.namespace();
     let record = Record {
         version: VERSION,
         request,
@@ -123,7 +125,7 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
         device: (volume.identity.device.major, volume.identity.device.minor),
         connection: volume.identity.connection,
         since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
-        namespace: volume.family.namespace(),
+        namespace: (namespace.device, namespace.inode),
     };
     let unfinished = file.with_extension("new");
     let mut options = OpenOptions::new();
@@ -139,12 +141,13 @@ fn read(file: &Path) -> Result<Volume, String> {
         return Err(format!("it has version {}", record.version));
     }
     let (major, minor) = record.device;
+    let (device, inode) = record.namespace;
     Ok(Volume {
         admitted: admit(record.request).map_err(|error| error.to_string())?,
         helper: record.helper,
         identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
-        family: Family::of_namespace(record.namespace),
+        family: Family::of_namespace(NamespaceId { device, inode }),
         lost: if record.had_secrets { Lost::Secrets } else { Lost::Nothing },
     })
 }

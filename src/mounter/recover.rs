@@ -7,7 +7,7 @@ use super::Mounter;
 use super::volume::{Lost, Volume};
 use crate::engine::Engine;
 use crate::engine::watch::Watch;
-use crate::helper::family::{self, Home};
+use crate::helper::family::Family;
 use crate::helper::launch::Serving;
 use crate::helper::output::Output;
 use crate::helper::{place, scratch};
@@ -16,8 +16,9 @@ use crate::policy::admit;
 use api::options::MountOptions;
 use api::request::{Request, Switches};
 use api::secret::Secrets;
-use linux::mount_namespace::MountNamespace;
-use linux::mount_table::{self, Mount};
+use linux::mount_table::Mount;
+use linux::processes::{self, PopulatedNamespace, Process};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{UnmountFlags, unmount};
 use std::collections::HashSet;
 use std::fs;
@@ -28,8 +29,8 @@ use tracing::{info, info_span, warn};
 
 /// Takes in every volume that is there, and ends what an earlier mounter had begun and cannot finish any more.
 pub fn recover(mounter: &Mounter) -> io::Result<()> {
-    let homes = family::homes()?;
-    let table = mount_table::parse(&fs::read(mounter.host_proc.join("1/mountinfo"))?);
+    let namespaces = processes::mount_namespaces(Path::new(processes::OWN))?;
+    let table = Process::first(&mounter.host_proc).mounts()?;
     let recorded = mounter.registry.records().read();
     // The list of connections is made, and numbered, anew when nobody has had it mounted.
     let renumbered = !table.iter().any(|mount| mount.fstype == "fusectl");
@@ -41,15 +42,15 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
     }
     for volume in &recorded {
         let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
-        let home = homes.iter().find(|home| home.family == volume.family);
+        let home = namespaces.iter().find(|home| home.id == volume.family.namespace());
         if let Some(note) = volume.lost.note() {
             warn!("{note}");
         }
         let place = place::path(&mounter.state, &volume.admitted.target);
-        match home.filter(|home| home.shows(&place)) {
+        match home.filter(|home| shows(home, &place)) {
             Some(home) => {
                 // The earlier mounter may have died before it could.
-                let_go(home, &place);
+                let_go(home, &home.mounts(), &place);
                 let mut volume = volume.clone();
                 if renumbered {
                     mounter.registry.records().drop(volume.identity);
@@ -62,23 +63,24 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
             None => mounter.registry.adopt_dead(volume.clone()),
         }
     }
-    let known: HashSet<_> = recorded.iter().map(|volume| volume.family.clone()).collect();
-    for home in homes.iter().filter(|home| !known.contains(&home.family)) {
-        if let Some(target) = target_of(home, &mounter.state) {
+    let known: HashSet<_> = recorded.iter().map(|volume| volume.family.namespace()).collect();
+    for home in namespaces.iter().filter(|home| !known.contains(&home.id)) {
+        let mounts = home.mounts();
+        if let Some(target) = target_of(home, &mounts, &mounter.state) {
             let _span = info_span!("volume", target = %target.display()).entered();
-            take_in_without_record(mounter, home, &target, &table)?;
+            take_in_without_record(mounter, home, &mounts, &target, &table)?;
         }
     }
     Ok(())
 }
 
-fn take_in(mounter: &Mounter, volume: Volume, home: &Home) {
-    match Watch::over(home.family.clone()) {
+fn take_in(mounter: &Mounter, volume: Volume, home: &PopulatedNamespace) {
+    match Watch::over(volume.family.clone()) {
         Ok(None) => mounter.registry.adopt_dead(volume),
         Ok(Some(watch)) => {
             info!(device = %volume.identity.device, "an earlier mounter's volume is taken in");
             let output = Output::of_processes(&home.processes);
-            let cgroup = mounter.cgroups.of(home.processes[0]);
+            let cgroup = mounter.cgroups.of(home.processes[0].pid());
             mounter.registry.adopt(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
         }
         Err(error) => warn!("cannot watch the helper of an earlier mounter's volume: {error}"),
@@ -86,9 +88,15 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &Home) {
 }
 
 /// A helper of an earlier mounter's of which there is no record: it was starting when that one died, or records are lost.
-fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: &[Mount]) -> io::Result<()> {
+fn take_in_without_record(
+    mounter: &Mounter,
+    home: &PopulatedNamespace,
+    mounts: &[Mount],
+    target: &Path,
+    table: &[Mount],
+) -> io::Result<()> {
     let place = place::path(&mounter.state, target);
-    let here = home.mounts().iter().rfind(|mount| mount.target == place && mount.is_fuse());
+    let here = mounts.iter().rfind(|mount| mount.target == place && mount.is_fuse());
     let shown = match &here {
         // Not let go of yet. Attached on the node already?
         Some(mount) => {
@@ -104,26 +112,26 @@ fn take_in_without_record(mounter: &Mounter, home: &Home, target: &Path, table: 
     };
     match shown {
         Some(mount) => {
-            let_go(home, &place);
+            let_go(home, mounts, &place);
             let Some(volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
             volume.lost.note().into_iter().for_each(|note| warn!("{note}"));
             take_in(mounter, volume, home);
         }
-        None if here.is_none() && home.may_serve() => {
+        None if here.is_none() && home.processes.iter().any(|process| process.has_open(Path::new("/dev/fuse"))) => {
             warn!("processes of an earlier mounter's helper are left alone: they may serve a pod still");
         }
         None => {
             info!("a helper that was starting when the earlier mounter ended is ended");
             // Removed when they are out of it.
-            drop(mounter.cgroups.of(home.processes[0]));
-            home.family.kill()?;
+            drop(mounter.cgroups.of(home.processes[0].pid()));
+            Family::of_namespace(home.id).kill()?;
         }
     }
     Ok(())
 }
 
 /// What can be told of a volume by its mount alone.
-fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> Option<Volume> {
+fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &PopulatedNamespace) -> Option<Volume> {
     let request = Request {
         fstype: mount.fstype.to_string_lossy().into_owned(),
         source: mount.source.to_string_lossy().into_owned(),
@@ -134,18 +142,18 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Home) -> 
     };
     Some(Volume {
         admitted: admit(request).ok()?,
-        helper: home.name(),
+        helper: home.processes[0].name(),
         identity: mounter.connections.identify(mount.device),
         since: SystemTime::now(),
-        family: home.family.clone(),
+        family: Family::of_namespace(home.id),
         lost: Lost::Request,
     })
 }
 
 /// Which target a helper was started for: its mount point's path tells.
-fn target_of(home: &Home, state: &Path) -> Option<PathBuf> {
+fn target_of(home: &PopulatedNamespace, mounts: &[Mount], state: &Path) -> Option<PathBuf> {
     let root = place::path(state, Path::new("/"));
-    let marked = home.mounts().iter().any(|mount| mount.target == root && mount.source == scratch::SOURCE);
+    let marked = mounts.iter().any(|mount| mount.target == root && mount.source == scratch::SOURCE);
     if !marked {
         return None;
     }
@@ -153,10 +161,10 @@ fn target_of(home: &Home, state: &Path) -> Option<PathBuf> {
     loop {
         // Below the mount point itself is the helper's filesystem, if it is still there: not to be asked.
         let here = place::path(state, &target);
-        if home.mounts().iter().any(|mount| mount.target == here && mount.is_fuse()) {
+        if mounts.iter().any(|mount| mount.target == here && mount.is_fuse()) {
             return Some(target);
         }
-        let mut directories = fs::read_dir(home.file(&here))
+        let mut directories = fs::read_dir(home.path_into(&here))
             .ok()?
             .flatten()
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -167,12 +175,18 @@ fn target_of(home: &Home, state: &Path) -> Option<PathBuf> {
     }
 }
 
-fn let_go(home: &Home, place: &Path) {
-    if !home.mounts().iter().any(|mount| mount.target == place && mount.is_fuse()) {
+/// Whether there is a helper's mount point at `place`. What is mounted on it is not asked.
+fn shows(home: &PopulatedNamespace, place: &Path) -> bool {
+    open(home.path_into(place), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).is_ok()
+}
+
+fn let_go(home: &PopulatedNamespace, mounts: &[Mount], place: &Path) {
+    if !mounts.iter().any(|mount| mount.target == place && mount.is_fuse()) {
         return;
     }
-    let done = MountNamespace::at(home.file_below_proc("ns/mnt"))
-        .and_then(|namespace| namespace.visit(|| unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)));
+    let opened = home.processes[0].open_mount_namespace();
+    let done =
+        opened.and_then(|namespace| namespace.visit(|| unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)));
     match done {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!("cannot let go of the helper's own copy: {error}"),

@@ -11,6 +11,8 @@ mod hierarchy;
 
 use hierarchy::{Hierarchy, Home, Version, failed, open_directory, open_to_write, read_file};
 use linux::mount_namespace::{MountNamespace, NamespaceError};
+use linux::namespace::NamespaceId;
+use linux::processes::Process;
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -22,7 +24,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -133,8 +134,9 @@ impl Cgroups {
     }
 
     fn open(&mut self, node: &MountNamespace) -> Result<(), Tied> {
-        enter_namespace(&self.host_proc.join("1/ns/cgroup")).map_err(Tied::Namespace)?;
-        let path = self.host_proc.join("1/mountinfo");
+        let first = Process::first(&self.host_proc);
+        enter_namespace(&first.file("ns/cgroup")).map_err(Tied::Namespace)?;
+        let path = first.file("mountinfo");
         let table = fs::read(&path).map_err(|source| Tied::File { path, source })?;
         let found = hierarchy::parse(&table);
         let opened: Vec<_> = node.visit(|| found.into_iter().map(Hierarchy::open).collect())?;
@@ -194,8 +196,7 @@ impl Cgroups {
 
     /// Where a process is in each hierarchy, by its name: below the top.
     fn paths_of(&self, process: Pid) -> Vec<(String, PathBuf)> {
-        let file = self.host_proc.join(process.as_raw_nonzero().to_string()).join("cgroup");
-        let text = fs::read_to_string(file).unwrap_or_default();
+        let text = Process::at(&self.host_proc, process).read("cgroup").unwrap_or_default();
         let path = |line: &str| {
             let (_, line) = line.split_once(':')?;
             let (name, path) = line.split_once(':')?;
@@ -318,8 +319,8 @@ fn enter_namespace(file: &Path) -> io::Result<()> {
 }
 
 fn own_pid_namespace(host_proc: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    identity(&host_proc.join("1/ns/pid")) != identity(Path::new("/proc/self/ns/pid"))
+    let namespace = |link: &Path| NamespaceId::at(link).ok();
+    namespace(&Process::first(host_proc).file("ns/pid")) != namespace(Path::new("/proc/self/ns/pid"))
 }
 
 #[cfg(test)]

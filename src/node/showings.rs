@@ -7,14 +7,14 @@ use super::connections::{Connections, Identity};
 use super::target::{Target, TargetError};
 use super::tree::Tree;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
-use linux::mount_table::{self, Device, Mount};
+use linux::mount_table::{Device, Mount};
+use linux::processes;
 use rustix::io::Errno;
-use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a filesystem shows.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Showings {
 #[derive(Debug)]
 pub struct Showing {
     /// The mount namespace it is in; many showings may share one.
-    namespace: std::sync::Arc<MountNamespace>,
+    namespace: Arc<MountNamespace>,
     /// The mount itself.
     pub mount: Mount,
     /// If it shows other owners than are stored: the user namespace that says which, as far as can be told.
@@ -88,33 +88,24 @@ pub fn of(filesystem: Identity, connections: &Connections, host_proc: &Path) -> 
 
 /// All mounts with this device number.
 ///
-/// One process of each mount namespace is asked. One that ends meanwhile takes nothing with it that matters: its
-/// namespace lives on only if another process of it is found.
+/// A process that ends meanwhile takes nothing with it that matters: its namespace lives on only if another process of it
+/// is found.
 fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
-    let mut seen = HashSet::new();
     let mut found = Vec::new();
-    let first = host_proc.join("1");
-    let others = fs::read_dir(host_proc)?
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit())));
-    for process in std::iter::once(first).chain(others.map(|entry| entry.path())) {
-        let link = process.join("ns/mnt");
-        let Ok(identity) = fs::metadata(&link).map(|file| (file.dev(), file.ino())) else { continue };
-        if seen.contains(&identity) {
+    for inhabited in processes::mount_namespaces(host_proc)? {
+        let table = inhabited.mounts();
+        let mut mounts = table.iter().filter(|mount| mount.device == device).peekable();
+        if mounts.peek().is_none() {
             continue;
         }
-        let Ok(namespace) = MountNamespace::at(link) else { continue };
-        let Ok(table) = fs::read(process.join("mountinfo")) else { continue };
-        seen.insert(identity);
-        let namespace = std::sync::Arc::new(namespace);
-        let table = mount_table::parse(&table);
-        for mount in table.iter().filter(|mount| mount.device == device) {
+        let Some(namespace) = inhabited.open().map(Arc::new) else { continue };
+        for mount in mounts {
             // A container runtime that maps a volume's ids does it as it maps those of the container's processes.
-            let user_namespace = if mount.maps_ids() { File::open(process.join("ns/user")).ok() } else { None };
+            let user_namespace = if mount.maps_ids() { inhabited.open_user_namespace() } else { None };
             let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
             let covered_by = children.clone().find(|child| child.target == mount.target).map(|child| child.device);
             found.push(Showing {
-                namespace: std::sync::Arc::clone(&namespace),
+                namespace: Arc::clone(&namespace),
                 mount: mount.clone(),
                 user_namespace,
                 children: children.map(|child| child.target.clone()).collect(),
