@@ -3,7 +3,7 @@
 //! Runs in the mounter, on the volume's own thread, **inside the helper's mount namespace**: what it mounts, only the
 //! helper and the mounter see.
 
-use crate::helper::place::Place;
+use super::mount_point::MountPoint;
 use crate::policy::Family;
 use api::options::{MountOptions, OptionsError};
 use api::request::is_fuse;
@@ -40,7 +40,7 @@ pub struct Grant {
     /// The types it may name.
     pub family: Family,
     /// The place it was given as its mount point.
-    pub place: Place,
+    pub place: MountPoint,
     /// Flags that the mount gets in any case.
     pub flags: MountFlags,
     /// Whether everybody may enter, whatever the helper says.
@@ -153,7 +153,7 @@ impl Broker {
     }
 
     /// The place that the grant is for.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &MountPoint {
         &self.grant.place
     }
 

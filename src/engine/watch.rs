@@ -4,7 +4,7 @@
 //! started.
 
 use super::Heard;
-use crate::helper::family::Family;
+use super::helper_processes::HelperProcesses;
 use linux::mount_namespace::MountNamespace;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -20,32 +20,33 @@ const OTHER: u64 = 0;
 pub struct Watch {
     /// An epoll descriptor over the processes.
     events: OwnedFd,
-    family: Family,
-    members: HashMap<u64, OwnedFd>,
+    processes: HelperProcesses,
+    /// A descriptor of each process that is known, by the number that its events carry.
+    known: HashMap<u64, OwnedFd>,
     last_number: u64,
     /// Their mount namespace: as long as it is held, the kernel gives its number to no other.
     _namespace: MountNamespace,
 }
 
 impl Watch {
-    /// A watch over the processes of `family` that are to be taken in. The calling thread is in its mount namespace.
-    pub fn new(family: Family) -> io::Result<Self> {
-        Self::holding(MountNamespace::of_this_thread().map_err(io::Error::other)?, family)
+    /// A watch over those of `processes` that are to be taken in. The calling thread is in their mount namespace.
+    pub fn new(processes: HelperProcesses) -> io::Result<Self> {
+        Self::holding(MountNamespace::of_this_thread().map_err(io::Error::other)?, processes)
     }
 
-    fn holding(namespace: MountNamespace, family: Family) -> io::Result<Self> {
+    fn holding(namespace: MountNamespace, processes: HelperProcesses) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { events, family, members: HashMap::new(), last_number: 0, _namespace: namespace })
+        Ok(Self { events, processes, known: HashMap::new(), last_number: 0, _namespace: namespace })
     }
 
-    /// A watch over all processes that `family` has now; none if it has none.
-    pub fn over(family: Family) -> io::Result<Option<Self>> {
-        let members = family.members()?;
-        let Some(namespace) = members.iter().find_map(|(process, _)| family.open_namespace(process)) else {
+    /// A watch over all `processes` that there are now; none if there are none.
+    pub fn over(processes: HelperProcesses) -> io::Result<Option<Self>> {
+        let found = processes.list()?;
+        let Some(namespace) = found.iter().find_map(|(process, _)| processes.open_namespace(process)) else {
             return Ok(None);
         };
-        let mut watch = Self::holding(namespace, family)?;
-        members.into_iter().try_for_each(|(_, process)| watch.take_in(process))?;
+        let mut watch = Self::holding(namespace, processes)?;
+        found.into_iter().try_for_each(|(_, process)| watch.take_in(process))?;
         Ok(Some(watch))
     }
 
@@ -54,7 +55,7 @@ impl Watch {
         self.last_number += 1;
         let number = epoll::EventData::new_u64(self.last_number);
         epoll::add(&self.events, &process, number, epoll::EventFlags::IN)?;
-        self.members.insert(self.last_number, process);
+        self.known.insert(self.last_number, process);
         Ok(())
     }
 
@@ -68,21 +69,21 @@ impl Watch {
         let mut events = Vec::with_capacity(16);
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         epoll::wait(&self.events, spare_capacity(&mut events), Some(&now))?;
-        let tokens: Vec<u64> = events.iter().map(|event| event.data.u64()).collect();
+        let numbers: Vec<u64> = events.iter().map(|event| event.data.u64()).collect();
         // What the helper asked for before it ended comes first.
-        if tokens.contains(&OTHER) {
+        if numbers.contains(&OTHER) {
             return Ok(None);
         }
-        for token in tokens {
-            // The last one stays: it goes on telling that everybody is gone.
-            if self.members.len() == 1 {
-                let others = self.family.members()?;
+        for number in numbers {
+            // The last one stays: it goes on telling that all of them have ended.
+            if self.known.len() == 1 {
+                let others = self.processes.list()?;
                 if others.is_empty() {
                     return Ok(Some(Heard::Gone));
                 }
                 others.into_iter().try_for_each(|(_, process)| self.take_in(process))?;
             }
-            if let Some(process) = self.members.remove(&token) {
+            if let Some(process) = self.known.remove(&number) {
                 // Not closing alone: a copy in a process just being forked would keep the events coming.
                 epoll::delete(&self.events, &process)?;
             }

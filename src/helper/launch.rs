@@ -3,12 +3,12 @@
 //! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
 use super::confine::{ConfineError, confine_this_thread};
-use super::family::Family;
 use super::find::{Program, search_path};
 use super::output::Output;
 use super::reaper::{Ending, Reaper};
 use crate::config::filesystem::Filesystem;
 use crate::config::handover::Handover;
+use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
@@ -41,7 +41,7 @@ pub struct Helper {
     pub output: Output,
     /// Whether the program that was started serves the filesystem itself and does not exit.
     pub foreground: bool,
-    family: Family,
+    processes: HelperProcesses,
     cgroup: Option<Cgroup>,
     unheard: Option<String>,
 }
@@ -114,7 +114,7 @@ pub struct Start<'a> {
 pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Helper, LaunchError> {
     let Start { program, arguments, settings, handover, mut seat } = start;
     let (output, writer) = Output::new().map_err(LaunchError::Prepare)?;
-    let family = Family::of_this_thread().map_err(LaunchError::Prepare)?;
+    let processes = HelperProcesses::of_this_thread().map_err(LaunchError::Prepare)?;
     let stdin = stdin(&handover)?;
     let called = program.called.map_or_else(|| program.path.clone().into_os_string(), OsString::from);
     let arguments = [called].into_iter().chain(arguments).collect();
@@ -128,7 +128,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
         }
         confine_this_thread(&keep)?;
-        let mut engine = prepare(method, &family)?;
+        let mut engine = prepare(method, &processes)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };
         let cgroup = seat.cgroup();
@@ -140,7 +140,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
             && let Err(error) = server.watch(process)
         {
             // Nobody would notice its end, so it ends at once.
-            let _ = family.kill();
+            let _ = processes.kill();
             return Err(LaunchError::Prepare(error));
         }
         Ok((engine, ending))
@@ -154,7 +154,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
     })?;
     let unheard = unheard(method, &program.path);
     let cgroup = seat.own.take();
-    Ok(Helper { ending, engine, output, foreground: settings.foreground, family, cgroup, unheard })
+    Ok(Helper { ending, engine, output, foreground: settings.foreground, processes, cgroup, unheard })
 }
 
 /// Ours, without what tells how to reach the mounter, and with what its type is set to have.
@@ -168,10 +168,12 @@ fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
 }
 
 /// Gets a helper's calls to us. Runs on the thread that is about to start it, which has no privilege any more.
-fn prepare(method: &Method, family: &Family) -> Result<Engine, LaunchError> {
+fn prepare(method: &Method, processes: &HelperProcesses) -> Result<Engine, LaunchError> {
     match method {
         Method::Seccomp => Listener::install().map(Engine::Seccomp).map_err(LaunchError::Filter),
-        Method::Preload(_) => preload::Server::listen(family.clone()).map(Engine::Preload).map_err(LaunchError::Listen),
+        Method::Preload(_) => {
+            preload::Server::listen(processes.clone()).map(Engine::Preload).map_err(LaunchError::Listen)
+        }
     }
 }
 
@@ -207,8 +209,8 @@ fn stdin(handover: &Handover) -> Result<OwnedFd, LaunchError> {
 
 impl Helper {
     /// Everything it started.
-    pub fn family(&self) -> &Family {
-        &self.family
+    pub fn processes(&self) -> &HelperProcesses {
+        &self.processes
     }
 
     /// Why the helper may have failed if it has not asked for a mount, for a reason that lies with us.
@@ -229,7 +231,7 @@ impl Helper {
 
     /// Ends everything the helper started. What is left of it are its words, to the last.
     pub fn end(mut self) -> Output {
-        if let Err(error) = self.family.kill() {
+        if let Err(error) = self.processes.kill() {
             warn!("cannot look for the helper's processes: {error}");
         }
         match self.engine.wait_for_end(LAST_MOMENTS) {

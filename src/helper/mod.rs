@@ -2,11 +2,10 @@
 
 pub mod arguments;
 pub mod confine;
-pub mod family;
 pub mod find;
 pub mod launch;
+pub mod namespace;
 pub mod output;
-pub mod place;
 pub mod reaper;
 pub mod scratch;
 pub mod work;

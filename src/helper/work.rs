@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter. It reads /proc, and neither asks nor stops anybody.
 
-use super::family::Family;
+use crate::engine::helper_processes::HelperProcesses;
 use linux::processes::Process;
 use rustix::process::Pid;
 use std::collections::HashMap;
@@ -30,10 +30,10 @@ pub struct Done {
 
 impl Work {
     /// Of all of them just now.
-    pub fn of(family: &Family) -> io::Result<Self> {
-        let members = family.members()?;
+    pub fn of(helper: &HelperProcesses) -> io::Result<Self> {
+        let processes = helper.list()?;
         // One that ends meanwhile is not there.
-        let processes = members.iter().filter_map(|(process, _)| Some((process.pid(), done(process)?))).collect();
+        let processes = processes.iter().filter_map(|(process, _)| Some((process.pid(), done(process)?))).collect();
         Ok(Self { processes })
     }
 
@@ -96,12 +96,12 @@ mod tests {
 
     #[test]
     fn this_process_works() {
-        let family = Family::of_this_thread().unwrap();
-        let before = Work::of(&family).unwrap();
+        let this = HelperProcesses::of_this_thread().unwrap();
+        let before = Work::of(&this).unwrap();
         for _ in 0..100 {
             fs::read("/proc/self/comm").unwrap();
         }
-        let now = Work::of(&family).unwrap();
+        let now = Work::of(&this).unwrap();
         assert!(now.since(&before).calls >= 100 && !now.is_nobodys());
         assert_eq!(now.since(&now), Done::default());
     }

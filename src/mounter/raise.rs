@@ -1,6 +1,6 @@
 //! The movement that mounting, healing and swapping share: launch a helper, and wait until its filesystem answers.
 //!
-//! Runs in the mounter, on a thread of its own, which [`Place::prepare`] moves into a mount namespace that it shares
+//! Runs in the mounter, on a thread of its own, which [`namespace::prepare`] moves into a mount namespace that it shares
 //! with the helper alone, for the rest of its life.
 
 use super::Mounter;
@@ -10,12 +10,12 @@ use super::turns::TargetBusy;
 use crate::config::filesystem::MemoryLimit;
 use crate::config::handover::SecretsError;
 use crate::engine::broker::{Broker, Grant, Progress};
+use crate::engine::helper_processes::HelperProcesses;
 use crate::helper::arguments::{self, arguments};
-use crate::helper::family::Family;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
+use crate::helper::namespace::{self, PrepareError, files_directory, in_words_of_the_node};
 use crate::helper::output::Output;
-use crate::helper::place::{Place, PlaceError, files_directory, in_words_of_the_node};
 use crate::node::cgroup::Seat;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
@@ -64,7 +64,7 @@ pub enum MountError {
     Busy(#[from] TargetBusy),
     /// The helper's namespace.
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Place(#[from] PrepareError),
     /// A log file on the node that kubelet named.
     #[error("the option log-file={path} names a file on the node", path = path.display())]
     LogFile {
@@ -138,10 +138,10 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<&Caller>) ->
     let program = find::helper(&admitted.request.fstype, settings.command.as_ref())?;
     // From here on this thread is in the helper's mount namespace.
     let place =
-        Place::prepare(&mounter.state, &admitted.target, &mounter.scratch, &settings.writable, &handover.files)?;
+        namespace::prepare(&mounter.state, &admitted.target, &mounter.scratch, &settings.writable, &handover.files)?;
     let mut request = admitted.request.clone();
     settings.point_to_files(&mut request.options, &files);
-    show_log_file(mounter, &place, &mut request.options)?;
+    show_log_file(mounter, &mut request.options)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
     let seat = seat(mounter, &admitted.target, caller, settings.memory_limit);
     let start = Start { program: &program, arguments, settings: &settings, handover, seat };
@@ -184,14 +184,15 @@ fn seat<'a>(mounter: &'a Mounter, target: &Path, caller: Option<&Caller>, limit:
 }
 
 /// A log file that kubelet names is the node's, and the helper shall write to it.
-fn show_log_file(mounter: &Mounter, place: &Place, options: &mut MountOptions) -> Result<(), MountError> {
+fn show_log_file(mounter: &Mounter, options: &mut MountOptions) -> Result<(), MountError> {
     let kubelet_dir = &mounter.config.kubelet_dir;
     let Some(named) = options.value(log_file::OPTION).map(PathBuf::from) else { return Ok(()) };
     if !log_file::is_on_node(&named, kubelet_dir) {
         return Ok(());
     }
     let tree = mounter.node.visit(|| log_file::open(&named, kubelet_dir))?;
-    let shown = place.show_log_file(tree.map_err(|source| MountError::LogFile { path: named, source })?)?;
+    let shown =
+        namespace::show_log_file(&mounter.state, tree.map_err(|source| MountError::LogFile { path: named, source })?)?;
     options.retain(|option| option.name != log_file::OPTION);
     options.push_value(log_file::OPTION, shown.display());
     Ok(())
@@ -199,8 +200,8 @@ fn show_log_file(mounter: &Mounter, place: &Place, options: &mut MountOptions) -
 
 impl Raised {
     /// Everything the helper started.
-    pub fn family(&self) -> Family {
-        self.helper.family().clone()
+    pub fn family(&self) -> HelperProcesses {
+        self.helper.processes().clone()
     }
 
     /// The user namespace that maps its ids, if they are to be mapped.

@@ -5,7 +5,7 @@
 //! cannot start a fresh helper for it. A file appears whole, by rename(2).
 
 use super::volume::{Lost, Volume};
-use crate::helper::family::Family;
+use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
 use crate::policy::admit;
 use api::request::Request;
@@ -147,7 +147,7 @@ fn read(file: &Path) -> Result<Volume, String> {
         helper: record.helper,
         identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
-        family: Family::of_namespace(NamespaceId { device, inode }),
+        family: HelperProcesses::of_namespace(NamespaceId { device, inode }),
         lost: if record.had_secrets { Lost::Secrets } else { Lost::Nothing },
     })
 }

@@ -6,11 +6,11 @@
 use super::Mounter;
 use super::volume::{Lost, Volume};
 use crate::engine::Engine;
+use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::watch::Watch;
-use crate::helper::family::Family;
 use crate::helper::launch::Serving;
 use crate::helper::output::Output;
-use crate::helper::{place, scratch};
+use crate::helper::{namespace, scratch};
 use crate::node::showings;
 use crate::policy::admit;
 use api::options::MountOptions;
@@ -46,7 +46,7 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
         if let Some(note) = volume.lost.note() {
             warn!("{note}");
         }
-        let place = place::path(&mounter.state, &volume.admitted.target);
+        let place = namespace::mount_point(&mounter.state, &volume.admitted.target);
         match home.filter(|home| shows(home, &place)) {
             Some(home) => {
                 // The earlier mounter may have died before it could.
@@ -95,7 +95,7 @@ fn take_in_without_record(
     target: &Path,
     table: &[Mount],
 ) -> io::Result<()> {
-    let place = place::path(&mounter.state, target);
+    let place = namespace::mount_point(&mounter.state, target);
     let here = mounts.iter().rfind(|mount| mount.target == place && mount.is_fuse());
     let shown = match &here {
         // Not let go of yet. Attached on the node already?
@@ -124,7 +124,7 @@ fn take_in_without_record(
             info!("a helper that was starting when the earlier mounter ended is ended");
             // Removed when they are out of it.
             drop(mounter.cgroups.of(home.processes[0].pid()));
-            Family::of_namespace(home.id).kill()?;
+            HelperProcesses::of_namespace(home.id).kill()?;
         }
     }
     Ok(())
@@ -145,14 +145,14 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Populated
         helper: home.processes[0].name(),
         identity: mounter.connections.identify(mount.device),
         since: SystemTime::now(),
-        family: Family::of_namespace(home.id),
+        family: HelperProcesses::of_namespace(home.id),
         lost: Lost::Request,
     })
 }
 
 /// Which target a helper was started for: its mount point's path tells.
 fn target_of(home: &PopulatedNamespace, mounts: &[Mount], state: &Path) -> Option<PathBuf> {
-    let root = place::path(state, Path::new("/"));
+    let root = namespace::mount_point(state, Path::new("/"));
     let marked = mounts.iter().any(|mount| mount.target == root && mount.source == scratch::SOURCE);
     if !marked {
         return None;
@@ -160,7 +160,7 @@ fn target_of(home: &PopulatedNamespace, mounts: &[Mount], state: &Path) -> Optio
     let mut target = PathBuf::from("/");
     loop {
         // Below the mount point itself is the helper's filesystem, if it is still there: not to be asked.
-        let here = place::path(state, &target);
+        let here = namespace::mount_point(state, &target);
         if mounts.iter().any(|mount| mount.target == here && mount.is_fuse()) {
             return Some(target);
         }

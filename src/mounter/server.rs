@@ -12,7 +12,7 @@ use super::turns::Turns;
 use super::{Mounter, answer, heal, install, mount, replace, scrape};
 use crate::config::Config;
 use crate::engine::{self, Choice, NoEngine};
-use crate::helper::place;
+use crate::helper::namespace;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
 use crate::node::cgroup::{self, Cgroups};
@@ -128,7 +128,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     fs::create_dir_all(&settings.state).map_err(step(format!("create {}", settings.state.display())))?;
     let _lock = take_lock(&settings.state)?;
     let method = engine::choose(settings.engine, settings.preload)?;
-    place::create_directory(&settings.state).map_err(step("prepare the state directory"))?;
+    namespace::create_directories(&settings.state).map_err(step("prepare the state directory"))?;
     let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
     install::install(&node, &settings.places, settings.types)?;
     let listener = listen(&settings.socket)?;

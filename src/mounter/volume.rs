@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use crate::helper::family::Family;
+use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
 use crate::policy::Admitted;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ pub struct Volume {
     /// When it was mounted.
     pub since: SystemTime,
     /// Everything its helper started.
-    pub family: Family,
+    pub family: HelperProcesses,
     /// What of it is not known any more: a fresh helper could not be given it.
     pub lost: Lost,
 }
@@ -54,7 +54,7 @@ impl Lost {
 
 impl Volume {
     /// A volume that has just been mounted.
-    pub fn new(admitted: Admitted, helper: String, identity: Identity, family: Family) -> Self {
+    pub fn new(admitted: Admitted, helper: String, identity: Identity, family: HelperProcesses) -> Self {
         Self { admitted, helper, identity, since: SystemTime::now(), family, lost: Lost::Nothing }
     }
 }

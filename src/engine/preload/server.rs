@@ -6,8 +6,8 @@
 use super::message::{self, Operation};
 use crate::engine::Heard;
 use crate::engine::broker::{Broker, MountCall};
+use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::watch::Watch;
-use crate::helper::family::Family;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
@@ -28,12 +28,12 @@ pub struct Server {
 
 impl Server {
     /// Listens for the helper in the calling thread's mount namespace, which is [furnished](super::furnish).
-    pub fn listen(family: Family) -> io::Result<Self> {
+    pub fn listen(processes: HelperProcesses) -> io::Result<Self> {
         let path = super::socket();
         let socket = UnixDatagram::bind(path)?;
         // Nobody else sees the path, and what the helper starts may run as somebody else.
         set_permissions(path, Permissions::from_mode(0o666))?;
-        let mut watch = Watch::new(family)?;
+        let mut watch = Watch::new(processes)?;
         watch.take_in_other(&socket)?;
         Ok(Self { socket, watch })
     }

@@ -3,7 +3,7 @@
 //! Runs in the mounter, on the threads of those who ask.
 
 use super::{Entry, Life, locked};
-use crate::helper::place::in_words_of_the_node;
+use crate::helper::namespace::in_words_of_the_node;
 use crate::mounter::Mounter;
 use crate::mounter::heal::obstacle;
 use crate::policy::Admitted;

@@ -1,7 +1,7 @@
 //! Everything that a helper started: the processes that live in its mount namespace.
 //!
-//! A helper has no capability and cannot leave that namespace; it may fork, make sessions and go into the background
-//! as it likes. Runs in the mounter.
+//! A helper has no capability and cannot leave that namespace; it may fork, make sessions and go into the background as it
+//! likes. Runs in the mounter, on any of its threads: each sees the same /proc, in whichever mount namespace it stands.
 
 use linux::mount_namespace::MountNamespace;
 use linux::namespace::NamespaceId;
@@ -14,52 +14,52 @@ use std::path::Path;
 
 /// The processes of one helper, named by the mount namespace they live in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Family {
+pub struct HelperProcesses {
     namespace: NamespaceId,
 }
 
-impl Family {
-    /// The family that will live in the calling thread's mount namespace.
+impl HelperProcesses {
+    /// Those of the helper that is about to be started in the calling thread's mount namespace.
     pub fn of_this_thread() -> io::Result<Self> {
         Ok(Self { namespace: NamespaceId::of_this_threads_mounts()? })
     }
 
-    /// The family that lives, or lived, in this mount namespace.
+    /// Those of the helper that lives, or lived, in this mount namespace.
     pub fn of_namespace(namespace: NamespaceId) -> Self {
         Self { namespace }
     }
 
-    /// Its mount namespace.
+    /// The helper's mount namespace.
     pub fn namespace(&self) -> NamespaceId {
         self.namespace
     }
 
-    /// A handle on its mount namespace, if the process is still a member.
-    pub fn open_namespace(&self, member: &Process) -> Option<MountNamespace> {
-        let opened = member.open_mount_namespace().ok()?;
+    /// A handle on that namespace, if `process` still lives there.
+    pub fn open_namespace(&self, process: &Process) -> Option<MountNamespace> {
+        let opened = process.open_mount_namespace().ok()?;
         opened.id().is_ok_and(|id| id == self.namespace).then_some(opened)
     }
 
-    /// The processes that are members just now, each with a descriptor of it.
-    pub fn members(&self) -> io::Result<Vec<(Process, OwnedFd)>> {
+    /// All that there are just now, each with a descriptor of it.
+    pub fn list(&self) -> io::Result<Vec<(Process, OwnedFd)>> {
         let lives_here = |process: &Process| process.mount_namespace().is_ok_and(|id| id == self.namespace);
-        let mut members = Vec::new();
+        let mut found = Vec::new();
         for process in processes::all(Path::new(processes::OWN))?.into_iter().filter(lives_here) {
             let Ok(descriptor) = process.pidfd() else { continue };
             // Another look, now that it is held: so it is the very process that was looked at.
             if lives_here(&process) {
-                members.push((process, descriptor));
+                found.push((process, descriptor));
             }
         }
-        Ok(members)
+        Ok(found)
     }
 
-    /// Sends SIGKILL to every member, those too that are started meanwhile. They may take a moment to go.
+    /// Sends SIGKILL to each, those too that are started meanwhile. They may take a moment to go.
     pub fn kill(&self) -> io::Result<()> {
-        // A process with SIGKILL pending cannot fork any more: when a round finds nobody new, there is nobody else.
+        // A process with SIGKILL pending cannot fork any more: when a round finds no new one, there is no other.
         let mut killed = HashSet::new();
         loop {
-            let mut others = self.members()?;
+            let mut others = self.list()?;
             others.retain(|(process, _)| killed.insert(process.pid()));
             if others.is_empty() {
                 return Ok(());
