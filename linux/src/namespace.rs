@@ -1,4 +1,4 @@
-//! Which namespace: the one way in which namespaces are told apart.
+//! Which namespace it is: the one way in which namespaces are distinguished.
 //!
 //! Runs in every program.
 

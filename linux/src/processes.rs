@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// The proc filesystem of the calling process's own PID namespace.
 pub const OWN: &str = "/proc";
 
-/// A process, named as a proc filesystem shows it. It may have ended since.
+/// A process, named as a proc filesystem shows it. It may have exited since.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Process {
     pid: Pid,
@@ -58,7 +58,7 @@ impl Process {
         self.directory.join(name)
     }
 
-    /// What such a file says.
+    /// The text of such a file.
     pub fn read(&self, name: &str) -> io::Result<String> {
         fs::read_to_string(self.file(name))
     }
@@ -83,7 +83,15 @@ impl Process {
         Ok(mount_table::parse(&fs::read(self.file("mountinfo"))?))
     }
 
-    /// A descriptor of the process, which is readable when it has ended. Only of a process of [`OWN`]: the kernel takes the
+    /// The process that a thread belongs to: /proc shows a thread under its own id as well, if it is asked for by name.
+    pub fn thread_group(&self) -> io::Result<Self> {
+        let status = self.read("status")?;
+        let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+        let leader = leader.and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { directory: self.directory.with_file_name(leader.as_raw_nonzero().to_string()), pid: leader })
+    }
+
+    /// A descriptor of the process, which is readable when it has exited. Only of a process of [`OWN`]: the kernel takes the
     /// id for one of the caller's PID namespace.
     pub fn pidfd(&self) -> io::Result<OwnedFd> {
         Ok(pidfd_open(self.pid, PidfdFlags::empty())?)
@@ -113,12 +121,12 @@ pub struct PopulatedNamespace {
 /// Every mount namespace that processes of `proc` live in; that of its first process comes first.
 ///
 /// It costs one stat(2) for each process. Mount tables are long, so each is read when it is [asked for](PopulatedNamespace::mounts):
-/// whoever goes through them has one in memory at a time.
+/// a caller that goes through them has one in memory at a time.
 pub fn mount_namespaces(proc: &Path) -> io::Result<Vec<PopulatedNamespace>> {
     let mut found: Vec<PopulatedNamespace> = Vec::new();
     let mut known: HashMap<NamespaceId, usize> = HashMap::new();
     for process in all(proc)? {
-        // A process that has ended meanwhile lives nowhere.
+        // A process that has exited meanwhile lives nowhere.
         let Ok(id) = process.mount_namespace() else { continue };
         match known.entry(id) {
             Entry::Occupied(at) => found[*at.get()].processes.push(process),
@@ -152,11 +160,11 @@ impl PopulatedNamespace {
         self.processes[0].file("root").join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Asks one of its processes. If that one has ended, or lives elsewhere by now, the next is asked.
+    /// Asks one of its processes. If that one has exited, or lives elsewhere by now, the next is asked.
     fn ask<T>(&self, question: impl Fn(&Process) -> Option<T>) -> Option<T> {
         self.processes.iter().find_map(|process| {
             let answer = question(process)?;
-            // Looked at afterwards: an id may be another process's by now, and then the answer is void.
+            // Checked afterwards: the id may be another process's by now, and then the answer is void.
             (process.mount_namespace().ok()? == self.id).then_some(answer)
         })
     }
@@ -201,5 +209,8 @@ mod tests {
         assert!(this.has_open(&file));
         assert!(this.threads().any(|thread| thread.ends_with(this.pid().as_raw_nonzero().to_string())));
         assert!(!this.name().is_empty());
+        let thread =
+            std::thread::spawn(|| Process::at(Path::new(OWN), rustix::thread::gettid()).thread_group().unwrap());
+        assert_eq!(thread.join().unwrap(), this);
     }
 }

@@ -65,7 +65,7 @@ impl HelperProcesses {
                 return Ok(());
             }
             for (_, process) in others {
-                // It may have ended by itself by now.
+                // It may have exited by itself by now.
                 let _ = pidfd_send_signal(process, Signal::KILL);
             }
         }

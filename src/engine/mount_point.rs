@@ -25,7 +25,7 @@ impl MountPoint {
         Ok(Self { path: path.to_owned(), identity })
     }
 
-    /// The path that the helper is told.
+    /// The path that the helper gets in its arguments.
     pub fn path(&self) -> &Path {
         &self.path
     }

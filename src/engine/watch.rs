@@ -1,9 +1,9 @@
-//! Noticing the end of a helper by its processes: a descriptor for each, and a look for others when the last has ended.
+//! Noticing the end of a helper by its processes: a descriptor for each, and a search for others when the last one exits.
 //!
 //! Runs in the mounter. For helpers that have no listener: those of the `preload` engine, and those that an earlier mounter
 //! started.
 
-use super::Heard;
+use super::EngineEvent;
 use super::helper_processes::HelperProcesses;
 use linux::mount_namespace::MountNamespace;
 use rustix::buffer::spare_capacity;
@@ -59,13 +59,13 @@ impl Watch {
         Ok(())
     }
 
-    /// Takes in something else to hear of: [`heed`](Self::heed) says when it is readable.
+    /// Takes in a descriptor of another kind: [`handle_event`](Self::handle_event) reports when it is readable.
     pub fn take_in_other(&mut self, fd: impl AsFd) -> io::Result<()> {
         Ok(epoll::add(&self.events, fd, epoll::EventData::new_u64(OTHER), epoll::EventFlags::IN)?)
     }
 
-    /// Takes in what has happened. `None`: the other descriptor is readable, which comes first.
-    pub fn heed(&mut self) -> io::Result<Option<Heard>> {
+    /// Handles what has happened. `None`: the other descriptor is readable, which comes first.
+    pub fn handle_event(&mut self) -> io::Result<Option<EngineEvent>> {
         let mut events = Vec::with_capacity(16);
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         epoll::wait(&self.events, spare_capacity(&mut events), Some(&now))?;
@@ -75,11 +75,11 @@ impl Watch {
             return Ok(None);
         }
         for number in numbers {
-            // The last one stays: it goes on telling that all of them have ended.
+            // The last descriptor is kept: it stays readable, so that the end is reported again to a later caller.
             if self.known.len() == 1 {
                 let others = self.processes.list()?;
                 if others.is_empty() {
-                    return Ok(Some(Heard::Gone));
+                    return Ok(Some(EngineEvent::HelperGone));
                 }
                 others.into_iter().try_for_each(|(_, process)| self.take_in(process))?;
             }
@@ -88,7 +88,7 @@ impl Watch {
                 epoll::delete(&self.events, &process)?;
             }
         }
-        Ok(Some(Heard::Call))
+        Ok(Some(EngineEvent::Call))
     }
 }
 

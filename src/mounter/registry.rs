@@ -10,7 +10,7 @@ pub use view::{look, views};
 
 use super::record::Records;
 use super::volume::{Lost, Volume};
-use crate::engine::{Engine, Heard};
+use crate::engine::{Engine, EngineEvent};
 use crate::helper::launch::Serving;
 use crate::helper::output::Output;
 use crate::node::cgroup::Cgroup;
@@ -233,13 +233,13 @@ impl Registry {
                 }
                 false
             }
-            Channel::Engine => match entry.engine.as_mut().map(|engine| engine.heed(None)) {
-                Some(Ok(Heard::Gone)) if entry.life == Life::Retired => {
+            Channel::Engine => match entry.engine.as_mut().map(|engine| engine.handle_event(None)) {
+                Some(Ok(EngineEvent::HelperGone)) if entry.life == Life::Retired => {
                     report_retired();
                     self.remove(&mut volumes, id);
                     false
                 }
-                Some(Ok(Heard::Gone)) => {
+                Some(Ok(EngineEvent::HelperGone)) => {
                     self.forget_descriptor(&mut entry.engine);
                     if let Some(why) = entry.cgroup.take().and_then(|cgroup| cgroup.ran_out_of_memory()) {
                         error!("the kernel has ended processes of the helper's: {why}");
