@@ -5,8 +5,8 @@
 use super::Mounter;
 use super::replace::{ReplaceError, Replaced, replace};
 use super::volume::Volume;
-use crate::node::showings::{self, Showings};
 use crate::node::tree::Tree;
+use crate::node::visible_mounts::{self, VisibleMounts};
 use crate::observe::metrics::What;
 use api::exit::chain;
 use api::message::Changes;
@@ -16,9 +16,9 @@ use tracing::{error, info, info_span, warn};
 pub fn settle(mounter: &Mounter, id: u64) {
     let Some(volume) = mounter.registry.volume(id) else { return };
     let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
-    match showings::of(volume.identity, &mounter.connections, &mounter.host_proc) {
+    match visible_mounts::find(volume.identity, &mounter.connections, &mounter.host_proc) {
         Ok(None) => mounter.registry.forget_unless_replaced(id),
-        Ok(Some(Showings { hold: Some(hold), .. })) => bury(mounter, id, hold),
+        Ok(Some(VisibleMounts { pin: Some(pin), .. })) => bury(mounter, id, pin),
         Ok(Some(_)) => warn!("the volume's helper has ended, and its mounts are covered by others"),
         Err(error) => warn!("cannot look for the places where the volume shows: {error}"),
     }

@@ -11,7 +11,7 @@ use crate::engine::watch::Watch;
 use crate::helper::launch::Serving;
 use crate::helper::output::Output;
 use crate::helper::{namespace, scratch};
-use crate::node::showings;
+use crate::node::visible_mounts;
 use crate::policy::admit;
 use api::options::MountOptions;
 use api::request::{Request, Switches};
@@ -101,8 +101,8 @@ fn take_in_without_record(
         // Not let go of yet. Attached on the node already?
         Some(mount) => {
             let filesystem = mounter.connections.identify(mount.device);
-            let showings = showings::of(filesystem, &mounter.connections, &mounter.host_proc)?;
-            showings.filter(|showings| showings.places.len() > 1).map(|_| Mount::clone(mount))
+            let visible = visible_mounts::find(filesystem, &mounter.connections, &mounter.host_proc)?;
+            visible.filter(|visible| visible.mounts.len() > 1).map(|_| Mount::clone(mount))
         }
         // Let go of, if it ever mounted: then the node shows it, unless another volume does.
         None => {

@@ -7,7 +7,7 @@ use super::raise::{MountError, Raised, raise};
 use super::volume::{Lost, Volume};
 use super::{Mounter, hang};
 use crate::node::connections::Identity;
-use crate::node::showings::{self, Showing, Showings};
+use crate::node::visible_mounts::{self, VisibleMount, VisibleMounts};
 use crate::policy::{Admitted, admit};
 use api::exit::chain;
 use api::message::Changes;
@@ -136,16 +136,17 @@ fn changed(mounter: &Mounter, volume: &Volume, changes: Changes) -> Result<Admit
 /// Goes from place to place, and looks again until there is nothing more to be done: what is put in place on the node
 /// may show in pods by itself, and a pod may have started meanwhile.
 fn show_everywhere(mounter: &Mounter, old: Identity, new: &Raised) -> Result<Replaced, ReplaceError> {
-    let mut shown: Vec<Showing> = Vec::new();
+    let mut shown: Vec<VisibleMount> = Vec::new();
     let left = loop {
         let before = shown.len();
         let mut left = Vec::new();
-        let showings = showings::of(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Look)?;
-        let Some(Showings { places, hold: _hold }) = showings else { break left };
-        for showing in places.into_iter().filter(|showing| !showing.is_covered_by(new.identity)) {
-            let master = shown.iter().find(|place| showing.follows(place));
-            match showing.replace_by(new.path(), new.ids(), master) {
-                Ok(()) => shown.push(showing),
+        let visible =
+            visible_mounts::find(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Look)?;
+        let Some(VisibleMounts { mounts, pin: _pin }) = visible else { break left };
+        for mount in mounts.into_iter().filter(|mount| !mount.is_covered_by(new.identity)) {
+            let master = shown.iter().find(|place| mount.follows(place));
+            match mount.replace_by(new.path(), new.ids(), master) {
+                Ok(()) => shown.push(mount),
                 Err(error) => left.push(chain(&error)),
             }
         }

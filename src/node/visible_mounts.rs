@@ -1,7 +1,6 @@
-//! Where a filesystem shows: in the node's mount table and in those of its pods; and putting another in its place.
+//! The mounts by which a filesystem is visible, on the node and in its pods; and putting another filesystem in their place.
 //!
-//! Runs in the mounter. A look goes through the node's processes once; putting in place is done on a visit to each
-//! mount namespace.
+//! Runs in the mounter. A search goes through the node's processes once. A mount is replaced on a visit to its mount namespace.
 
 use super::connections::{Connections, Identity};
 use super::target::{Target, TargetError};
@@ -16,24 +15,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where a filesystem shows.
+/// The mounts of one filesystem, attached in any mount namespace.
 #[derive(Debug)]
-pub struct Showings {
+pub struct VisibleMounts {
     /// Those in the node's own namespace first, as pods may get theirs from there.
-    pub places: Vec<Showing>,
-    /// A copy that is in nobody's way. As long as it is held the filesystem is not gone, and no other gets its number.
-    /// None if every place is covered by another mount.
-    pub hold: Option<Tree>,
+    pub mounts: Vec<VisibleMount>,
+    /// A detached copy, which hinders no umount(2). While it is held the filesystem lives, and no other gets its device
+    /// number. None if every mount is covered by another.
+    pub pin: Option<Tree>,
 }
 
-/// One mount of a filesystem, somewhere on the node.
+/// One mount of a filesystem, and the namespace that it is attached in.
 #[derive(Debug)]
-pub struct Showing {
-    /// The mount namespace it is in; many showings may share one.
+pub struct VisibleMount {
+    /// Its mount namespace; several mounts may share one.
     namespace: Arc<MountNamespace>,
     /// The mount itself.
     pub mount: Mount,
-    /// If it shows other owners than are stored: the user namespace that says which, as far as can be told.
+    /// If it shows other owners than are stored: the user namespace with the mapping, as far as it is known.
     user_namespace: Option<File>,
     /// What is mounted on it: `target`s below its own.
     children: Vec<PathBuf>,
@@ -41,18 +40,18 @@ pub struct Showing {
     covered_by: Option<Device>,
 }
 
-/// A place where the new filesystem could not be shown.
+/// A mount that could not be replaced.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot show it at {path} of {namespace}", path = path.display())]
-pub struct ShowError {
+pub struct ReplaceMountError {
     path: PathBuf,
     namespace: String,
     #[source]
-    source: ShowProblem,
+    source: ReplaceMountStep,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ShowProblem {
+enum ReplaceMountStep {
     #[error("the new filesystem has no such directory")]
     NoDirectory(#[source] io::Error),
     #[error("cannot give it the old mount's options")]
@@ -73,24 +72,23 @@ enum ShowProblem {
     },
 }
 
-/// Where a filesystem shows; `None`: nowhere.
-pub fn of(filesystem: Identity, connections: &Connections, host_proc: &Path) -> io::Result<Option<Showings>> {
-    // Most are asked for when they have just been unmounted.
+/// Finds all mounts of a filesystem. `None`: it has none that is visible.
+pub fn find(filesystem: Identity, connections: &Connections, host_proc: &Path) -> io::Result<Option<VisibleMounts>> {
+    // In most cases it has just been unmounted, and no search is needed.
     if !connections.has(filesystem) {
         return Ok(None);
     }
-    let places = with_device(filesystem.device, host_proc)?;
-    let hold = places.iter().find_map(|showing| showing.hold().ok());
-    // What had its number was the filesystem itself, if that is there even now.
-    let found = !places.is_empty() && connections.has(filesystem);
-    Ok(found.then_some(Showings { places, hold }))
+    let mounts = with_device(filesystem.device, host_proc)?;
+    let pin = mounts.iter().find_map(|mount| mount.pin().ok());
+    // What had its device number was the filesystem itself, if that is there even now.
+    let found = !mounts.is_empty() && connections.has(filesystem);
+    Ok(found.then_some(VisibleMounts { mounts, pin }))
 }
 
 /// All mounts with this device number.
 ///
-/// A process that ends meanwhile takes nothing with it that matters: its namespace lives on only if another process of it
-/// is found.
-fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
+/// A process that exits meanwhile does not matter: its namespace lives on only if it has another process, which is asked then.
+fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<VisibleMount>> {
     let mut found = Vec::new();
     for inhabited in processes::mount_namespaces(host_proc)? {
         let table = inhabited.mounts();
@@ -104,7 +102,7 @@ fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
             let user_namespace = if mount.maps_ids() { inhabited.open_user_namespace() } else { None };
             let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
             let covered_by = children.clone().find(|child| child.target == mount.target).map(|child| child.device);
-            found.push(Showing {
+            found.push(VisibleMount {
                 namespace: Arc::clone(&namespace),
                 mount: mount.clone(),
                 user_namespace,
@@ -116,16 +114,16 @@ fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<Showing>> {
     Ok(found)
 }
 
-impl Showing {
-    /// A copy of what `master` shows since it was replaced, down to this one's directory, if that is the filesystem of
-    /// `new`: made a slave, it follows where it was copied.
+impl VisibleMount {
+    /// A copy of what is mounted at `master` since that was replaced, down to this mount's directory, if it is the filesystem
+    /// of `new`. Made a slave, the copy follows the mount that it was copied from.
     fn copy_of(&self, master: &Self, new: &Tree) -> Option<Tree> {
         let path = master.mount.target.join(self.mount.root.strip_prefix(&master.mount.root).ok()?);
         let copy = master.namespace.visit(|| Tree::copy_of(&path)).ok()?.ok()?;
         (copy.device().ok()? == new.device().ok()?).then_some(copy)
     }
 
-    fn hold(&self) -> io::Result<Tree> {
+    fn pin(&self) -> io::Result<Tree> {
         let copy = || {
             Target::of_mount(&self.mount)?;
             Tree::copy_of(&self.mount.target).map_err(TargetError::Open)
@@ -143,33 +141,43 @@ impl Showing {
         self.mount.master.is_some() && self.mount.master == other.mount.shared
     }
 
-    /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this
-    /// showing: the same directory of it, with the same options. `ids` is the mapping of ids that all of the volume has, if
-    /// it has one. If this showing follows another that has been replaced already, `master`, it goes on following it.
-    pub fn replace_by(&self, new: &Path, ids: Option<BorrowedFd<'_>>, master: Option<&Self>) -> Result<(), ShowError> {
-        self.try_replace(new, ids, master).map_err(|source| ShowError {
+    /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this mount: the
+    /// same directory of it, with the same options. `ids` is the mapping of ids that all of the volume has, if it has one. If
+    /// this mount follows another that has been replaced already, `master`, it goes on following it.
+    pub fn replace_by(
+        &self,
+        new: &Path,
+        ids: Option<BorrowedFd<'_>>,
+        master: Option<&Self>,
+    ) -> Result<(), ReplaceMountError> {
+        self.try_replace(new, ids, master).map_err(|source| ReplaceMountError {
             path: self.mount.target.clone(),
             namespace: self.namespace.to_string(),
             source,
         })
     }
 
-    fn try_replace(&self, new: &Path, ids: Option<BorrowedFd<'_>>, master: Option<&Self>) -> Result<(), ShowProblem> {
+    fn try_replace(
+        &self,
+        new: &Path,
+        ids: Option<BorrowedFd<'_>>,
+        master: Option<&Self>,
+    ) -> Result<(), ReplaceMountStep> {
         let directory = new.join(self.mount.root.strip_prefix("/").unwrap_or(&self.mount.root));
-        let tree = Tree::copy_of(&directory).map_err(ShowProblem::NoDirectory)?;
+        let tree = Tree::copy_of(&directory).map_err(ReplaceMountStep::NoDirectory)?;
         let tree = master.and_then(|master| self.copy_of(master, &tree)).unwrap_or(tree);
         if self.mount.maps_ids() {
             let ids = ids.or(self.user_namespace.as_ref().map(AsFd::as_fd));
-            ids.map_or(Err(Errno::SRCH.into()), |ids| tree.map_ids(ids)).map_err(ShowProblem::Ids)?;
+            ids.map_or(Err(Errno::SRCH.into()), |ids| tree.map_ids(ids)).map_err(ReplaceMountStep::Ids)?;
         }
-        let tree = tree.resemble(&self.mount, &directory).map_err(ShowProblem::Options)?;
+        let tree = tree.resemble(&self.mount, &directory).map_err(ReplaceMountStep::Options)?;
         let path = &self.mount.target;
         self.namespace.visit(|| {
             let old = Target::of_mount(&self.mount)?;
             let kept: Vec<_> = self.children.iter().map(|child| (child, Tree::whole_copy_of(child))).collect();
-            tree.replace(old, path).map_err(ShowProblem::Replace)?;
+            tree.replace(old, path).map_err(ReplaceMountStep::Replace)?;
             for (child, copy) in kept {
-                let lost = |source| ShowProblem::Child { path: child.clone(), source };
+                let lost = |source| ReplaceMountStep::Child { path: child.clone(), source };
                 copy.and_then(|copy| copy.graft_at(child)).map_err(lost)?;
             }
             Ok(())
