@@ -37,7 +37,7 @@ pub enum NamespaceError {
     Open {
         /// The file below /proc.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// setns(2) refused.
@@ -46,7 +46,7 @@ pub enum NamespaceError {
     Enter {
         /// The file below /proc.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// No thread could be had for the visit.

@@ -148,9 +148,10 @@ fn node(host_proc: &Path) -> Finding {
 /// Whether helpers would outlive the container.
 fn outlives(host_proc: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
     // Not the mounter's own, which may be running.
-    let (cgroups, tied) = Cgroups::find(&MountNamespace::of_node(host_proc)?, host_proc, "hostmount-doctor");
+    let (cgroups, ends_with_container) =
+        Cgroups::find(&MountNamespace::of_node(host_proc)?, host_proc, "hostmount-doctor");
     cgroups.close();
-    match tied {
+    match ends_with_container {
         Some(why) => Err(why.into()),
         None if cgroups.can_limit() => Ok("helpers have cgroups of their own, where memory_limit holds"),
         None => Ok("helpers have cgroups of their own; memory_limit cannot be used here"),

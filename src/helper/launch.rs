@@ -12,7 +12,7 @@ use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
-use crate::node::cgroup::{Cgroup, Seat};
+use crate::node::cgroup::{Cgroup, Placement};
 use linux::sys::spawn::Command;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::ioctl_fionbio;
@@ -103,7 +103,7 @@ pub struct Start<'a> {
     /// The secrets that it is given otherwise than in files.
     pub handover: Handover,
     /// Its places among the node's cgroups.
-    pub seat: Seat<'a>,
+    pub placement: Placement<'a>,
 }
 
 /// Starts a program with no capability (but those its type is set to keep), in a process group of its own, in the
@@ -112,7 +112,7 @@ pub struct Start<'a> {
 /// It holds no descriptor but 0 (`/dev/null`, or a pipe with what it shall read), 1 and 2 (one pipe to us): all of ours
 /// are close-on-exec.
 pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Helper, LaunchError> {
-    let Start { program, arguments, settings, handover, mut seat } = start;
+    let Start { program, arguments, settings, handover, mut placement } = start;
     let (output, writer) = Output::new().map_err(LaunchError::Prepare)?;
     let processes = HelperProcesses::of_this_thread().map_err(LaunchError::Prepare)?;
     let stdin = stdin(&handover)?;
@@ -124,14 +124,14 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         preload::furnish(object)?;
     }
     let begin = || -> Result<_, LaunchError> {
-        if let Err(error) = seat.take() {
+        if let Err(error) = placement.enter() {
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
         }
         confine_this_thread(&keep)?;
         let mut engine = prepare(method, &processes)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };
-        let cgroup = seat.cgroup();
+        let cgroup = placement.cgroup();
         let command = Command { program: program.path.clone(), arguments, environment, standard, filter, cgroup };
         let started = reaper.spawn(command);
         let (process, ending) =
@@ -153,7 +153,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         }
     })?;
     let unheard = unheard(method, &program.path);
-    let cgroup = seat.own.take();
+    let cgroup = placement.own.take();
     Ok(Helper { ending, engine, output, foreground: settings.foreground, processes, cgroup, unheard })
 }
 

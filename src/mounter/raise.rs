@@ -16,7 +16,7 @@ use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
 use crate::helper::namespace::{self, PrepareError, files_directory, in_words_of_the_node};
 use crate::helper::output::Output;
-use crate::node::cgroup::Seat;
+use crate::node::cgroup::Placement;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
 use crate::node::target::TargetError;
@@ -143,8 +143,8 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<&Caller>) ->
     settings.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &mut request.options)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
-    let seat = seat(mounter, &admitted.target, caller, settings.memory_limit);
-    let start = Start { program: &program, arguments, settings: &settings, handover, seat };
+    let placement = placement(mounter, &admitted.target, caller, settings.memory_limit);
+    let start = Start { program: &program, arguments, settings: &settings, handover, placement };
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
     let grant = Grant { family: admitted.family, place, flags: admitted.flags, allow_other: admitted.allow_other };
     let mut broker = Broker::new(grant);
@@ -172,14 +172,19 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<&Caller>) ->
 }
 
 /// Where the helper will be among the node's cgroups. A volume that has to do without one works all the same.
-fn seat<'a>(mounter: &'a Mounter, target: &Path, caller: Option<&Caller>, limit: Option<MemoryLimit>) -> Seat<'a> {
+fn placement<'a>(
+    mounter: &'a Mounter,
+    target: &Path,
+    caller: Option<&Caller>,
+    limit: Option<MemoryLimit>,
+) -> Placement<'a> {
     if let Some(limit) = limit.filter(|_| !mounter.cgroups.can_limit()) {
         warn!("the memory_limit of {limit} is not in force: the node's cgroups cannot be used for it");
     }
     let caller = caller.and_then(Caller::process);
-    mounter.cgroups.seat(target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
+    mounter.cgroups.placement(target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
         warn!("the helper has no cgroup of its own, and no limit; it ends with the container: {}", chain(&error));
-        Seat::default()
+        Placement::default()
     })
 }
 

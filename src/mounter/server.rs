@@ -188,8 +188,8 @@ fn become_a_daemon() -> Result<(), ServeError> {
 }
 
 fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
-    let (cgroups, tied) = Cgroups::find(node, &settings.host_proc, cgroup::DIRECTORY);
-    if let Some(why) = tied {
+    let (cgroups, ends_with_container) = Cgroups::find(node, &settings.host_proc, cgroup::DIRECTORY);
+    if let Some(why) = ends_with_container {
         warn!("volumes end when the mounter's container does: {}", chain(&why));
     }
     if settings.config.limits_memory() && !cgroups.can_limit() {

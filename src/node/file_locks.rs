@@ -1,4 +1,5 @@
-//! Who waits for a file lock: such a request to a filesystem waits as long as somebody holds the lock, and rightly so.
+//! Threads that wait for a file lock: such a request to a filesystem waits for as long as another process holds the lock,
+//! which is no fault of the helper.
 //!
 //! Runs in the mounter. It reads /proc, and does not touch the filesystem.
 

@@ -89,7 +89,7 @@ fn become_program(
         // SAFETY: changes this process's own descriptor table only; nothing here owns a descriptor any more.
         unsafe { libc::dup2(fd, number as RawFd) };
     }
-    // Should the parent be killed just now, nobody shall take us for it: its socket and the like are closed at once.
+    // If the parent is killed just now, this process must not be taken for it: its socket and the like are closed at once.
     // SAFETY: as above.
     unsafe { libc::dup3(verdict, VERDICT, libc::O_CLOEXEC) };
     // SAFETY: as above.
