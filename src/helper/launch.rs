@@ -3,8 +3,8 @@
 //! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
 use super::confine::{ConfineError, confine_this_thread};
-use super::find::{Program, search_path};
-use super::output::Output;
+use super::find::{HelperProgram, search_path};
+use super::output::HelperOutput;
 use super::reaper::{Ending, Reaper};
 use crate::config::filesystem::Filesystem;
 use crate::config::handover::Handover;
@@ -13,7 +13,7 @@ use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
 use crate::node::cgroup::{Cgroup, Placement};
-use linux::sys::spawn::Command;
+use linux::sys::spawn::Program;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::ioctl_fionbio;
 use std::collections::BTreeMap;
@@ -33,26 +33,27 @@ const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// A helper that runs.
 #[derive(Debug)]
 pub struct Helper {
-    /// Hears of the end of the program that was started (a daemon may live on).
+    /// Readable when the program that was started has exited (a daemon may live on).
     pub ending: Ending,
-    /// Hears of its mount calls, and of the end of everything it started.
+    /// Readable when it makes a mount call, or when no process of it is left.
     pub engine: Engine,
-    /// Its words.
-    pub output: Output,
+    /// What it writes.
+    pub output: HelperOutput,
     /// Whether the program that was started serves the filesystem itself and does not exit.
     pub foreground: bool,
     processes: HelperProcesses,
     cgroup: Option<Cgroup>,
-    unheard: Option<String>,
+    /// Why the engine may have missed its mount(2), if it can miss one.
+    missed_call_hint: Option<String>,
 }
 
-/// What there is of a helper whose volume stands.
+/// What is kept of a helper whose volume is mounted.
 #[derive(Debug)]
 pub struct Serving {
-    /// Hears of its calls, and of its end.
+    /// Readable when it makes a call, or when no process of it is left.
     pub engine: Engine,
-    /// Its words, until nobody can say any more.
-    pub output: Option<Output>,
+    /// What it writes, until no process can write any more.
+    pub output: Option<HelperOutput>,
     /// Its cgroup, if it has one of its own.
     pub cgroup: Option<Cgroup>,
 }
@@ -80,7 +81,7 @@ pub enum LaunchError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The configured standard input.
@@ -95,7 +96,7 @@ pub enum LaunchError {
 #[allow(missing_debug_implementations, reason = "it holds secrets")]
 pub struct Start<'a> {
     /// The program.
-    pub program: &'a Program,
+    pub program: &'a HelperProgram,
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
     /// The settings of its type.
@@ -113,7 +114,7 @@ pub struct Start<'a> {
 /// are close-on-exec.
 pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Helper, LaunchError> {
     let Start { program, arguments, settings, handover, mut placement } = start;
-    let (output, writer) = Output::new().map_err(LaunchError::Prepare)?;
+    let (output, writer) = HelperOutput::new().map_err(LaunchError::Prepare)?;
     let processes = HelperProcesses::of_this_thread().map_err(LaunchError::Prepare)?;
     let stdin = stdin(&handover)?;
     let called = program.called.map_or_else(|| program.path.clone().into_os_string(), OsString::from);
@@ -132,14 +133,14 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };
         let cgroup = placement.cgroup();
-        let command = Command { program: program.path.clone(), arguments, environment, standard, filter, cgroup };
-        let started = reaper.spawn(command);
+        let file = program.path.clone();
+        let started = reaper.spawn(Program { file, arguments, environment, standard, filter, cgroup });
         let (process, ending) =
             started.map_err(|source| LaunchError::Spawn { program: program.path.clone(), source })?;
         if let Engine::Preload(server) = &mut engine
             && let Err(error) = server.watch(process)
         {
-            // Nobody would notice its end, so it ends at once.
+            // Its end could not be noticed, so it is killed at once.
             let _ = processes.kill();
             return Err(LaunchError::Prepare(error));
         }
@@ -152,12 +153,12 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
-    let unheard = unheard(method, &program.path);
+    let missed_call_hint = missed_call_hint(method, &program.path);
     let cgroup = placement.own.take();
-    Ok(Helper { ending, engine, output, foreground: settings.foreground, processes, cgroup, unheard })
+    Ok(Helper { ending, engine, output, foreground: settings.foreground, processes, cgroup, missed_call_hint })
 }
 
-/// Ours, without what tells how to reach the mounter, and with what its type is set to have.
+/// Our own environment, without the variables that lead to the mounter, and with those configured for the type.
 fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
     let ours = env::vars_os().filter(|(name, _)| name != api::client::SOCKET_VARIABLE && name != "HOSTPROCPATH");
     let mut environment: BTreeMap<_, _> = ours.collect();
@@ -167,7 +168,7 @@ fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
     environment
 }
 
-/// Gets a helper's calls to us. Runs on the thread that is about to start it, which has no privilege any more.
+/// Makes the engine that receives the helper's calls. Runs on the thread that is about to start it, which has no privilege any more.
 fn prepare(method: &Method, processes: &HelperProcesses) -> Result<Engine, LaunchError> {
     match method {
         Method::Seccomp => Listener::install().map(Engine::Seccomp).map_err(LaunchError::Filter),
@@ -177,8 +178,8 @@ fn prepare(method: &Method, processes: &HelperProcesses) -> Result<Engine, Launc
     }
 }
 
-/// What to say when a helper fails and no mount(2) of it was heard: it may have made one where the engine does not see it.
-fn unheard(method: &Method, program: &Path) -> Option<String> {
+/// A hint for the case that the helper fails and no mount(2) of it was seen: it may have made one that the engine cannot see.
+fn missed_call_hint(method: &Method, program: &Path) -> Option<String> {
     let Method::Preload(_) = method else { return None };
     let program_name = program.display();
     Some(if is_static(program).unwrap_or(false) {
@@ -188,8 +189,7 @@ fn unheard(method: &Method, program: &Path) -> Option<String> {
         )
     } else {
         format!(
-            "no mount(2) of {program_name} was heard; if it tried to, it did so where the preload engine does not see \
-             it (a statically linked program, or one that makes its system calls itself): run the mounter with --engine seccomp"
+            "no mount(2) of {program_name} was seen; if it made one, the preload engine could not see it (a statically linked program, or one that makes its system calls itself): run the mounter with --engine seccomp"
         )
     })
 }
@@ -201,7 +201,7 @@ fn stdin(handover: &Handover) -> Result<OwnedFd, LaunchError> {
         return null.map_err(|errno| LaunchError::Prepare(errno.into()));
     };
     let (reader, mut writer) = io::pipe().map_err(LaunchError::Stdin)?;
-    // Nobody reads yet: what does not fit must be an error and not a wait.
+    // No process reads yet: what does not fit must be an error and not a wait.
     ioctl_fionbio(&writer, true).map_err(|errno| LaunchError::Stdin(errno.into()))?;
     writer.write_all(text).map_err(LaunchError::Stdin)?;
     Ok(reader.into())
@@ -213,31 +213,31 @@ impl Helper {
         &self.processes
     }
 
-    /// Why the helper may have failed if it has not asked for a mount, for a reason that lies with us.
-    pub fn excuse(&self) -> Option<&str> {
-        self.unheard.as_deref()
+    /// If it failed without a mount(2) that was seen: why the engine may have missed one.
+    pub fn missed_call_hint(&self) -> Option<&str> {
+        self.missed_call_hint.as_deref()
     }
 
-    /// The volume stands: from here on the helper ends with its mount, as helpers do.
+    /// The volume is mounted: from here on the helper exits when its mount is gone, as helpers do.
     pub fn release(self) -> Serving {
         let Self { engine, output, cgroup, .. } = self;
         Serving { engine, output: Some(output), cgroup }
     }
 
-    /// What to say if it has run out of memory.
+    /// A message for the caller, if it has run out of memory.
     pub fn ran_out_of_memory(&self) -> Option<String> {
         self.cgroup.as_ref().and_then(Cgroup::ran_out_of_memory)
     }
 
-    /// Ends everything the helper started. What is left of it are its words, to the last.
-    pub fn end(mut self) -> Output {
+    /// Kills everything the helper started, and returns all that it has written.
+    pub fn end(mut self) -> HelperOutput {
         if let Err(error) = self.processes.kill() {
             warn!("cannot look for the helper's processes: {error}");
         }
         match self.engine.wait_for_end(LAST_MOMENTS) {
             Ok(true) => {}
             Ok(false) => warn!("processes of the helper are still there after SIGKILL: they wait for storage"),
-            Err(error) => warn!("cannot see whether the helper has ended: {error}"),
+            Err(error) => warn!("cannot see whether the processes of the helper are gone: {error}"),
         }
         self.output.drain();
         self.output

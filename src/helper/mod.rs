@@ -1,4 +1,4 @@
-//! A helper: the program in the container that speaks a filesystem, from finding it to its death.
+//! A helper: the program in the container that speaks a filesystem, from finding it to its end.
 
 pub mod arguments;
 pub mod confine;

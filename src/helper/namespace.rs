@@ -29,7 +29,7 @@ pub enum PrepareError {
         step: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// With one of the directories that it may write to.
@@ -38,7 +38,7 @@ pub enum PrepareError {
 }
 
 /// Where, in its mount namespace, the helper of a volume at `target` has its mount point: `<state>/mnt` followed by the
-/// target's path, so that a process list tells which volume a helper serves.
+/// target's path, so that a process list shows which volume a helper serves.
 pub fn mount_point(state: &Path, target: &Path) -> PathBuf {
     state.join(MOUNT_POINTS).join(target.strip_prefix("/").unwrap_or(target))
 }
@@ -81,7 +81,7 @@ pub fn prepare(
     MountPoint::at(&path).map_err(failed("open", &path))
 }
 
-/// Shows the helper a file of the node's, in the calling thread's mount namespace. Says where; no target is called that.
+/// Shows the helper a file of the node's, in the calling thread's mount namespace. Returns its path; no target has that name.
 pub fn show_log_file(state: &Path, tree: Tree) -> Result<PathBuf, PrepareError> {
     let path = state.join(MOUNT_POINTS).join(".log");
     fs::File::create(&path).map_err(failed("create", &path))?;
@@ -112,7 +112,7 @@ fn write_files(directory: &Path, files: &[(String, Filled)]) -> Result<(), Prepa
     mount_remount(directory, flags | MountFlags::RDONLY, c"").map_err(failed("make read-only", directory))
 }
 
-/// A helper's words as they would read had it mounted at the target itself.
+/// A helper's output as it would read had it mounted at the target itself.
 pub fn in_words_of_the_node(state: &Path, lines: &[String]) -> Vec<String> {
     let root = state.join(MOUNT_POINTS);
     lines.iter().map(|line| line.replace(&*root.to_string_lossy(), "")).collect()

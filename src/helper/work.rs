@@ -1,6 +1,6 @@
-//! How much a helper's processes have done: enough to tell one that works, however slowly, from one that stands still.
+//! How much a helper's processes have done: enough to distinguish one that works, however slowly, from one that stands still.
 //!
-//! Runs in the mounter. It reads /proc, and neither asks nor stops anybody.
+//! Runs in the mounter. It reads /proc, and neither asks nor stops any process.
 
 use crate::engine::helper_processes::HelperProcesses;
 use linux::processes::Process;
@@ -29,16 +29,16 @@ pub struct Done {
 }
 
 impl Work {
-    /// Of all of them just now.
+    /// What all of them had done just now.
     pub fn of(helper: &HelperProcesses) -> io::Result<Self> {
         let processes = helper.list()?;
-        // One that ends meanwhile is not there.
+        // A process that exits meanwhile is left out.
         let processes = processes.iter().filter_map(|(process, _)| Some((process.pid(), done(process)?))).collect();
         Ok(Self { processes })
     }
 
-    /// Whether there is nobody who could do anything.
-    pub fn is_nobodys(&self) -> bool {
+    /// Whether there is no process that could do anything.
+    pub fn has_no_process(&self) -> bool {
         self.processes.is_empty()
     }
 
@@ -62,7 +62,7 @@ impl Sub for Done {
     fn sub(self, earlier: Self) -> Self {
         Self {
             calls: self.calls.saturating_sub(earlier.calls),
-            // Threads that ended have taken their turns with them.
+            // The turns of threads that have exited are not counted any more.
             turns: self.turns.saturating_sub(earlier.turns),
             time: self.time.saturating_sub(earlier.time),
         }
@@ -102,7 +102,7 @@ mod tests {
             fs::read("/proc/self/comm").unwrap();
         }
         let now = Work::of(&this).unwrap();
-        assert!(now.since(&before).calls >= 100 && !now.is_nobodys());
+        assert!(now.since(&before).calls >= 100 && !now.has_no_process());
         assert_eq!(now.since(&now), Done::default());
     }
 

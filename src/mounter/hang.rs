@@ -59,7 +59,7 @@ pub fn look(mounter: &Mounter) {
         let Some(limit) = mounter.config.hang_time(&settings) else { continue };
         // None: a filesystem of the kernel's own, or one that has just gone.
         let Ok(waiting) = mounter.connections.waiting(volume.identity) else { continue };
-        let work = || Work::of(&volume.family).ok().filter(|work| !work.is_nobodys());
+        let work = || Work::of(&volume.family).ok().filter(|work| !work.has_no_process());
         let _span = info_span!("volume", target = %volume.admitted.target.display()).entered();
         let locks = || file_locks::waiting(volume.identity.device, &mounter.host_proc);
         let news = mounter.hangs.locked().entry(id).or_default().look(Instant::now(), waiting, work, locks, limit);

@@ -15,7 +15,7 @@ use crate::helper::arguments::{self, arguments};
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
 use crate::helper::namespace::{self, PrepareError, files_directory, in_words_of_the_node};
-use crate::helper::output::Output;
+use crate::helper::output::HelperOutput;
 use crate::node::cgroup::Placement;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
@@ -161,7 +161,7 @@ pub fn raise(mounter: &Mounter, admitted: &Admitted, caller: Option<&Caller>) ->
     };
     let mut objections = broker.objections().to_vec();
     if objections.is_empty() && broker.progress() == Progress::Waiting {
-        objections.extend(helper.excuse().map(str::to_owned));
+        objections.extend(helper.missed_call_hint().map(str::to_owned));
     }
     objections.extend(helper.ran_out_of_memory());
     let lines = end(helper, broker).lines();
@@ -236,7 +236,7 @@ impl Raised {
     }
 }
 
-fn end(helper: Helper, broker: Broker) -> Output {
+fn end(helper: Helper, broker: Broker) -> HelperOutput {
     // The filesystem first: a helper that waits for its own filesystem could not end before it.
     drop(broker);
     helper.end()

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::watch::Watch;
 use crate::helper::launch::Serving;
-use crate::helper::output::Output;
+use crate::helper::output::HelperOutput;
 use crate::helper::{namespace, scratch};
 use crate::node::visible_mounts;
 use crate::policy::admit;
@@ -79,7 +79,7 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &PopulatedNamespace) {
         Ok(None) => mounter.registry.adopt_dead(volume),
         Ok(Some(watch)) => {
             info!(device = %volume.identity.device, "an earlier mounter's volume is taken in");
-            let output = Output::of_processes(&home.processes);
+            let output = HelperOutput::of_processes(&home.processes);
             let cgroup = mounter.cgroups.of(home.processes[0].pid());
             mounter.registry.adopt(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
         }

@@ -12,7 +12,7 @@ use super::record::Records;
 use super::volume::{Lost, Volume};
 use crate::engine::{Engine, EngineEvent};
 use crate::helper::launch::Serving;
-use crate::helper::output::Output;
+use crate::helper::output::HelperOutput;
 use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::tree::Tree;
@@ -58,7 +58,7 @@ struct Entry {
     /// Gone when nothing of the helper runs any more.
     engine: Option<Engine>,
     /// Gone when nobody can write any more.
-    output: Option<Output>,
+    output: Option<HelperOutput>,
     /// Gone with the helper, if it had one of its own.
     cgroup: Option<Cgroup>,
     /// What was said before: by helpers that it has taken the place of, and all of it once its output is gone.
@@ -384,7 +384,7 @@ impl Entry {
     /// The last lines of its helper, and of those before.
     fn words(&self) -> Vec<String> {
         let mut lines = self.said.clone();
-        lines.extend(self.output.iter().flat_map(Output::lines));
+        lines.extend(self.output.iter().flat_map(HelperOutput::lines));
         lines.split_off(lines.len().saturating_sub(LINES))
     }
 }
