@@ -43,7 +43,7 @@ pub struct Mount {
     pub master: Option<u64>,
     /// `fuse.glusterfs`, `tmpfs`.
     pub fstype: OsString,
-    /// What is mounted, in the filesystem's own words.
+    /// What is mounted, as the filesystem names it.
     pub source: OsString,
     /// The filesystem's own options, which all of its mounts have: `rw,user_id=0`.
     pub super_options: String,

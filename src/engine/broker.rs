@@ -3,7 +3,7 @@
 //! Runs in the mounter, on the volume's own thread, **inside the helper's mount namespace**: what it mounts, only the
 //! helper and the mounter see.
 
-use crate::helper::place::Place;
+use super::mount_point::MountPoint;
 use crate::policy::Grant;
 use api::options::{MountOptions, OptionsError};
 use api::request::is_fuse;
@@ -66,7 +66,7 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Broker {
     grant: Grant,
-    place: Place,
+    place: MountPoint,
     progress: Progress,
     fuse: bool,
     objections: Vec<String>,
@@ -126,7 +126,7 @@ impl Objection {
 
 impl Broker {
     /// A broker for one grant, which is for one place: the helper's mount point.
-    pub fn new(grant: Grant, place: Place) -> Self {
+    pub fn new(grant: Grant, place: MountPoint) -> Self {
         Self { grant, place, progress: Progress::Waiting, fuse: false, objections: Vec::new() }
     }
 
@@ -141,7 +141,7 @@ impl Broker {
     }
 
     /// The helper's mount point, which the grant is for.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &MountPoint {
         &self.place
     }
 

@@ -13,7 +13,7 @@ use super::volume::registry::Registry;
 use super::{install, metrics_http, process};
 use crate::config::Config;
 use crate::engine::{self, Choice, NoEngine};
-use crate::helper::place;
+use crate::helper::namespace;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
 use crate::node::cgroup::{self, Cgroups};
@@ -99,7 +99,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let path = settings.state.join("lock");
     let Some(_lock) = process::take_lock(&path)? else { return Err(ServeError::AlreadyRunning { path }) };
     let method = engine::choose(settings.engine, settings.preload)?;
-    place::create_directory(&settings.state).map_err(step("prepare the state directory"))?;
+    namespace::create_directories(&settings.state).map_err(step("prepare the state directory"))?;
     let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
     install::install(&node, &settings.places, settings.types)?;
     let listener = process::listen(&settings.socket)?;
@@ -147,8 +147,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
 }
 
 fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
-    let (cgroups, tied) = Cgroups::find(node, &settings.host_proc, cgroup::DIRECTORY);
-    if let Some(why) = tied {
+    let (cgroups, ends_with_container) = Cgroups::find(node, &settings.host_proc, cgroup::DIRECTORY);
+    if let Some(why) = ends_with_container {
         warn!("volumes end when the mounter's container does: {}", chain(&why));
     }
     if settings.config.limits_memory() && !cgroups.can_limit() {

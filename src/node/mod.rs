@@ -6,6 +6,6 @@ pub mod file_locks;
 pub mod kernel;
 pub mod log_file;
 pub mod programs;
-pub mod showings;
 pub mod target;
 pub mod tree;
+pub mod visible_mounts;

@@ -1,7 +1,7 @@
 //! The place on the node where a volume shall appear.
 //!
 //! Every function runs on a thread that stands in the node's mount namespace (see [`MountNamespace::visit`]).
-//! A path is resolved once; after that only its descriptor is used, so that nobody can exchange it meanwhile.
+//! A path is resolved once; after that only its descriptor is used, so that it cannot be exchanged meanwhile.
 //!
 //! [`MountNamespace::visit`]: linux::mount_namespace::MountNamespace::visit
 
@@ -25,13 +25,13 @@ pub struct Target {
 /// Why there is no mounting at a path.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// As mount(8) says it.
+    /// In the words of mount(8).
     #[error("mount point does not exist")]
     Missing,
-    /// As mount(8) says it.
+    /// In the words of mount(8).
     #[error("mount point is not a directory")]
     NotADirectory,
-    /// Below kubelet's directory a link may be a pod's work.
+    /// Below kubelet's directory a pod may have made the link.
     #[error("mount point is below a symbolic link, which is not followed below {kubelet_dir}",
             kubelet_dir = kubelet_dir.display())]
     Symlink {
@@ -44,7 +44,7 @@ pub enum TargetError {
     /// Anything else.
     #[error("cannot open the mount point")]
     Open(#[source] io::Error),
-    /// Looked for by its id, and gone or covered by another.
+    /// It was opened by its path, and is gone or covered by another.
     #[error("the mount is not to be seen there any more")]
     Gone,
 }
@@ -94,7 +94,7 @@ impl Target {
         let fd = open(&mount.target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| TargetError::Open(errno.into()))?;
         let stat = statx::cached(fd.as_fd()).map_err(TargetError::Open)?;
-        // The kernel gives the id of a mount that has ended to the next one: what took its place may have it.
+        // The kernel uses the id of a mount that is gone again: the mount that took its place may have it.
         let device = Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor };
         if (stat.stx_mnt_id, device) != (mount.id, mount.device) {
             return Err(TargetError::Gone);

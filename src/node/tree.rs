@@ -62,7 +62,7 @@ impl Tree {
     }
 
     /// Gives it the options and the kind of propagation that another mount has. It is a copy of `directory`, in a mount
-    /// namespace that nobody but a helper and the calling thread sees.
+    /// namespace that only a helper and the calling thread live in.
     pub fn resemble(self, other: &Mount, directory: &Path) -> io::Result<Self> {
         let propagation = match (other.shared, other.master) {
             // Attached below a shared mount it is shared anyway; elsewhere it must be said.
@@ -79,7 +79,7 @@ impl Tree {
     }
 
     /// The same before 5.12, when only an attached mount could be changed: it is attached at `directory` and changed,
-    /// and a copy of it goes where it is wanted. So nobody meets it before it is as it shall be.
+    /// and a copy of it goes to its target. So no process meets it before it has its options.
     fn resemble_attached(self, attr: MountAttr, directory: &Path) -> io::Result<Self> {
         self.graft_at(directory)?;
         let changed = mount_remount(directory, MountFlags::BIND | old_flags(attr.set), c"")
@@ -104,16 +104,16 @@ impl Tree {
         Ok(move_mount(&self.0, c"", target, c"", BY_DESCRIPTORS)?)
     }
 
-    /// Attaches it at `path`, where nothing of ours need be protected from an exchange.
+    /// Attaches it at `path`, for paths that no other process can exchange.
     pub fn graft_at(self, path: &Path) -> io::Result<()> {
         Ok(move_mount(&self.0, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
     }
 
-    /// Takes the place of the mount whose root is `old`, and detaches that one: who has files open there keeps them.
+    /// Takes the place of the mount whose root is `old`, and detaches that one: files that are open there stay open.
     ///
     /// With MOVE_MOUNT_BENEATH there is no moment without a mount. Where the kernel has it not, or not for this mount,
     /// the old one is detached first, and `path` is looked up again. One that is locked to its namespace, as it came there
-    /// when a user namespace inside a pod was made, cannot be detached by anybody: it is covered. The thread must be on a
+    /// when a user namespace inside a pod was made, cannot be detached at all: it is covered. The thread must be on a
     /// visit.
     pub fn replace(self, old: Target, path: &Path) -> io::Result<()> {
         match move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS | BENEATH) {

@@ -24,7 +24,7 @@ use cgroups::Cgroups;
 use linux::sys::fork::Init;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use recipe::Tree;
+use recipe::DetachedMount;
 use rustix::fs::{Mode, OFlags, openat};
 use std::fs::File;
 use std::io;
@@ -114,7 +114,7 @@ impl Machine {
     pub fn room(&self, mut recipe: Recipe) -> Result<Room, Error> {
         // Both must be copied where they are mounted: in the node's namespace.
         let (proc, from_node) = self.node.visit(|| {
-            let proc = Tree::copy("/proc", "/proc", Propagation::None, false)?;
+            let proc = DetachedMount::copy("/proc", "/proc", Propagation::None, false)?;
             Ok((proc, recipe.copy_from_node()?))
         })??;
         let number = self.rooms.fetch_add(1, Ordering::Relaxed);

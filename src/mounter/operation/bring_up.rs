@@ -1,21 +1,21 @@
 //! The movement that mounting, healing and swapping share: launch a helper, and wait until its filesystem answers.
 //!
-//! Runs in the mounter, on a thread of its own, which [`Place::prepare`] moves into a mount namespace that it shares
+//! Runs in the mounter, on a thread of its own, which [`namespace::prepare`] moves into a mount namespace that it shares
 //! with the helper alone, for the rest of its life.
 
 use super::ready::{NotReady, Watched, until_ready};
 use crate::config::handover::SecretsError;
 use crate::config::settings::MemoryLimit;
 use crate::engine::broker::{Broker, Progress};
+use crate::engine::helper_processes::HelperProcesses;
 use crate::helper::arguments::{self, arguments};
-use crate::helper::family::Family;
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
-use crate::helper::output::Output;
-use crate::helper::place::{Place, PlaceError, files_directory, in_words_of_the_node};
+use crate::helper::namespace::{self, PrepareError, files_directory, in_words_of_the_node};
+use crate::helper::output::HelperOutput;
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
-use crate::node::cgroup::Seat;
+use crate::node::cgroup::Placement;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
 use crate::policy::Plan;
@@ -45,7 +45,7 @@ pub enum BringUpError {
     Node(#[from] NamespaceError),
     /// The helper's namespace.
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Namespace(#[from] PrepareError),
     /// A log file on the node that kubelet named.
     #[error("the option log-file={path} names a file on the node", path = path.display())]
     LogFile {
@@ -109,13 +109,14 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let handover = settings.hand_over(&plan.request.secrets, &files)?;
     let program = find::helper(&plan.request.fstype, settings)?;
     // From here on this thread is in the helper's mount namespace.
-    let place = Place::prepare(&mounter.state, &plan.target, &mounter.scratch, &settings.writable, &handover.files)?;
+    let place =
+        namespace::prepare(&mounter.state, &plan.target, &mounter.scratch, &settings.writable, &handover.files)?;
     let mut request = plan.request.clone();
     settings.point_to_files(&mut request.options, &files);
-    show_log_file(mounter, &place, &mut request.options)?;
+    show_log_file(mounter, &mut request.options)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
-    let seat = seat(mounter, &plan.target, caller, settings.memory_limit);
-    let start = Start { program: &program, arguments, settings, handover, seat };
+    let placement = placement(mounter, &plan.target, caller, settings.memory_limit);
+    let start = Start { program: &program, arguments, settings, handover, placement };
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
     let mut broker = Broker::new(plan.grant.clone(), place);
     let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed: settings.ready_timeout };
@@ -141,7 +142,7 @@ fn failed(
 ) -> BringUpError {
     let mut objections = broker.objections().to_vec();
     if objections.is_empty() && broker.progress() == Progress::Waiting {
-        objections.extend(helper.excuse().map(str::to_owned));
+        objections.extend(helper.missed_call_hint().map(str::to_owned));
     }
     objections.extend(helper.ran_out_of_memory());
     let lines = end(helper, broker).lines();
@@ -152,26 +153,32 @@ fn failed(
 }
 
 /// Where the helper will be among the node's cgroups. A volume that has to do without one works all the same.
-fn seat<'a>(mounter: &'a Mounter, target: &Path, caller: Option<&Connection>, limit: Option<MemoryLimit>) -> Seat<'a> {
+fn placement<'a>(
+    mounter: &'a Mounter,
+    target: &Path,
+    caller: Option<&Connection>,
+    limit: Option<MemoryLimit>,
+) -> Placement<'a> {
     if let Some(limit) = limit.filter(|_| !mounter.cgroups.can_limit()) {
         warn!("the memory_limit of {limit} is not in force: the node's cgroups cannot be used for it");
     }
     let caller = caller.and_then(Connection::process);
-    mounter.cgroups.seat(target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
+    mounter.cgroups.placement(target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
         warn!("the helper has no cgroup of its own, and no limit; it ends with the container: {}", chain(&error));
-        Seat::default()
+        Placement::default()
     })
 }
 
 /// A log file that kubelet names is the node's, and the helper shall write to it.
-fn show_log_file(mounter: &Mounter, place: &Place, options: &mut MountOptions) -> Result<(), BringUpError> {
+fn show_log_file(mounter: &Mounter, options: &mut MountOptions) -> Result<(), BringUpError> {
     let kubelet_dir = &mounter.config.kubelet_dir;
     let Some(named) = options.value(log_file::OPTION).map(PathBuf::from) else { return Ok(()) };
     if !log_file::is_on_node(&named, kubelet_dir) {
         return Ok(());
     }
     let tree = mounter.node.visit(|| log_file::open(&named, kubelet_dir))?;
-    let shown = place.show_log_file(tree.map_err(|source| BringUpError::LogFile { path: named, source })?)?;
+    let tree = tree.map_err(|source| BringUpError::LogFile { path: named, source })?;
+    let shown = namespace::show_log_file(&mounter.state, tree)?;
     options.retain(|option| option.name != log_file::OPTION);
     options.push_value(log_file::OPTION, shown.display());
     Ok(())
@@ -179,8 +186,8 @@ fn show_log_file(mounter: &Mounter, place: &Place, options: &mut MountOptions) -
 
 impl FreshFilesystem {
     /// Everything the helper started.
-    pub fn family(&self) -> Family {
-        self.helper.family().clone()
+    pub fn processes(&self) -> HelperProcesses {
+        self.helper.processes().clone()
     }
 
     /// The user namespace that maps its ids, if they are to be mapped.
@@ -210,7 +217,7 @@ impl FreshFilesystem {
     }
 }
 
-fn end(helper: Helper, broker: Broker) -> Output {
+fn end(helper: Helper, broker: Broker) -> HelperOutput {
     // The filesystem first: a helper that waits for its own filesystem could not end before it.
     drop(broker);
     helper.end()

@@ -72,7 +72,7 @@ pub fn look(mounter: &Mounter) {
         // An error: a filesystem of the kernel's own, or one that has just gone.
         let Ok(waiting) = mounter.connections.waiting(volume.identity) else { continue };
         let _span = volume.span().entered();
-        let work = || Work::of(&volume.family).ok().filter(|work| !work.is_nobodys());
+        let work = || Work::of(&volume.processes).ok().filter(|work| !work.has_no_process());
         let locks = || file_locks::waiting(volume.identity.device, &mounter.host_proc);
         match pulses.entry(*id).or_default().look(Instant::now(), waiting, work, locks, limit) {
             Some(News::Hangs) => {

@@ -8,7 +8,7 @@ use super::replace::{ReplaceError, Replaced, replace};
 use crate::mounter::Mounter;
 use crate::mounter::volume::VolumeId;
 use crate::mounter::volume::state::{Effect, Event, State, Where};
-use crate::node::showings::{self, Showings};
+use crate::node::visible_mounts::{self, VisibleMounts};
 use crate::observe::events;
 use crate::observe::metrics::Operation;
 use api::exit::chain;
@@ -31,9 +31,9 @@ pub fn carry_out(mounter: &Mounter, id: VolumeId, effect: Effect) {
 fn search(mounter: &Mounter, id: VolumeId) {
     let Some(volume) = mounter.registry.volume(id) else { return };
     let _span = volume.span().entered();
-    let (found, pin) = match showings::of(volume.identity, &mounter.connections, &mounter.host_proc) {
+    let (found, pin) = match visible_mounts::find(volume.identity, &mounter.connections, &mounter.host_proc) {
         Ok(None) => (Where::Nowhere, None),
-        Ok(Some(Showings { hold: Some(pin), .. })) => (Where::Mounted, Some(pin)),
+        Ok(Some(VisibleMounts { pin: Some(pin), .. })) => (Where::Mounted, Some(pin)),
         Ok(Some(_)) => (Where::Covered, None),
         Err(error) => return warn!("cannot search the mount tables for the volume: {error}"),
     };

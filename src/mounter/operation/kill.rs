@@ -12,7 +12,7 @@ pub fn kill_helper(mounter: &Mounter, volume: &Volume) {
     if let Err(error) = mounter.connections.abort(volume.identity) {
         warn!("cannot abort the connection of a volume that hangs: {error}");
     }
-    if let Err(error) = volume.family.kill() {
+    if let Err(error) = volume.processes.kill() {
         warn!("cannot kill the helper of a volume that hangs: {error}");
     }
 }

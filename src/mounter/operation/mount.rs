@@ -133,7 +133,7 @@ fn mount_at(mounter: &Mounter, plan: Plan, target: Target, caller: &Connection) 
         fresh.discard();
         return Err(error);
     }
-    let volume = Volume::new(plan, fresh.program.clone(), fresh.identity, fresh.family());
+    let volume = Volume::new(plan, fresh.program.clone(), fresh.identity, fresh.processes());
     let released = fresh.release(&mounter.state);
     info!(event = events::MOUNTED, device = %volume.identity.device, "mounted on the node");
     if volume.identity.connection.is_some() {

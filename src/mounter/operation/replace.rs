@@ -9,7 +9,7 @@ use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::state::{Event, Where};
 use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::Identity;
-use crate::node::showings::{self, Showing, Showings};
+use crate::node::visible_mounts::{self, VisibleMount, VisibleMounts};
 use crate::observe::events;
 use crate::policy::{ChangeError, Plan};
 use api::exit::chain;
@@ -83,8 +83,8 @@ pub fn replace(mounter: &Mounter, id: VolumeId, changes: Changes) -> Result<Repl
             Ok(Replaced::Gone)
         }
         Ok(shown) => {
-            let (helper, identity, family) = (fresh.program.clone(), fresh.identity, fresh.family());
-            let next = Volume { plan, helper, identity, family, since: volume.since, known: Known::All };
+            let (helper, identity, processes) = (fresh.program.clone(), fresh.identity, fresh.processes());
+            let next = Volume { plan, helper, identity, processes, since: volume.since, known: Known::All };
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
             let released = fresh.release(&mounter.state);
@@ -111,16 +111,17 @@ fn changed(mounter: &Mounter, volume: &Volume, changes: Changes) -> Result<Plan,
 /// Goes from place to place, and searches again until there is nothing more to be done: what is put in place on the node
 /// may show in pods by itself, and a pod may have started meanwhile.
 fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> Result<Replaced, ReplaceError> {
-    let mut shown: Vec<Showing> = Vec::new();
+    let mut shown: Vec<VisibleMount> = Vec::new();
     let left = loop {
         let before = shown.len();
         let mut left = Vec::new();
-        let showings = showings::of(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Search)?;
-        let Some(Showings { places, hold: _hold }) = showings else { break left };
-        for showing in places.into_iter().filter(|showing| !showing.is_covered_by(new.identity)) {
-            let master = shown.iter().find(|place| showing.follows(place));
-            match showing.replace_by(new.path(), new.ids(), master) {
-                Ok(()) => shown.push(showing),
+        let visible =
+            visible_mounts::find(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Search)?;
+        let Some(VisibleMounts { mounts, pin: _pin }) = visible else { break left };
+        for mount in mounts.into_iter().filter(|mount| !mount.is_covered_by(new.identity)) {
+            let master = shown.iter().find(|place| mount.follows(place));
+            match mount.replace_by(new.path(), new.ids(), master) {
+                Ok(()) => shown.push(mount),
                 Err(error) => left.push(chain(&error)),
             }
         }

@@ -10,7 +10,7 @@ pub mod registry;
 pub mod state;
 pub mod views;
 
-use crate::helper::family::Family;
+use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
 use crate::policy::Plan;
 use std::fmt;
@@ -38,7 +38,7 @@ pub struct Volume {
     /// When it was mounted.
     pub since: SystemTime,
     /// Everything its helper started.
-    pub family: Family,
+    pub processes: HelperProcesses,
     /// How much is known of what was asked for.
     pub known: Known,
 }
@@ -73,8 +73,8 @@ impl Known {
 
 impl Volume {
     /// A volume that has just been mounted.
-    pub fn new(plan: Plan, helper: String, identity: Identity, family: Family) -> Self {
-        Self { plan, helper, identity, since: SystemTime::now(), family, known: Known::All }
+    pub fn new(plan: Plan, helper: String, identity: Identity, processes: HelperProcesses) -> Self {
+        Self { plan, helper, identity, since: SystemTime::now(), processes, known: Known::All }
     }
 
     /// Why it is not healed when its helper has ended, and what to do then. None: it is healed.

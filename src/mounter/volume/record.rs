@@ -6,12 +6,13 @@
 
 use super::{Known, Volume};
 use crate::config::Config;
-use crate::helper::family::Family;
+use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
 use crate::policy::Plan;
 use api::exit::chain;
 use api::request::Request;
 use linux::mount_table::Device;
+use linux::namespace::NamespaceId;
 use rustix::fs::{Mode, statfs};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -143,7 +144,7 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
         device: (volume.identity.device.major, volume.identity.device.minor),
         connection: volume.identity.connection,
         since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
-        namespace: volume.family.namespace(),
+        namespace: (volume.processes.namespace().device, volume.processes.namespace().inode),
     };
     let unfinished = file.with_extension("new");
     let mut options = OpenOptions::new();
@@ -168,6 +169,7 @@ fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
     }
     let record: Record = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
     let (major, minor) = record.device;
+    let (device, inode) = record.namespace;
     // Whether it may be had was decided when it was mounted.
     let (plan, known) = match Plan::recorded(config, record.request.clone()) {
         Ok(plan) => (plan, if record.had_secrets { Known::AllButSecrets } else { Known::All }),
@@ -182,7 +184,7 @@ fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
         helper: record.helper,
         identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
-        family: Family::of_namespace(record.namespace),
+        processes: HelperProcesses::of_namespace(NamespaceId { device, inode }),
         known,
     })
 }

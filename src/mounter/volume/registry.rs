@@ -7,9 +7,9 @@ use super::past::Past;
 use super::record::Records;
 use super::state::{Effect, Event, Old, State, Where};
 use super::{Known, Volume, VolumeId};
-use crate::engine::{Engine, Heard};
+use crate::engine::{Engine, EngineEvent};
 use crate::helper::launch::Serving;
-use crate::helper::output::Output;
+use crate::helper::output::HelperOutput;
 use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::tree::Tree;
@@ -63,7 +63,7 @@ pub(super) struct Entry {
     /// Gone when nothing of the helper runs any more.
     engine: Option<Engine>,
     /// Gone when nobody can write any more.
-    pub(super) output: Option<Output>,
+    pub(super) output: Option<HelperOutput>,
     /// Gone with the helper, if it had one of its own.
     cgroup: Option<Cgroup>,
     /// The lines of helpers that it has taken over from, and all of them once its output is gone.
@@ -253,8 +253,8 @@ impl Registry {
                 self.read_output(entry);
                 None
             }
-            Channel::Engine => match entry.engine.as_mut()?.heed(None) {
-                Ok(Heard::Gone) => {
+            Channel::Engine => match entry.engine.as_mut()?.handle_event(None) {
+                Ok(EngineEvent::HelperGone) => {
                     self.let_go(&mut entry.engine);
                     if let Some(why) = entry.cgroup.take().and_then(|cgroup| cgroup.ran_out_of_memory()) {
                         error!(
@@ -264,7 +264,7 @@ impl Registry {
                     }
                     self.report_to(&mut volumes, id, Event::HelperEnded)
                 }
-                Ok(Heard::Call) => None,
+                Ok(EngineEvent::Call) => None,
                 Err(error) => {
                     warn!("cannot answer a call of the helper: {error}");
                     None
@@ -326,7 +326,7 @@ impl Entry {
     /// The last lines of its helper, and of those before.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = self.earlier_lines.clone();
-        lines.extend(self.output.iter().flat_map(Output::lines));
+        lines.extend(self.output.iter().flat_map(HelperOutput::lines));
         lines.split_off(lines.len().saturating_sub(LINES))
     }
 }
@@ -345,8 +345,8 @@ pub fn from_token(token: u64) -> (VolumeId, Channel) {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::engine::helper_processes::HelperProcesses;
     use crate::engine::watch::Watch;
-    use crate::helper::family::Family;
     use linux::mount_table::Device;
 
     /// The kernel may refuse to watch a descriptor (epoll_ctl(2): ENOSPC, ENOMEM). A volume whose helper lives must not
@@ -364,7 +364,7 @@ mod tests {
             secrets: Default::default(),
         };
         let plan = Plan::new(&Config::default(), request).unwrap();
-        let family = Family::of_this_thread().unwrap();
+        let family = HelperProcesses::of_this_thread().unwrap();
         let identity = Identity { device: Device { major: 0, minor: 7 }, connection: Some(7) };
         let engine = Engine::Adopted(Watch::new(family.clone()).unwrap());
         let serving = Serving { engine, output: None, cgroup: None };

@@ -4,7 +4,7 @@
 
 use super::registry::Entry;
 use super::{Volume, VolumeId};
-use crate::helper::place::in_words_of_the_node;
+use crate::helper::namespace::in_words_of_the_node;
 use crate::mounter::Mounter;
 use api::volume::{VolumeDetail, VolumeState, VolumeView};
 use linux::mount_table::{self, Device};

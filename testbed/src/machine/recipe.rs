@@ -133,8 +133,8 @@ impl Recipe {
     }
 
     /// Runs in the node's mount namespace.
-    pub(super) fn copy_from_node(&mut self) -> Result<Vec<Tree>, Error> {
-        let copy = |(node_path, path, how): (PathBuf, PathBuf, _)| Tree::copy(&node_path, path, how, true);
+    pub(super) fn copy_from_node(&mut self) -> Result<Vec<DetachedMount>, Error> {
+        let copy = |(node_path, path, how): (PathBuf, PathBuf, _)| DetachedMount::copy(&node_path, path, how, true);
         self.from_node.drain(..).map(copy).collect()
     }
 
@@ -143,8 +143,8 @@ impl Recipe {
         mut self,
         scratch: BorrowedFd<'_>,
         number: u32,
-        from_node: Vec<Tree>,
-        proc: Option<Tree>,
+        from_node: Vec<DetachedMount>,
+        proc: Option<DetachedMount>,
     ) -> Result<Built, Error> {
         unshare(CloneFlags::CLONE_FS).map_err(step("leave the process's root and working directory"))?;
         setns(scratch, CloneFlags::CLONE_NEWNS).map_err(step("enter the machine's scratch namespace"))?;
@@ -155,14 +155,14 @@ impl Recipe {
         };
         let root = self.mount_root(number)?;
         let devices = self.copy_devices()?;
-        let mut trees: Vec<Tree> = proc.into_iter().collect();
-        trees.push(Tree::copy("/sys", "/sys", Propagation::None, true)?);
-        let first_volume = trees.len();
-        trees.extend(self.copy_sources()?);
-        trees.extend(from_node);
-        let volumes = trees.split_off(first_volume);
+        let mut mounts: Vec<DetachedMount> = proc.into_iter().collect();
+        mounts.push(DetachedMount::copy("/sys", "/sys", Propagation::None, true)?);
+        let first_volume = mounts.len();
+        mounts.extend(self.copy_sources()?);
+        mounts.extend(from_node);
+        let volumes = mounts.split_off(first_volume);
         change_root(&root)?;
-        self.furnish(devices, trees, volumes)?;
+        self.furnish(devices, mounts, volumes)?;
         Ok(built)
     }
 
@@ -185,27 +185,32 @@ impl Recipe {
         Ok(root)
     }
 
-    fn copy_devices(&self) -> Result<Vec<Tree>, Error> {
+    fn copy_devices(&self) -> Result<Vec<DetachedMount>, Error> {
         let always = ["null", "zero", "full", "random", "urandom", "tty"];
         let copy = |name| {
             let path = Path::new("/dev").join(name);
-            Tree::copy(&path, &path, Propagation::None, false)
+            DetachedMount::copy(&path, &path, Propagation::None, false)
         };
         always.into_iter().chain(self.fuse.then_some("fuse")).map(copy).collect()
     }
 
-    fn copy_sources(&mut self) -> Result<Vec<Tree>, Error> {
+    fn copy_sources(&mut self) -> Result<Vec<DetachedMount>, Error> {
         for (name, path) in self.shares.drain(..) {
             let directory = Path::new(SCRATCH).join("share").join(name);
             make_directory(&directory)?;
             self.binds.push((directory, path));
         }
-        let copy = |(source, path): (PathBuf, PathBuf)| Tree::copy(&source, path, Propagation::None, true);
+        let copy = |(source, path): (PathBuf, PathBuf)| DetachedMount::copy(&source, path, Propagation::None, true);
         self.binds.drain(..).map(copy).collect()
     }
 
     /// All that is done inside the new root.
-    fn furnish(self, devices: Vec<Tree>, system: Vec<Tree>, volumes: Vec<Tree>) -> Result<(), Error> {
+    fn furnish(
+        self,
+        devices: Vec<DetachedMount>,
+        system: Vec<DetachedMount>,
+        volumes: Vec<DetachedMount>,
+    ) -> Result<(), Error> {
         let none = None::<&str>;
         for path in &self.hidden {
             remove(path)?;
@@ -213,8 +218,8 @@ impl Recipe {
         // PID 1 mounts the node's later.
         make_directory(Path::new("/proc"))?;
         mount_tmpfs(Path::new("/dev"))?;
-        for tree in devices.into_iter().chain(system) {
-            tree.attach()?;
+        for mount in devices.into_iter().chain(system) {
+            mount.attach()?;
         }
         for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
             let link = Path::new("/dev").join(name);
@@ -223,8 +228,8 @@ impl Recipe {
         for path in &self.writable {
             mount_tmpfs(path)?;
         }
-        for tree in volumes {
-            tree.attach()?;
+        for mount in volumes {
+            mount.attach()?;
         }
         if let Some(setup) = self.setup {
             setup().map_err(step("set up the room"))?;
@@ -256,13 +261,13 @@ pub(super) struct Built {
 
 /// A copy of a mount, attached nowhere yet.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct DetachedMount {
     fd: OwnedFd,
     path: PathBuf,
     propagation: Propagation,
 }
 
-impl Tree {
+impl DetachedMount {
     /// Copies what is at `source`, to be attached at `path`. Runs in the mount namespace of the source.
     pub(super) fn copy(
         source: impl AsRef<Path>,
