@@ -4,6 +4,7 @@
 //! life. Both engines know two things only: the helper's calls, and when nothing of it runs any more.
 
 pub mod broker;
+pub mod judge;
 pub mod preload;
 pub mod seccomp;
 pub mod watch;

@@ -18,8 +18,8 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// What follows from a request's type and options.
-    pub(super) fn of(fstype: &str, options: &MountOptions) -> Self {
+    /// What a request's type and options ask for.
+    pub fn of(fstype: &str, options: &MountOptions) -> Self {
         let allow_other = !options.has_flag("noallow_other");
         Self { types: GrantedTypes::of(fstype), flags: forced_flags(options), allow_other }
     }
