@@ -4,27 +4,13 @@
 //! strings are the helper's and not to be trusted.
 
 use crate::policy::Grant;
+use api::mount_words::shaping_flags;
 use api::options::{MountOptions, OptionsError};
 use api::request::is_fuse;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::ffi::CString;
 use std::os::fd::RawFd;
-
-/// Flags that shape one new mount. Everything else (bind, move, remount, propagation) acts on existing ones.
-const SHAPING: MountFlags = MountFlags::RDONLY
-    .union(MountFlags::NOSUID)
-    .union(MountFlags::NODEV)
-    .union(MountFlags::NOEXEC)
-    .union(MountFlags::SYNCHRONOUS)
-    .union(MountFlags::DIRSYNC)
-    .union(MountFlags::NOATIME)
-    .union(MountFlags::NODIRATIME)
-    .union(MountFlags::RELATIME)
-    .union(MountFlags::STRICTATIME)
-    .union(MountFlags::LAZYTIME)
-    .union(MountFlags::PERMIT_MANDATORY_FILE_LOCKING)
-    .union(MountFlags::SILENT);
 
 /// What is known of a helper's mount(2).
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +100,7 @@ pub fn judge(grant: &Grant, call: &Call<'_>) -> Result<Verdict, Objection> {
     if call.mounted_before {
         return Err(Objection::Twice);
     }
-    let foreign = call.flags.difference(SHAPING);
+    let foreign = call.flags.difference(MountFlags::from_bits_retain(shaping_flags()));
     if !foreign.is_empty() {
         return Err(Objection::Flags(foreign.bits()));
     }
@@ -193,5 +179,19 @@ mod tests {
         ] {
             assert_eq!(judge(&grant("x", ""), &call), Err(objection), "{call:?}");
         }
+    }
+
+    #[test]
+    fn a_helper_that_obeys_its_options_is_not_refused() {
+        const NOSYMFOLLOW: MountFlags = MountFlags::from_bits_retain(0x100);
+        const I_VERSION: MountFlags = MountFlags::from_bits_retain(0x80_0000);
+        let nosymfollow = grant("x", "nosymfollow");
+        let obeys = judge(&nosymfollow, &Call { flags: NOSYMFOLLOW, ..CALL });
+        assert!(obeys.unwrap().flags.contains(NOSYMFOLLOW));
+        assert!(
+            judge(&nosymfollow, &CALL).unwrap().flags.contains(NOSYMFOLLOW),
+            "it is forced, as the helper may forget"
+        );
+        assert!(judge(&grant("x", "iversion"), &Call { flags: I_VERSION, ..CALL }).is_ok());
     }
 }
