@@ -5,6 +5,7 @@
 
 pub mod broker;
 pub mod helper_processes;
+pub mod judge;
 pub mod mount_point;
 pub mod preload;
 pub mod seccomp;

@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+use api::mount_words::{self, MOUNT_WORDS, MountWord};
 use api::options::{MountOption, MountOptions};
 use api::request::is_fuse;
 use rustix::mount::MountFlags;
@@ -18,8 +19,8 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// What follows from a request's type and options.
-    pub(super) fn of(fstype: &str, options: &MountOptions) -> Self {
+    /// What a request's type and options ask for.
+    pub fn of(fstype: &str, options: &MountOptions) -> Self {
         let allow_other = !options.has_flag("noallow_other");
         Self { types: GrantedTypes::of(fstype), flags: forced_flags(options), allow_other }
     }
@@ -49,37 +50,17 @@ impl GrantedTypes {
 
 /// The first option that contradicts what every grant forces.
 pub(super) fn contradiction(options: &MountOptions) -> Option<&MountOption> {
-    options.iter().find(|option| option.value.is_none() && matches!(option.name.as_str(), "suid" | "dev"))
+    let takes_back = |(known, itself): (&MountWord, bool)| !itself && ["nosuid", "nodev"].contains(&known.word);
+    options.iter().find(|option| mount_words::find_option(option).is_some_and(takes_back))
 }
 
-/// The mount flags that the options spell out: these are forced onto the volume, as a helper is free to forget them.
-/// The last of two that contradict each other counts, as in mount(8).
+/// The mount flags that the options spell out, as far as they are forced onto the volume; and `nosuid` and `nodev` in any
+/// case.
 fn forced_flags(options: &MountOptions) -> MountFlags {
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
-    for option in options.iter() {
-        let (flag, set) = match option.name.as_str() {
-            // mount(8) knows `ro=recursive` and the like: no less read-only.
-            "ro" => (MountFlags::RDONLY, true),
-            "rw" => (MountFlags::RDONLY, false),
-            _ if option.value.is_some() => continue,
-            // So that whom an administrator lets mount cannot run programs of their own from it.
-            "user" | "users" => (MountFlags::NOEXEC, true),
-            "noexec" => (MountFlags::NOEXEC, true),
-            "exec" => (MountFlags::NOEXEC, false),
-            "sync" => (MountFlags::SYNCHRONOUS, true),
-            "async" => (MountFlags::SYNCHRONOUS, false),
-            "dirsync" => (MountFlags::DIRSYNC, true),
-            "noatime" => (MountFlags::NOATIME, true),
-            "atime" => (MountFlags::NOATIME, false),
-            "nodiratime" => (MountFlags::NODIRATIME, true),
-            "diratime" => (MountFlags::NODIRATIME, false),
-            "strictatime" => (MountFlags::STRICTATIME, true),
-            "nostrictatime" => (MountFlags::STRICTATIME, false),
-            _ => continue,
-        };
-        flags.set(flag, set);
-    }
-    flags
+    let words = mount_words::in_force(options);
+    let forced = MOUNT_WORDS.iter().filter(|known| known.forced && words.contains(known.word));
+    let flags = forced.map(|known| MountFlags::from_bits_retain(known.flag)).collect::<MountFlags>();
+    flags | MountFlags::NOSUID | MountFlags::NODEV
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::settings::Settings;
 use crate::idmap::{self, IdMap};
 use api::message::Changes;
+use api::mount_words::acts_on_existing_mounts;
 use api::options::MountOptions;
 use api::request::Request;
 use std::path::{Component, Path, PathBuf};
@@ -163,12 +164,6 @@ fn refuse_unserved(options: &MountOptions) -> Result<(), PlanError> {
         }
     }
     Ok(())
-}
-
-fn acts_on_existing_mounts(name: &str) -> bool {
-    let propagation = name.strip_prefix('r').unwrap_or(name);
-    matches!(name, "remount" | "bind" | "rbind" | "move")
-        || matches!(propagation, "shared" | "slave" | "private" | "unbindable")
 }
 
 /// What to do instead of an option that mount(8) carries out itself, if it is one. Its other `x-` and `X-` words are

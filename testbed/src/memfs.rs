@@ -7,6 +7,7 @@
 mod filesystem;
 mod inodes;
 
+use api::mount_words::{self, Kind};
 use filesystem::Memfs;
 use fuser::{Config, Session, SessionACL};
 use inodes::Inodes;
@@ -217,33 +218,14 @@ fn parse_size(value: &str) -> Option<u64> {
 
 /// An option that is a flag of mount(2), and whether it sets or clears it.
 fn flag(option: &str) -> Option<(MsFlags, bool)> {
-    Some(match option {
-        "ro" => (MsFlags::MS_RDONLY, true),
-        "rw" => (MsFlags::MS_RDONLY, false),
-        "nosuid" => (MsFlags::MS_NOSUID, true),
-        "suid" => (MsFlags::MS_NOSUID, false),
-        "nodev" => (MsFlags::MS_NODEV, true),
-        "dev" => (MsFlags::MS_NODEV, false),
-        "noexec" => (MsFlags::MS_NOEXEC, true),
-        "exec" => (MsFlags::MS_NOEXEC, false),
-        "sync" => (MsFlags::MS_SYNCHRONOUS, true),
-        "async" => (MsFlags::MS_SYNCHRONOUS, false),
-        "dirsync" => (MsFlags::MS_DIRSYNC, true),
-        "noatime" => (MsFlags::MS_NOATIME, true),
-        "atime" => (MsFlags::MS_NOATIME, false),
-        "nodiratime" => (MsFlags::MS_NODIRATIME, true),
-        "diratime" => (MsFlags::MS_NODIRATIME, false),
-        "relatime" => (MsFlags::MS_RELATIME, true),
-        "norelatime" => (MsFlags::MS_RELATIME, false),
-        "strictatime" => (MsFlags::MS_STRICTATIME, true),
-        _ => return None,
-    })
+    let (known, set) = mount_words::find(option).filter(|(known, _)| known.flag != 0)?;
+    Some((MsFlags::from_bits_retain(known.flag.into()), set))
 }
 
 /// Options that tell mount(8) and fstab's readers when and by whom something is mounted, and mean nothing to a filesystem.
 fn is_for_mount8_alone(option: &str) -> bool {
-    let words = ["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"];
-    words.contains(&option) || option.starts_with("x-") || option.starts_with("comment=")
+    let known = mount_words::find(option).is_some_and(|(known, _)| matches!(known.kind, Kind::User | Kind::Mount8));
+    known || option.starts_with("x-") || option.starts_with("comment=")
 }
 
 #[cfg(test)]
