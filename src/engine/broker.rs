@@ -5,12 +5,8 @@
 //! Runs in the mounter, on the volume's own thread, **inside the helper's mount namespace**: what it mounts, only the
 //! helper and the mounter see.
 
-<<<<<<< HEAD
-use super::mount_point::MountPoint;
-=======
 use super::judge::{Call, Objection, Verdict, judge};
-use crate::helper::place::Place;
->>>>>>> plan
+use super::mount_point::MountPoint;
 use crate::policy::Grant;
 use linux::mount_table::Device;
 use linux::statx::{character_device, device_at, identity};

@@ -5,6 +5,8 @@ pub mod connections;
 pub mod file_locks;
 pub mod kernel;
 pub mod log_file;
+#[cfg(test)]
+mod own_mounts;
 pub mod programs;
 pub mod target;
 pub mod tree;

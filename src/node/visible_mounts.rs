@@ -92,31 +92,41 @@ fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<VisibleMount>
     let mut found = Vec::new();
     for inhabited in processes::mount_namespaces(host_proc)? {
         let table = inhabited.mounts();
-        let mut mounts = table.iter().filter(|mount| mount.device == device).peekable();
-        if mounts.peek().is_none() {
-            continue;
-        }
-        let Some(namespace) = inhabited.open().map(Arc::new) else { continue };
-        for mount in mounts {
+        if table.iter().any(|mount| mount.device == device)
+            && let Some(namespace) = inhabited.open()
+        {
             // A container runtime that maps a volume's ids does it as it maps those of the container's processes.
-            let user_namespace = if mount.maps_ids() { inhabited.open_user_namespace() } else { None };
-            let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
-            let covered_by = children.clone().find(|child| child.target == mount.target).map(|child| child.device);
-            found.push(VisibleMount {
-                namespace: Arc::clone(&namespace),
-                mount: mount.clone(),
-                user_namespace,
-                children: children.map(|child| child.target.clone()).collect(),
-                covered_by,
-            });
+            let user_namespace = |mount: &Mount| mount.maps_ids().then(|| inhabited.open_user_namespace()).flatten();
+            found.extend(in_table(&table, device, namespace, user_namespace));
         }
     }
     Ok(found)
 }
 
+/// Those of one mount namespace.
+fn in_table(
+    table: &[Mount],
+    device: Device,
+    namespace: MountNamespace,
+    user_namespace: impl Fn(&Mount) -> Option<File>,
+) -> impl Iterator<Item = VisibleMount> {
+    let namespace = Arc::new(namespace);
+    table.iter().filter(move |mount| mount.device == device).map(move |mount| {
+        let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
+        let covered_by = children.clone().find(|child| child.target == mount.target).map(|child| child.device);
+        VisibleMount {
+            namespace: Arc::clone(&namespace),
+            mount: mount.clone(),
+            user_namespace: user_namespace(mount),
+            children: children.map(|child| child.target.clone()).collect(),
+            covered_by,
+        }
+    })
+}
+
 impl VisibleMount {
     /// A copy of what is mounted at `master` since that was replaced, down to this mount's directory, if it is the filesystem
-    /// of `new`. Made a slave, the copy follows the mount that it was copied from.
+    /// of `new`. The copy is in the same peer group, and made a slave it follows that group.
     fn copy_of(&self, master: &Self, new: &Tree) -> Option<Tree> {
         let path = master.mount.target.join(self.mount.root.strip_prefix(&master.mount.root).ok()?);
         let copy = master.namespace.visit(|| Tree::copy_of(&path)).ok()?.ok()?;
@@ -138,7 +148,9 @@ impl VisibleMount {
 
     /// Whether what is mounted on the other is mounted on this one as well, by the kernel (mount_namespaces(7)).
     pub fn follows(&self, other: &Self) -> bool {
-        self.mount.master.is_some() && self.mount.master == other.mount.shared
+        // As a slave of its peer group, or as a member of it.
+        let group = other.mount.shared;
+        group.is_some() && (self.mount.master == group || self.mount.shared == group)
     }
 
     /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this mount: the
@@ -171,16 +183,70 @@ impl VisibleMount {
             ids.map_or(Err(Errno::SRCH.into()), |ids| tree.map_ids(ids)).map_err(ReplaceMountStep::Ids)?;
         }
         let tree = tree.resemble(&self.mount, &directory).map_err(ReplaceMountStep::Options)?;
-        let path = &self.mount.target;
         self.namespace.visit(|| {
             let old = Target::of_mount(&self.mount)?;
             let kept: Vec<_> = self.children.iter().map(|child| (child, Tree::whole_copy_of(child))).collect();
-            tree.replace(old, path).map_err(ReplaceMountStep::Replace)?;
+            tree.replace(old, &self.mount).map_err(ReplaceMountStep::Replace)?;
             for (child, copy) in kept {
                 let lost = |source| ReplaceMountStep::Child { path: child.clone(), source };
                 copy.and_then(|copy| copy.graft_at(child)).map_err(lost)?;
             }
             Ok(())
         })?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::own_mounts::{in_own_mounts, mounted_at, new_tmpfs, own_table};
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    use std::fs;
+
+    /// All mounts of a filesystem in the calling thread's namespace.
+    fn mounts_of(device: Device) -> Vec<VisibleMount> {
+        in_table(&own_table(), device, MountNamespace::of_this_thread().unwrap(), |_| None).collect()
+    }
+
+    /// Puts the filesystem at `new` in the place of all mounts of the one at `old`.
+    fn replace_all(old: &str, new: &str) {
+        let mut replaced: Vec<VisibleMount> = Vec::new();
+        for mount in mounts_of(mounted_at(old).device) {
+            let master = replaced.iter().find(|other| mount.follows(other));
+            mount.replace_by(Path::new(new), None, master).unwrap();
+            replaced.push(mount);
+        }
+    }
+
+    /// What a pod mounts in a `Bidirectional` volume shows on the node, and it must do so after healing as well.
+    #[test]
+    fn mounts_that_propagate_to_each_other_still_do() {
+        in_own_mounts(|| {
+            use MountPropagationFlags as P;
+            new_tmpfs("/mnt/volume");
+            mount_change("/mnt/volume", P::SHARED).unwrap();
+            new_tmpfs("/mnt/pods");
+            let pods: [(&str, &[P]); 3] =
+                [("bidirectional", &[]), ("slave", &[P::DOWNSTREAM]), ("nested", &[P::DOWNSTREAM, P::SHARED])];
+            for (pod, changes) in pods {
+                let path = format!("/mnt/pods/{pod}");
+                fs::create_dir(&path).unwrap();
+                mount_bind("/mnt/volume", &*path).unwrap();
+                changes.iter().for_each(|change| mount_change(&*path, *change).unwrap());
+            }
+            new_tmpfs("/mnt/fresh");
+            replace_all("/mnt/volume", "/mnt/fresh");
+            let fresh = mounted_at("/mnt/fresh").device;
+            let [volume, bidirectional, slave, nested] = ["volume", "pods/bidirectional", "pods/slave", "pods/nested"]
+                .map(|path| mounted_at(&format!("/mnt/{path}")));
+            for mount in [&volume, &bidirectional, &slave, &nested] {
+                assert_eq!(mount.device, fresh, "{mount:?}");
+            }
+            let group = volume.shared;
+            assert!(group.is_some(), "{volume:?}");
+            assert_eq!((slave.master, slave.shared), (group, None));
+            assert_eq!((nested.master, nested.shared.is_some()), (group, true));
+            assert_eq!((bidirectional.master, bidirectional.shared), (None, group));
+        });
     }
 }
