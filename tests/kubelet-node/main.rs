@@ -5,6 +5,7 @@
 //! Runs as root, step by step, on a node of its own, and prints a table; the first step that fails is the last. What
 //! containerd, kubelet and the mounter have said is in `kubelet/` of cargo's target directory then.
 
+#[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../node/mod.rs"]
 mod node;
 

@@ -1,7 +1,6 @@
 //! The test node: an immutable node and, beside it, the container with the mounter; machines of this test alone.
 //!
 //! Runs in the tests' process, as root. What a room's commands see is a copy in memory of the real root filesystem.
-#![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
 pub mod cgroups;
@@ -10,6 +9,7 @@ pub mod gluster;
 pub mod job;
 pub mod moosefs;
 pub mod mounter;
+pub mod notes;
 pub mod old_kernel;
 pub mod preloaded;
 pub mod servers;
@@ -18,6 +18,7 @@ pub mod sshd;
 
 use hostmount::demo::machine::{Machine, Network, Process, Propagation, Recipe, Room};
 use mounter::Mounter;
+use notes::note;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -34,6 +35,9 @@ pub const NODE_BIN: &str = "/opt/hostmount/bin";
 
 /// The address that a [`gluster`] or [`sshd`] server of the node's network listens on.
 pub const SERVER_ADDRESS: &str = "10.77.0.1";
+
+/// Podman as it runs on a node. crun refuses the hybrid cgroups that some machines have.
+pub const PODMAN: &str = "podman --runtime runc --cgroup-manager cgroupfs --events-backend none";
 
 /// What the packages with FUSE helpers bring, by the first letters of its name. The node has none of it.
 const HELPERS: &[&str] = &[
@@ -147,6 +151,11 @@ impl TestNode {
     /// [`Place::processes`] of the node.
     pub fn processes(&self) -> Processes {
         self.node.processes()
+    }
+
+    /// The PIDs of those that have `word` in their command line.
+    pub fn pids_of(&self, word: &str) -> Vec<u32> {
+        self.processes().into_iter().filter(|(_, line)| line.contains(word)).map(|(pid, _)| pid).collect()
     }
 
     /// [`Place::wait_for_processes`] of the node.
@@ -303,30 +312,35 @@ pub fn kept(line: &str) -> Vec<String> {
     fields[3..6].iter().copied().chain(kinds).map(str::to_owned).collect()
 }
 
-/// A source of chance whose seed is printed; `HOSTMOUNT_SEED` repeats a run.
+/// A source of chance whose seed is noted; `HOSTMOUNT_SEED` repeats a run.
 pub fn chance() -> fastrand::Rng {
     let given = std::env::var("HOSTMOUNT_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
-    println!("HOSTMOUNT_SEED={seed}");
+    note(format!("HOSTMOUNT_SEED={seed}"));
     fastrand::Rng::with_seed(seed)
 }
 
-/// Whether the test can run here: as root, with /dev/fuse and all of `programs`. If not it says SKIP and why; with
-/// `HOSTMOUNT_TESTS=must-run` it panics instead.
-#[must_use]
-pub fn require(programs: &[&str]) -> bool {
-    let missing = programs.iter().find(|program| which::which_in(program, Some(SEARCH), "/").is_err());
-    let why = match missing {
-        _ if !nix::unistd::geteuid().is_root() => "not root".to_owned(),
-        _ if !Path::new("/dev/fuse").exists() => "no /dev/fuse".to_owned(),
-        Some(program) => format!("no {program}"),
-        None => return true,
+/// Why no test node can be started here.
+pub fn obstacle() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("not root".to_owned());
+    }
+    (!Path::new("/dev/fuse").exists()).then(|| "no /dev/fuse".to_owned())
+}
+
+/// The first of these programs that is not here, in words. One with a slash in its name is [`fetched`].
+pub fn missing(programs: &[&str]) -> Option<String> {
+    let is_here = |program: &&&str| match program.contains('/') {
+        true => fetched(program).exists(),
+        false => which::which_in(program, Some(SEARCH), "/").is_ok(),
     };
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    assert!(std::env::var_os("HOSTMOUNT_TESTS").is_none_or(|value| value != "must-run"), "{test} must run: {why}");
-    println!("SKIP {test}: {why}");
-    false
+    programs.iter().find(|program| !is_here(program)).map(|program| format!("no {program}"))
+}
+
+/// Where something is, or would be, that `make packages` has fetched into cargo's target directory.
+pub fn fetched(path: &str) -> PathBuf {
+    // TARGET-DIRECTORY/TRIPLE/PROFILE/hostmount
+    Path::new(HOSTMOUNT).ancestors().nth(3).unwrap().join(path)
 }
 
 const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

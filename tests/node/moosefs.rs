@@ -7,7 +7,7 @@ use hostmount::demo::machine::{Machine, Network, Recipe};
 use std::fs;
 use std::path::Path;
 
-/// The programs it needs, for [`super::require`].
+/// The programs it needs, for [`super::missing`].
 pub const PROGRAMS: &[&str] = &["mfsmaster", "mfschunkserver", "mount.moosefs", "ip"];
 
 /// Both servers; all of it is gone with this value.

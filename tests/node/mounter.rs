@@ -3,6 +3,7 @@
 //! Runs in the tests' process, as root.
 
 use super::Place;
+use super::notes::note;
 use hostmount::demo::machine::{Process, Room};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -108,7 +109,7 @@ impl Mounter {
 impl Drop for Mounter {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- the mounter said:\n{}---", self.said());
+            note(format!("--- the mounter said:\n{}---", self.said()));
         }
     }
 }
