@@ -3,7 +3,7 @@
 //! Runs in the tests' process, as root.
 
 use super::Place;
-use hostmount::demo::machine::{Process, Room};
+use super::notes::note;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -12,6 +12,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
+use testbed::machine::{Process, Room};
 
 /// Where the mounter listens.
 pub const SOCKET: &str = "/run/hostmount/hostmount.sock";
@@ -108,7 +109,7 @@ impl Mounter {
 impl Drop for Mounter {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- the mounter said:\n{}---", self.said());
+            note(format!("--- the mounter said:\n{}---", self.said()));
         }
     }
 }
