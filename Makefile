@@ -4,10 +4,14 @@
 CARGO ?= cargo
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build preload image demo test test-kernels test-kubelet chaos bench check packages clean
+.PHONY: build shims preload image demo test test-kernels test-kubelet chaos bench check packages clean
 
-build:
-	$(CARGO) build --release
+# The mounter, and what the node runs.
+build: shims
+	$(CARGO) build --release --package hostmount
+
+shims:
+	$(CARGO) build --package hostmount-shims --profile shim
 
 # The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
 preload:
@@ -22,13 +26,15 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 image: build preload
 	mkdir -p $(OUTPUT)/image/release
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/release/hostmount $(OUTPUT)/image/release/
+	cp $(OUTPUT)/$$(rustc --print host-tuple)/shim/hostmount-shim $(OUTPUT)/image/release/
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/preload/libhostmount_preload.so $(OUTPUT)/image/release/
 	$(BUILDER) build --file Containerfile --tag $(TAG) --build-arg VERSION=$(VERSION) \
 		$(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PACKAGES),--build-arg PACKAGES="$(PACKAGES)") \
 		$(BUILD_OPTIONS) $(OUTPUT)/image/release
 
-demo: build
-	$(AS_ROOT) $(CARGO) run --release --quiet -- demo
+demo:
+	$(CARGO) build --release --package hostmount --package hostmount-shims --package hostmount-testbed
+	$(AS_ROOT) $(OUTPUT)/$$(rustc --print host-tuple)/release/testbed
 
 # A test that cannot run is a failure here, not a pass.
 test: packages

@@ -5,5 +5,7 @@
 
 pub mod mount_namespace;
 pub mod mount_table;
+pub mod namespace;
+pub mod processes;
 pub mod statx;
 pub mod sys;

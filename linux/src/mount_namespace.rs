@@ -2,17 +2,17 @@
 //!
 //! Runs in the mounter, with CAP_SYS_ADMIN and CAP_SYS_CHROOT.
 
+use crate::namespace::NamespaceId;
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-/// A mount namespace somebody else lives in.
+/// A mount namespace, held by a descriptor.
 #[derive(Debug)]
 pub struct MountNamespace {
     fd: OwnedFd,
@@ -37,7 +37,7 @@ pub enum NamespaceError {
     Open {
         /// The file below /proc.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// setns(2) refused.
@@ -46,7 +46,7 @@ pub enum NamespaceError {
     Enter {
         /// The file below /proc.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// No thread could be had for the visit.
@@ -68,11 +68,19 @@ impl MountNamespace {
         }
     }
 
+    /// The one that the calling thread lives in.
+    pub fn of_this_thread() -> Result<Self, NamespaceError> {
+        Self::at(PathBuf::from("/proc/thread-self/ns/mnt"))
+    }
+
+    /// Which one it is.
+    pub fn id(&self) -> io::Result<NamespaceId> {
+        NamespaceId::of(&self.fd)
+    }
+
     /// Whether it is the one that the calling thread lives in.
     pub fn is_callers(&self) -> io::Result<bool> {
-        let here = std::fs::metadata("/proc/thread-self/ns/mnt")?;
-        let there = rustix::fs::fstat(&self.fd)?;
-        Ok((here.dev(), here.ino()) == (there.st_dev, there.st_ino))
+        Ok(NamespaceId::of_this_threads_mounts()? == self.id()?)
     }
 
     /// Runs `work` inside the namespace and comes back with its result.

@@ -52,8 +52,8 @@ pub fn cached(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
     Ok(statx(fd, c"", flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)?)
 }
 
-/// Asks the filesystem at `path` for its root's attributes and waits for the answer, whatever it is. Errors that tell
-/// that nobody answers are returned.
+/// Asks the filesystem at `path` for its root's attributes and waits for the answer, whatever it is. Only
+/// errors that mean that no process serves it are returned.
 pub fn ask(path: &Path) -> io::Result<()> {
     match statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
         Err(gone @ (Errno::NOTCONN | Errno::CONNABORTED)) => Err(gone.into()),

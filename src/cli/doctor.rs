@@ -8,7 +8,7 @@ use crate::engine::preload::DEFAULT_OBJECT;
 use crate::engine::{Choice, choose};
 use crate::helper::confine::confine_this_thread;
 use crate::helper::find;
-use crate::helper::place::{self, Place};
+use crate::helper::namespace;
 use crate::helper::scratch::Scratch;
 use crate::node::cgroup::Cgroups;
 use crate::node::kernel;
@@ -126,8 +126,8 @@ fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send +
 /// Mounts a FUSE filesystem that nobody serves, copies its tree and attaches the copy, as for a volume.
 fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
     kernel::check()?;
-    place::create_directory(state)?;
-    let place = Place::prepare(state, Path::new("/doctor/from"), &Scratch::new()?, &[], &[])?;
+    namespace::create_directories(state)?;
+    let place = namespace::prepare(state, Path::new("/doctor/from"), &Scratch::new()?, &[], &[])?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
     mount(c"doctor", place.path(), c"fuse.doctor", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;
@@ -152,9 +152,10 @@ fn node(host_proc: &Path) -> Finding {
 /// Whether helpers would outlive the container.
 fn outlives(host_proc: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
     // Not the mounter's own, which may be running.
-    let (cgroups, tied) = Cgroups::find(&MountNamespace::of_node(host_proc)?, host_proc, "hostmount-doctor");
+    let (cgroups, ends_with_container) =
+        Cgroups::find(&MountNamespace::of_node(host_proc)?, host_proc, "hostmount-doctor");
     cgroups.close();
-    match tied {
+    match ends_with_container {
         Some(why) => Err(why.into()),
         None if cgroups.can_limit() => Ok("helpers have cgroups of their own, where memory_limit holds"),
         None => Ok("helpers have cgroups of their own; memory_limit cannot be used here"),

@@ -6,7 +6,7 @@
 //! helper and the mounter see.
 
 use super::judge::{Call, Objection, Verdict, judge};
-use crate::helper::place::Place;
+use super::mount_point::MountPoint;
 use crate::policy::Grant;
 use linux::mount_table::Device;
 use linux::statx::{character_device, device_at, identity};
@@ -53,7 +53,7 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Broker {
     grant: Grant,
-    place: Place,
+    place: MountPoint,
     progress: Progress,
     fuse: bool,
     objections: Vec<String>,
@@ -61,7 +61,7 @@ pub struct Broker {
 
 impl Broker {
     /// A broker for one grant, which is for one place: the helper's mount point.
-    pub fn new(grant: Grant, place: Place) -> Self {
+    pub fn new(grant: Grant, place: MountPoint) -> Self {
         Self { grant, place, progress: Progress::Waiting, fuse: false, objections: Vec::new() }
     }
 
@@ -76,7 +76,7 @@ impl Broker {
     }
 
     /// The helper's mount point, which the grant is for.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &MountPoint {
         &self.place
     }
 

@@ -1,10 +1,12 @@
-//! How a helper's mount(2) reaches us, and the broker that performs it.
+//! How a helper's mount(2) reaches the mounter, and the broker that performs it.
 //!
 //! Runs in the mounter: on the volume's own thread while it is being mounted, on the main thread for the rest of its
-//! life. Both engines know two things only: the helper's calls, and when nothing of it runs any more.
+//! life. An engine reports two things only: the helper's calls, and that no process of the helper is left.
 
 pub mod broker;
+pub mod helper_processes;
 pub mod judge;
+pub mod mount_point;
 pub mod preload;
 pub mod seccomp;
 pub mod watch;
@@ -49,7 +51,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// There is no engine to be had.
+/// No engine can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NoEngine {
     /// It was asked for and cannot be used.
@@ -61,15 +63,15 @@ pub enum NoEngine {
     /// Neither of them.
     #[error("no engine works here: seccomp user notification is not to be had ({seccomp}), nor is the preload engine")]
     Neither {
-        /// What the kernel said.
+        /// The kernel's error.
         seccomp: io::Error,
-        /// What is wrong with the other one.
+        /// Why the other one cannot be used.
         #[source]
         preload: FurnishError,
     },
 }
 
-/// Settles for an engine, by trying what it needs.
+/// Chooses an engine, by trying what it needs.
 pub fn choose(choice: Choice, object: PathBuf) -> Result<Method, NoEngine> {
     let tried = if choice == Choice::Preload { None } else { Some(seccomp::probe()) };
     let method = match tried {
@@ -95,35 +97,36 @@ pub fn choose(choice: Choice, object: PathBuf) -> Result<Method, NoEngine> {
 /// One helper's engine.
 #[derive(Debug)]
 pub enum Engine {
-    /// A filter's listener.
+    /// The listener of its seccomp filter.
     Seccomp(Listener),
     /// The socket that the shared object calls, and the helper's processes.
     Preload(preload::Server),
-    /// The helper's processes: an earlier mounter started it, and took its engine with it. Its calls answer ENOSYS.
+    /// The helper's processes. An earlier mounter started it, and its engine ended with that mounter: the kernel answers its
+    /// calls with ENOSYS.
     Adopted(watch::Watch),
 }
 
-/// What there was to hear.
+/// What has happened in a helper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
-    /// A call, which has been answered; or nothing after all.
+pub enum EngineEvent {
+    /// It made a call, which has been answered; or there was nothing to do after all.
     Call,
-    /// Nothing of the helper runs any more.
-    Gone,
+    /// No process of it is left.
+    HelperGone,
 }
 
 impl Engine {
-    /// Takes in what made the descriptor readable. A call is answered by the broker, or, once the volume stands and
-    /// there is none, with a refusal. Never waits.
-    pub fn heed(&mut self, broker: Option<&mut Broker>) -> io::Result<Heard> {
+    /// Handles what made the descriptor readable. The broker answers a call; without one, that is once the volume is
+    /// mounted, every call is refused. Never waits.
+    pub fn handle_event(&mut self, broker: Option<&mut Broker>) -> io::Result<EngineEvent> {
         match self {
-            Self::Seccomp(listener) => listener.heed(broker),
-            Self::Preload(server) => server.heed(broker),
-            Self::Adopted(watch) => Ok(watch.heed()?.unwrap_or(Heard::Call)),
+            Self::Seccomp(listener) => listener.handle_event(broker),
+            Self::Preload(server) => server.handle_event(broker),
+            Self::Adopted(watch) => Ok(watch.handle_event()?.unwrap_or(EngineEvent::Call)),
         }
     }
 
-    /// Waits until nothing of the helper runs any more, for so long. Whether that is so.
+    /// Waits until no process of the helper is left, and not longer than `allowed`. Whether none is left.
     pub fn wait_for_end(&mut self, allowed: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + allowed;
         loop {
@@ -132,7 +135,7 @@ impl Engine {
             if poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&left))? == 0 {
                 return Ok(false);
             }
-            if self.heed(None)? == Heard::Gone {
+            if self.handle_event(None)? == EngineEvent::HelperGone {
                 return Ok(true);
             }
         }
@@ -140,7 +143,7 @@ impl Engine {
 }
 
 impl AsFd for Engine {
-    /// Readable, or hung up, when there is something to [`heed`](Self::heed).
+    /// Readable, or hung up, when there is something to [handle](Self::handle_event).
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Seccomp(listener) => listener.as_fd(),

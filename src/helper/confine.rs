@@ -17,7 +17,7 @@ pub enum ConfineError {
         set: &'static str,
         /// To what.
         kept: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: CapsError,
     },
     /// prctl(PR_SET_NO_NEW_PRIVS).

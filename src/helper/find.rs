@@ -9,12 +9,12 @@ use crate::config::settings::Settings;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Where administrators' programs are, whatever PATH says: mount(8) looks for its helpers there too.
+/// Directories that are searched whatever PATH is: mount(8) looks for its helpers there too.
 const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A program that serves a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
+pub struct HelperProgram {
     /// Its file in the container.
     pub path: PathBuf,
     /// The name it is called by (`argv[0]`), where that is not the file's and makes a difference.
@@ -23,8 +23,8 @@ pub struct Program {
     pub style: Style,
 }
 
-impl Program {
-    /// The name it is called by, as errors and logs give it, too.
+impl HelperProgram {
+    /// The name it is called by, which errors and logs show too.
     pub fn name(&self) -> String {
         let file = self.path.file_name().unwrap_or(self.path.as_os_str());
         self.called.map_or_else(|| file.to_string_lossy().into_owned(), str::to_owned)
@@ -34,7 +34,7 @@ impl Program {
 /// Programs that are mount(8) helpers when they are called by another name.
 const HELPERS_BY_NAME: [(&str, &str); 1] = [("rclone", "mount.rclone")];
 
-/// There is none.
+/// No program serves the type.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "unknown filesystem type '{fstype}': the container has no program {}; \
@@ -50,11 +50,11 @@ pub struct NoHelper {
 /// plain `SUB` the FUSE program itself.
 ///
 /// So `fuse` with a source `SUB#…` goes to `mount.fuse`. For `fuse.SUB` that one would only run `SUB` through a shell.
-pub fn helper(fstype: &str, settings: &Settings) -> Result<Program, NoHelper> {
+pub fn helper(fstype: &str, settings: &Settings) -> Result<HelperProgram, NoHelper> {
     helper_in(fstype, settings.command.as_ref(), &search_path())
 }
 
-fn helper_in(fstype: &str, command: Option<&CommandTemplate>, directories: &str) -> Result<Program, NoHelper> {
+fn helper_in(fstype: &str, command: Option<&CommandTemplate>, directories: &str) -> Result<HelperProgram, NoHelper> {
     let candidates = match command {
         Some(command) => vec![(command.program().to_owned(), Style::Configured(command.clone()))],
         None => by_name(fstype),
@@ -63,8 +63,8 @@ fn helper_in(fstype: &str, command: Option<&CommandTemplate>, directories: &str)
         let path = which::which_in(name, Some(directories), "/").ok()?;
         let by_name = HELPERS_BY_NAME.iter().find(|(program, _)| program == name && *style == Style::Fuse);
         Some(match by_name {
-            Some((_, called)) => Program { path, called: Some(*called), style: Style::Mount8 },
-            None => Program { path, called: None, style: style.clone() },
+            Some((_, called)) => HelperProgram { path, called: Some(*called), style: Style::Mount8 },
+            None => HelperProgram { path, called: None, style: style.clone() },
         })
     });
     found.ok_or_else(|| NoHelper {
@@ -109,7 +109,7 @@ const FUSE_PROGRAMS: [&str; 16] = [
     "unionfs",
 ];
 
-/// The types that this container can serve by their own names; `fuse.*` goes without saying.
+/// The types that this container can serve by their own names; `fuse.*` is not listed, as each program serves its own.
 pub fn types() -> Vec<String> {
     types_in(&search_path())
 }

@@ -3,17 +3,17 @@
 //! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
 use super::confine::{ConfineError, confine_this_thread};
-use super::family::Family;
-use super::find::{Program, search_path};
-use super::output::Output;
+use super::find::{HelperProgram, search_path};
+use super::output::HelperOutput;
 use super::reaper::{Ending, Reaper};
 use crate::config::handover::Handover;
 use crate::config::settings::Settings;
+use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
-use crate::node::cgroup::{Cgroup, Seat};
-use linux::sys::spawn::Command;
+use crate::node::cgroup::{Cgroup, Placement};
+use linux::sys::spawn::Program;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::ioctl_fionbio;
 use std::collections::BTreeMap;
@@ -33,26 +33,27 @@ const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// A helper that runs.
 #[derive(Debug)]
 pub struct Helper {
-    /// Hears of the end of the program that was started (a daemon may live on).
+    /// Readable when the program that was started has exited (a daemon may live on).
     pub ending: Ending,
-    /// Hears of its mount calls, and of the end of everything it started.
+    /// Readable when it makes a mount call, or when no process of it is left.
     pub engine: Engine,
-    /// Its words.
-    pub output: Output,
+    /// What it writes.
+    pub output: HelperOutput,
     /// Whether the program that was started serves the filesystem itself and does not exit.
     pub foreground: bool,
-    family: Family,
+    processes: HelperProcesses,
     cgroup: Option<Cgroup>,
-    unheard: Option<String>,
+    /// Why the engine may have missed its mount(2), if it can miss one.
+    missed_call_hint: Option<String>,
 }
 
-/// What there is of a helper whose volume stands.
+/// What is kept of a helper whose volume is mounted.
 #[derive(Debug)]
 pub struct Serving {
-    /// Hears of its calls, and of its end.
+    /// Readable when it makes a call, or when no process of it is left.
     pub engine: Engine,
-    /// Its words, until nobody can say any more.
-    pub output: Option<Output>,
+    /// What it writes, until no process can write any more.
+    pub output: Option<HelperOutput>,
     /// Its cgroup, if it has one of its own.
     pub cgroup: Option<Cgroup>,
 }
@@ -80,7 +81,7 @@ pub enum LaunchError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The configured standard input.
@@ -95,7 +96,7 @@ pub enum LaunchError {
 #[allow(missing_debug_implementations, reason = "it holds secrets")]
 pub struct Start<'a> {
     /// The program.
-    pub program: &'a Program,
+    pub program: &'a HelperProgram,
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
     /// The settings of its type.
@@ -103,7 +104,7 @@ pub struct Start<'a> {
     /// The secrets that it is given otherwise than in files.
     pub handover: Handover,
     /// Its places among the node's cgroups.
-    pub seat: Seat<'a>,
+    pub placement: Placement<'a>,
 }
 
 /// Starts a program with no capability (but those its type is set to keep), in a process group of its own, in the
@@ -112,9 +113,9 @@ pub struct Start<'a> {
 /// It holds no descriptor but 0 (`/dev/null`, or a pipe with what it shall read), 1 and 2 (one pipe to us): all of ours
 /// are close-on-exec.
 pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Helper, LaunchError> {
-    let Start { program, arguments, settings, handover, mut seat } = start;
-    let (output, writer) = Output::new().map_err(LaunchError::Prepare)?;
-    let family = Family::of_this_thread().map_err(LaunchError::Prepare)?;
+    let Start { program, arguments, settings, handover, mut placement } = start;
+    let (output, writer) = HelperOutput::new().map_err(LaunchError::Prepare)?;
+    let processes = HelperProcesses::of_this_thread().map_err(LaunchError::Prepare)?;
     let stdin = stdin(&handover)?;
     let called = program.called.map_or_else(|| program.path.clone().into_os_string(), OsString::from);
     let arguments = [called].into_iter().chain(arguments).collect();
@@ -123,23 +124,23 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         preload::furnish(object)?;
     }
     let begin = || -> Result<_, LaunchError> {
-        if let Err(error) = seat.take() {
+        if let Err(error) = placement.enter() {
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
         }
         confine_this_thread(&settings.capabilities)?;
-        let mut engine = prepare(method, &family)?;
+        let mut engine = prepare(method, &processes)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };
-        let cgroup = seat.cgroup();
-        let command = Command { program: program.path.clone(), arguments, environment, standard, filter, cgroup };
-        let started = reaper.spawn(command);
+        let cgroup = placement.cgroup();
+        let file = program.path.clone();
+        let started = reaper.spawn(Program { file, arguments, environment, standard, filter, cgroup });
         let (process, ending) =
             started.map_err(|source| LaunchError::Spawn { program: program.path.clone(), source })?;
         if let Engine::Preload(server) = &mut engine
             && let Err(error) = server.watch(process)
         {
-            // Nobody would notice its end, so it ends at once.
-            let _ = family.kill();
+            // Its end could not be noticed, so it is killed at once.
+            let _ = processes.kill();
             return Err(LaunchError::Prepare(error));
         }
         Ok((engine, ending))
@@ -151,12 +152,12 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
-    let unheard = unheard(method, &program.path);
-    let cgroup = seat.own.take();
-    Ok(Helper { ending, engine, output, foreground: settings.foreground, family, cgroup, unheard })
+    let missed_call_hint = missed_call_hint(method, &program.path);
+    let cgroup = placement.own.take();
+    Ok(Helper { ending, engine, output, foreground: settings.foreground, processes, cgroup, missed_call_hint })
 }
 
-/// Ours, without what tells how to reach the mounter, and with what its type is set to have.
+/// Our own environment, without the variables that lead to the mounter, and with those configured for the type.
 fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
     let ours = env::vars_os().filter(|(name, _)| name != api::client::SOCKET_VARIABLE && name != "HOSTPROCPATH");
     let mut environment: BTreeMap<_, _> = ours.collect();
@@ -166,16 +167,18 @@ fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
     environment
 }
 
-/// Gets a helper's calls to us. Runs on the thread that is about to start it, which has no privilege any more.
-fn prepare(method: &Method, family: &Family) -> Result<Engine, LaunchError> {
+/// Makes the engine that receives the helper's calls. Runs on the thread that is about to start it, which has no privilege any more.
+fn prepare(method: &Method, processes: &HelperProcesses) -> Result<Engine, LaunchError> {
     match method {
         Method::Seccomp => Listener::install().map(Engine::Seccomp).map_err(LaunchError::Filter),
-        Method::Preload(_) => preload::Server::listen(family.clone()).map(Engine::Preload).map_err(LaunchError::Listen),
+        Method::Preload(_) => {
+            preload::Server::listen(processes.clone()).map(Engine::Preload).map_err(LaunchError::Listen)
+        }
     }
 }
 
-/// What to say when a helper fails and no mount(2) of it was heard: it may have made one where the engine does not see it.
-fn unheard(method: &Method, program: &Path) -> Option<String> {
+/// A hint for the case that the helper fails and no mount(2) of it was seen: it may have made one that the engine cannot see.
+fn missed_call_hint(method: &Method, program: &Path) -> Option<String> {
     let Method::Preload(_) = method else { return None };
     let program_name = program.display();
     Some(if is_static(program).unwrap_or(false) {
@@ -185,8 +188,7 @@ fn unheard(method: &Method, program: &Path) -> Option<String> {
         )
     } else {
         format!(
-            "no mount(2) of {program_name} was heard; if it tried to, it did so where the preload engine does not see \
-             it (a statically linked program, or one that makes its system calls itself): run the mounter with --engine seccomp"
+            "no mount(2) of {program_name} was seen; if it made one, the preload engine could not see it (a statically linked program, or one that makes its system calls itself): run the mounter with --engine seccomp"
         )
     })
 }
@@ -198,7 +200,7 @@ fn stdin(handover: &Handover) -> Result<OwnedFd, LaunchError> {
         return null.map_err(|errno| LaunchError::Prepare(errno.into()));
     };
     let (reader, mut writer) = io::pipe().map_err(LaunchError::Stdin)?;
-    // Nobody reads yet: what does not fit must be an error and not a wait.
+    // No process reads yet: what does not fit must be an error and not a wait.
     ioctl_fionbio(&writer, true).map_err(|errno| LaunchError::Stdin(errno.into()))?;
     writer.write_all(text).map_err(LaunchError::Stdin)?;
     Ok(reader.into())
@@ -206,35 +208,35 @@ fn stdin(handover: &Handover) -> Result<OwnedFd, LaunchError> {
 
 impl Helper {
     /// Everything it started.
-    pub fn family(&self) -> &Family {
-        &self.family
+    pub fn processes(&self) -> &HelperProcesses {
+        &self.processes
     }
 
-    /// Why the helper may have failed if it has not asked for a mount, for a reason that lies with us.
-    pub fn excuse(&self) -> Option<&str> {
-        self.unheard.as_deref()
+    /// If it failed without a mount(2) that was seen: why the engine may have missed one.
+    pub fn missed_call_hint(&self) -> Option<&str> {
+        self.missed_call_hint.as_deref()
     }
 
-    /// The volume stands: from here on the helper ends with its mount, as helpers do.
+    /// The volume is mounted: from here on the helper exits when its mount is gone, as helpers do.
     pub fn release(self) -> Serving {
         let Self { engine, output, cgroup, .. } = self;
         Serving { engine, output: Some(output), cgroup }
     }
 
-    /// What to say if it has run out of memory.
+    /// A message for the caller, if it has run out of memory.
     pub fn ran_out_of_memory(&self) -> Option<String> {
         self.cgroup.as_ref().and_then(Cgroup::ran_out_of_memory)
     }
 
-    /// Ends everything the helper started. What is left of it are its words, to the last.
-    pub fn end(mut self) -> Output {
-        if let Err(error) = self.family.kill() {
+    /// Kills everything the helper started, and returns all that it has written.
+    pub fn end(mut self) -> HelperOutput {
+        if let Err(error) = self.processes.kill() {
             warn!("cannot look for the helper's processes: {error}");
         }
         match self.engine.wait_for_end(LAST_MOMENTS) {
             Ok(true) => {}
             Ok(false) => warn!("processes of the helper are still there after SIGKILL: they wait for storage"),
-            Err(error) => warn!("cannot see whether the helper has ended: {error}"),
+            Err(error) => warn!("cannot see whether the processes of the helper are gone: {error}"),
         }
         self.output.drain();
         self.output

@@ -1,12 +1,11 @@
-//! A helper: the program in the container that speaks a filesystem, from finding it to its death.
+//! A helper: the program in the container that speaks a filesystem, from finding it to its end.
 
 pub mod arguments;
 pub mod confine;
-pub mod family;
 pub mod find;
 pub mod launch;
+pub mod namespace;
 pub mod output;
-pub mod place;
 pub mod reaper;
 pub mod scratch;
 pub mod work;

@@ -1,11 +1,11 @@
-//! A helper's own words: what it writes to its standard output and error.
+//! What a helper writes to its standard output and error.
 //!
 //! They go to the log line by line; the last lines are kept for the caller. Runs in the mounter. Reading never waits,
 //! and what is kept and what is logged is bounded, so that a helper that writes without end fills nothing.
 
+use linux::processes::Process;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::Pid;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader};
@@ -28,7 +28,7 @@ const PORTION: usize = 64 << 10;
 
 /// The reading end and the last lines.
 #[derive(Debug)]
-pub struct Output {
+pub struct HelperOutput {
     pipe: PipeReader,
     ended: bool,
     partial: Vec<u8>,
@@ -37,10 +37,10 @@ pub struct Output {
     period: (Instant, u64),
 }
 
-impl Output {
+impl HelperOutput {
     /// The reading end for us, and an end for a helper, which both reads and writes: as long as the helper lives the pipe
-    /// has a reader, so that it is not ended by SIGPIPE when the mounter is. A full pipe makes it wait, as any pipe does
-    /// (programs give up when told EAGAIN instead): while the mounter is away it may write a megabyte.
+    /// has a reader, so that SIGPIPE does not kill it when the mounter exits. A full pipe makes it wait, as any pipe does
+    /// (programs give up when they get EAGAIN instead): while the mounter is away it may write a megabyte.
     pub fn new() -> io::Result<(Self, File)> {
         let (pipe, _writer) = io::pipe()?;
         ioctl_fionbio(&pipe, true)?;
@@ -50,11 +50,10 @@ impl Output {
         Ok((Self::reading(pipe), writer))
     }
 
-    /// What these processes write, which an earlier mounter started: the same pipe, where one still has it.
-    pub fn of_processes(processes: &[Pid]) -> Option<Self> {
-        let numbers = processes.iter().flat_map(|process| [1, 2].map(|number| (process.as_raw_nonzero(), number)));
-        let pipe = numbers.into_iter().find_map(|(process, number)| {
-            let file = format!("/proc/{process}/fd/{number}");
+    /// What these processes write, which an earlier mounter started: from the same pipe, if one of them still has it.
+    pub fn of_processes(processes: &[Process]) -> Option<Self> {
+        let files = processes.iter().flat_map(|process| ["fd/1", "fd/2"].map(|name| process.file(name)));
+        let pipe = files.into_iter().find_map(|file| {
             std::fs::read_link(&file).ok().filter(|leads_to| leads_to.as_os_str().as_bytes().starts_with(b"pipe:"))?;
             OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()
         })?;
@@ -65,7 +64,7 @@ impl Output {
         Self { pipe, ended: false, partial: Vec::new(), lines: VecDeque::new(), period: (Instant::now(), 0) }
     }
 
-    /// Takes in what is there now.
+    /// Reads what is there now.
     pub fn drain(&mut self) {
         let mut buffer = [0; 8192];
         let mut taken = 0;
@@ -86,7 +85,7 @@ impl Output {
         }
     }
 
-    /// Whether everybody who could write has closed.
+    /// Whether no process can write to it any more.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
@@ -138,7 +137,7 @@ impl Output {
     }
 }
 
-impl AsFd for Output {
+impl AsFd for HelperOutput {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
@@ -151,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept_and_long_ones_cut() {
-        let (mut output, mut writer) = Output::new().unwrap();
+        let (mut output, mut writer) = HelperOutput::new().unwrap();
         for number in 0..100 {
             writeln!(writer, "line {number}").unwrap();
         }

@@ -1,9 +1,9 @@
-//! Collecting every process that ends below the mounter: helpers it started, and daemons that they left behind.
+//! Collecting every process that exits below the mounter: helpers it started, and daemons that they left behind.
 //!
 //! The mounter is a child subreaper (prctl(2)): a helper that goes into the background becomes its child. Only the
-//! main thread waits, for all; who started a process gets its exit status through a pipe, which can be polled.
+//! main thread waits, for all; the thread that started a process gets its exit status through a pipe, which can be polled.
 
-use linux::sys::spawn::{Command, spawn};
+use linux::sys::spawn::{Program, spawn};
 use rustix::process::{WaitOptions, wait};
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -12,30 +12,30 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 
-/// Who waits for which process.
+/// Where the exit status of each process is to be written.
 #[derive(Debug, Default)]
 pub struct Reaper {
     waiting: Mutex<HashMap<i32, PipeWriter>>,
 }
 
-/// A process's end, to come: readable once it has ended.
+/// Readable when a process has exited: then it holds its exit status.
 #[derive(Debug)]
 pub struct Ending(PipeReader);
 
 impl Reaper {
-    /// Starts a program; returns its process, and where its end can be learned.
+    /// Starts a program; returns its process, and where its exit status will be.
     ///
-    /// The lock is held meanwhile, and by [`reap`](Self::reap) before it collects: nobody collects a process that is
-    /// not entered yet.
-    pub fn spawn(&self, command: Command<'_>) -> io::Result<(OwnedFd, Ending)> {
+    /// The lock is held meanwhile, and by [`reap`](Self::reap) before it collects: no process is collected before it is
+    /// entered.
+    pub fn spawn(&self, program: Program<'_>) -> io::Result<(OwnedFd, Ending)> {
         let (reader, writer) = io::pipe()?;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (pid, process) = spawn(command)?;
+        let (pid, process) = spawn(program)?;
         waiting.insert(pid.as_raw_nonzero().get(), writer);
         Ok((process, Ending(reader)))
     }
 
-    /// Collects all that have ended. The main thread calls it upon SIGCHLD.
+    /// Collects all that have exited. The main thread calls it upon SIGCHLD.
     pub fn reap(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {

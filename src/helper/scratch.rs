@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What mount tables show as the source of a helper's own tmpfs; the one that places are on marks its mount namespace.
 pub const SOURCE: &str = "hostmount";
 
-/// Where programs write without being told to.
+/// Where programs write without being asked to.
 const USUAL: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/var/log"];
 /// What helpers may write to shall not fill the node's memory.
 const SIZE: &str = "64m";
@@ -34,7 +34,7 @@ pub struct Scratch {
 
 #[derive(Debug)]
 struct Known {
-    /// The mounter's own mount table, which says when it has changed (proc_pid_mounts(5)).
+    /// The mounter's own mount table, which can be polled for changes (proc_pid_mounts(5)).
     table: File,
     usual: Arc<[Covering]>,
     mounts: Arc<[PathBuf]>,

@@ -1,8 +1,9 @@
-//! How much a helper's processes have done: enough to tell one that works, however slowly, from one that stands still.
+//! How much a helper's processes have done: enough to distinguish one that works, however slowly, from one that stands still.
 //!
-//! Runs in the mounter. It reads /proc, and neither asks nor stops anybody.
+//! Runs in the mounter. It reads /proc, and neither asks nor stops any process.
 
-use super::family::Family;
+use crate::engine::helper_processes::HelperProcesses;
+use linux::processes::Process;
 use rustix::process::Pid;
 use std::collections::HashMap;
 use std::fs;
@@ -28,16 +29,16 @@ pub struct Done {
 }
 
 impl Work {
-    /// Of all of them just now.
-    pub fn of(family: &Family) -> io::Result<Self> {
-        let members = family.members()?;
-        // One that ends meanwhile is not there.
-        let processes = members.into_iter().filter_map(|(pid, _)| Some((pid, done(pid)?))).collect();
+    /// What all of them had done just now.
+    pub fn of(helper: &HelperProcesses) -> io::Result<Self> {
+        let processes = helper.list()?;
+        // A process that exits meanwhile is left out.
+        let processes = processes.iter().filter_map(|(process, _)| Some((process.pid(), done(process)?))).collect();
         Ok(Self { processes })
     }
 
-    /// Whether there is nobody who could do anything.
-    pub fn is_nobodys(&self) -> bool {
+    /// Whether there is no process that could do anything.
+    pub fn has_no_process(&self) -> bool {
         self.processes.is_empty()
     }
 
@@ -61,20 +62,17 @@ impl Sub for Done {
     fn sub(self, earlier: Self) -> Self {
         Self {
             calls: self.calls.saturating_sub(earlier.calls),
-            // Threads that ended have taken their turns with them.
+            // The turns of threads that have exited are not counted any more.
             turns: self.turns.saturating_sub(earlier.turns),
             time: self.time.saturating_sub(earlier.time),
         }
     }
 }
 
-fn done(pid: Pid) -> Option<Done> {
-    let directory = format!("/proc/{}", pid.as_raw_nonzero());
-    let read = |name: &str| fs::read_to_string(format!("{directory}/{name}")).ok();
-    let calls = sum_of(&read("io")?, &["syscr:", "syscw:"]);
-    let time = time_of(&read("stat")?)?;
-    let threads = fs::read_dir(format!("{directory}/task")).ok()?.flatten();
-    let status = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+fn done(process: &Process) -> Option<Done> {
+    let calls = sum_of(&process.read("io").ok()?, &["syscr:", "syscw:"]);
+    let time = time_of(&process.read("stat").ok()?)?;
+    let status = process.threads().filter_map(|thread| fs::read_to_string(thread.join("status")).ok());
     let turns = status.map(|status| sum_of(&status, &["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]));
     Some(Done { calls, turns: turns.sum(), time })
 }
@@ -98,13 +96,13 @@ mod tests {
 
     #[test]
     fn this_process_works() {
-        let family = Family::of_this_thread().unwrap();
-        let before = Work::of(&family).unwrap();
+        let this = HelperProcesses::of_this_thread().unwrap();
+        let before = Work::of(&this).unwrap();
         for _ in 0..100 {
             fs::read("/proc/self/comm").unwrap();
         }
-        let now = Work::of(&family).unwrap();
-        assert!(now.since(&before).calls >= 100 && !now.is_nobodys());
+        let now = Work::of(&this).unwrap();
+        assert!(now.since(&before).calls >= 100 && !now.has_no_process());
         assert_eq!(now.since(&now), Done::default());
     }
 

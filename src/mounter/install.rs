@@ -21,7 +21,7 @@ pub enum InstallError {
 
 /// Puts the programs into `places` on the node, with the types that it shall know to be served. A node that has an
 /// earlier version there can go on with it, and its volumes need the mounter: that is logged, and no error.
-pub fn install(node: &MountNamespace, places: &Places, types: BTreeSet<String>) -> Result<(), InstallError> {
+pub(super) fn install(node: &MountNamespace, places: &Places, types: BTreeSet<String>) -> Result<(), InstallError> {
     if !places.any() {
         return Ok(());
     }

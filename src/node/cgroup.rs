@@ -9,8 +9,10 @@
 
 mod hierarchy;
 
-use hierarchy::{Hierarchy, Home, Version, failed, open_directory, open_to_write, read_file};
+use hierarchy::{CgroupVersion, Hierarchy, ParentCgroup, failed, open_directory, open_to_write, read_file};
 use linux::mount_namespace::{MountNamespace, NamespaceError};
+use linux::namespace::NamespaceId;
+use linux::processes::Process;
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -22,14 +24,13 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the mounter's directory is called: below the node's root, in the hierarchy that counts memory.
 pub const DIRECTORY: &str = "hostmount";
-/// Who writes 0 to a file moves itself.
+/// A process that writes 0 to `cgroup.procs` moves itself, and a thread that writes it to `tasks`.
 const MYSELF: &[u8] = b"0";
 
 /// The node's cgroups, as far as they can be used.
@@ -40,9 +41,9 @@ pub struct Cgroups {
     /// A proc filesystem of the node's.
     host_proc: PathBuf,
     hierarchies: Vec<Hierarchy>,
-    /// Where each helper has a cgroup of its own.
-    home: Option<Home>,
-    /// Cgroups that are to be removed, and may have a process yet.
+    /// Below it each helper has a cgroup of its own.
+    parent: Option<ParentCgroup>,
+    /// Cgroups that are to be removed, and may still have a process.
     leaving: Mutex<BTreeSet<String>>,
     last: AtomicU32,
 }
@@ -54,16 +55,16 @@ pub struct Cgroup {
     all: Arc<Cgroups>,
 }
 
-/// Why helpers do not outlive the container, or not surely.
+/// Why helpers end with the container, or may do so, instead of outliving it.
 #[derive(Debug, thiserror::Error)]
-pub enum Tied {
-    /// The kernel ends all processes of a PID namespace with its first one.
+pub enum EndsWithContainer {
+    /// The kernel kills all processes of a PID namespace when its first one exits.
     #[error("the container has a PID namespace of its own; start it with the node's (hostPID)")]
     PidNamespace,
     /// setns(2) to the node's cgroup namespace.
     #[error("cannot enter the node's cgroup namespace")]
     Namespace(#[source] io::Error),
-    /// Nothing mounted.
+    /// No cgroup filesystem is mounted on the node.
     #[error("the node has no cgroup filesystem mounted")]
     None,
     /// The node's mount namespace.
@@ -74,30 +75,31 @@ pub enum Tied {
     File {
         /// What was to be read, opened, made or written.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// A helper's places in the hierarchies, ready to be taken.
+/// The cgroups that a helper is to be in: one in each hierarchy.
 #[derive(Debug, Default)]
-pub struct Seat<'a> {
+pub struct Placement<'a> {
+    /// Files of version 1 that move the thread which writes to them: those of the top, and those of other cgroups.
     entrances: Vec<BorrowedFd<'a>>,
     opened: Vec<OwnedFd>,
-    /// The cgroup of version 2.
+    /// The cgroup of version 2, unless it is the top.
     into: Option<OwnedFd>,
-    /// The top of version 2, where that is the place.
+    /// The top of version 2, if the helper is to be there.
     top: Option<BorrowedFd<'a>>,
-    /// The helper's own.
+    /// The cgroup that is the helper's own.
     pub own: Option<Cgroup>,
 }
 
-impl Seat<'_> {
+impl Placement<'_> {
     /// Moves the **calling thread** in the hierarchies of version 1; what it starts begins there. Moving a thread costs
     /// microseconds there, moving a process milliseconds; version 2 knows no threads.
     ///
     /// Every hierarchy is tried; the error is the last one's.
-    pub fn take(&self) -> io::Result<()> {
+    pub fn enter(&self) -> io::Result<()> {
         let mut done = Ok(());
         for entrance in self.entrances.iter().copied().chain(self.opened.iter().map(AsFd::as_fd)) {
             if let Err(errno) = rustix::io::write(entrance, MYSELF) {
@@ -107,50 +109,53 @@ impl Seat<'_> {
         done
     }
 
-    /// Where in version 2 a program shall start.
+    /// The cgroup of version 2 that the helper is to be started in.
     pub fn cgroup(&self) -> Option<BorrowedFd<'_>> {
         self.into.as_ref().map(AsFd::as_fd).or(self.top)
     }
 }
 
 impl Cgroups {
-    /// Looks for the node's cgroups, and makes `directory` among them. The second value says why volumes end with the
-    /// container, if they do; nothing else depends on it.
+    /// Looks for the node's cgroups, and makes `directory` among them. The second value is the reason if volumes end with the
+    /// container; nothing else depends on it.
     ///
     /// Moves the **calling thread** to the node's cgroup namespace, and so all threads that it starts: paths in
     /// /proc/PID/cgroup are the node's there, and version 2 lets nobody move a process beyond its own (nsdelegate).
-    pub fn find(node: &MountNamespace, host_proc: &Path, directory: &'static str) -> (Self, Option<Tied>) {
+    pub fn find(node: &MountNamespace, host_proc: &Path, directory: &'static str) -> (Self, Option<EndsWithContainer>) {
         let mut cgroups = Self {
             directory,
             host_proc: host_proc.to_owned(),
             hierarchies: Vec::new(),
-            home: None,
+            parent: None,
             leaving: Mutex::default(),
             last: AtomicU32::new(0),
         };
-        let tied = cgroups.open(node).err().or_else(|| own_pid_namespace(host_proc).then_some(Tied::PidNamespace));
-        (cgroups, tied)
+        let own_pid_namespace = || own_pid_namespace(host_proc).then_some(EndsWithContainer::PidNamespace);
+        let ends_with_container = cgroups.open(node).err().or_else(own_pid_namespace);
+        (cgroups, ends_with_container)
     }
 
-    fn open(&mut self, node: &MountNamespace) -> Result<(), Tied> {
-        enter_namespace(&self.host_proc.join("1/ns/cgroup")).map_err(Tied::Namespace)?;
-        let path = self.host_proc.join("1/mountinfo");
-        let table = fs::read(&path).map_err(|source| Tied::File { path, source })?;
+    fn open(&mut self, node: &MountNamespace) -> Result<(), EndsWithContainer> {
+        let first = Process::first(&self.host_proc);
+        enter_namespace(&first.file("ns/cgroup")).map_err(EndsWithContainer::Namespace)?;
+        let path = first.file("mountinfo");
+        let table = fs::read(&path).map_err(|source| EndsWithContainer::File { path, source })?;
         let found = hierarchy::parse(&table);
         let opened: Vec<_> = node.visit(|| found.into_iter().map(Hierarchy::open).collect())?;
-        let mut problem = if opened.is_empty() { Err(Tied::None) } else { Ok(()) };
+        let mut problem = if opened.is_empty() { Err(EndsWithContainer::None) } else { Ok(()) };
         for hierarchy in opened {
             match hierarchy {
                 Ok(hierarchy) => self.hierarchies.push(hierarchy),
                 Err(error) => problem = problem.and(Err(error)),
             }
         }
-        // The one that counts memory, else version 2: a cgroup there says which processes are a volume's.
+        // In the hierarchy that counts memory, else in version 2: a cgroup there shows which processes are a volume's.
         let counts = |hierarchy: &&Hierarchy| hierarchy.counts_memory();
-        let home = self.hierarchies.iter().find(counts);
-        let home = home.or_else(|| self.hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2));
-        match home.map(|hierarchy| hierarchy.make_home(self.directory)).transpose() {
-            Ok(home) => self.home = home,
+        let chosen = self.hierarchies.iter().find(counts);
+        let chosen =
+            chosen.or_else(|| self.hierarchies.iter().find(|hierarchy| hierarchy.version == CgroupVersion::V2));
+        match chosen.map(|hierarchy| hierarchy.make_parent(self.directory)).transpose() {
+            Ok(parent) => self.parent = parent,
             Err(error) => problem = problem.and(Err(error)),
         }
         problem
@@ -158,44 +163,52 @@ impl Cgroups {
 
     /// Whether a memory limit can be set.
     pub fn can_limit(&self) -> bool {
-        self.home.as_ref().is_some_and(|home| home.counts_memory)
+        self.parent.as_ref().is_some_and(|parent| parent.counts_memory)
     }
 
-    /// A place in each hierarchy for the helper of a volume at `target`, which `caller` has asked for; `limit` is in bytes.
-    pub fn seat(self: &Arc<Self>, target: &Path, caller: Option<Pid>, limit: Option<u64>) -> Result<Seat<'_>, Tied> {
+    /// A cgroup in each hierarchy for the helper of a volume at `target`, which the process `caller` has asked for; `limit` is
+    /// in bytes.
+    pub fn placement(
+        self: &Arc<Self>,
+        target: &Path,
+        caller: Option<Pid>,
+        limit: Option<u64>,
+    ) -> Result<Placement<'_>, EndsWithContainer> {
         let mut scopes = caller.map(|caller| self.paths_of(caller)).unwrap_or_default();
         scopes.retain(|(_, path)| is_scope_of_its_own(path));
-        let mut seat = Seat::default();
+        let mut placement = Placement::default();
         for hierarchy in &self.hierarchies {
-            let is_home = self.home.as_ref().is_some_and(|home| home.is_in(hierarchy));
+            let has_parent = self.parent.as_ref().is_some_and(|parent| parent.is_in(hierarchy));
             let scope = scopes.iter().find(|(named, _)| *named == hierarchy.name);
-            // One that is gone by now is the scope of a caller that is.
+            // A scope that is gone by now belonged to a caller that is gone.
             let scope = scope.and_then(|(_, path)| open_directory(hierarchy.top.as_fd(), path).ok());
-            let own = match (scope, &self.home) {
+            let own = match (scope, &self.parent) {
                 (Some(scope), _) => Some(scope),
-                (None, Some(home)) if is_home => {
-                    let own = seat.own.insert(self.make(home, target)?);
-                    Some(open_directory(home.directory.as_fd(), own.name.as_ref()).map_err(failed(own.name.as_ref()))?)
+                (None, Some(parent)) if has_parent => {
+                    let own = placement.own.insert(self.make(parent, target)?);
+                    Some(
+                        open_directory(parent.directory.as_fd(), own.name.as_ref())
+                            .map_err(failed(own.name.as_ref()))?,
+                    )
                 }
                 _ => None,
             };
-            if let (Some(own), Some(limit), true) = (&own, limit, is_home) {
+            if let (Some(own), Some(limit), true) = (&own, limit, has_parent) {
                 hierarchy.version.limit(own.as_fd(), limit)?;
             }
             match (hierarchy.version, own) {
-                (Version::V2, Some(own)) => seat.into = Some(own),
-                (Version::V2, None) => seat.top = Some(hierarchy.top.as_fd()),
-                (Version::V1, Some(own)) => seat.opened.push(open_to_write(own.as_fd(), "tasks")?),
-                (Version::V1, None) => seat.entrances.extend(hierarchy.entrance.as_ref().map(AsFd::as_fd)),
+                (CgroupVersion::V2, Some(own)) => placement.into = Some(own),
+                (CgroupVersion::V2, None) => placement.top = Some(hierarchy.top.as_fd()),
+                (CgroupVersion::V1, Some(own)) => placement.opened.push(open_to_write(own.as_fd(), "tasks")?),
+                (CgroupVersion::V1, None) => placement.entrances.extend(hierarchy.entrance.as_ref().map(AsFd::as_fd)),
             }
         }
-        Ok(seat)
+        Ok(placement)
     }
 
-    /// Where a process is in each hierarchy, by its name: below the top.
+    /// The cgroups of a process: for each hierarchy its name, and the path below the top.
     fn paths_of(&self, process: Pid) -> Vec<(String, PathBuf)> {
-        let file = self.host_proc.join(process.as_raw_nonzero().to_string()).join("cgroup");
-        let text = fs::read_to_string(file).unwrap_or_default();
+        let text = Process::at(&self.host_proc, process).read("cgroup").unwrap_or_default();
         let path = |line: &str| {
             let (_, line) = line.split_once(':')?;
             let (name, path) = line.split_once(':')?;
@@ -205,12 +218,12 @@ impl Cgroups {
         text.lines().filter_map(path).collect()
     }
 
-    fn make(self: &Arc<Self>, home: &Home, target: &Path) -> Result<Cgroup, Tied> {
+    fn make(self: &Arc<Self>, parent: &ParentCgroup, target: &Path) -> Result<Cgroup, EndsWithContainer> {
         loop {
             let name = name(target, self.last.fetch_add(1, Ordering::Relaxed));
-            match mkdirat(&home.directory, &name, Mode::from_raw_mode(0o755)) {
+            match mkdirat(&parent.directory, &name, Mode::from_raw_mode(0o755)) {
                 Ok(()) => return Ok(Cgroup { name, all: Arc::clone(self) }),
-                // An earlier mounter's helper lives there.
+                // A helper that an earlier mounter started is in it.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed(name.as_ref())(errno)),
             }
@@ -219,27 +232,27 @@ impl Cgroups {
 
     /// The cgroup of a helper that an earlier mounter has started, if it has one of its own.
     pub fn of(self: &Arc<Self>, process: Pid) -> Option<Cgroup> {
-        let home = self.home.as_ref()?;
-        let hierarchy = self.hierarchies.iter().find(|hierarchy| home.is_in(hierarchy))?;
+        let parent = self.parent.as_ref()?;
+        let hierarchy = self.hierarchies.iter().find(|hierarchy| parent.is_in(hierarchy))?;
         let (_, path) = self.paths_of(process).into_iter().find(|(name, _)| *name == hierarchy.name)?;
         let name = path.strip_prefix(self.directory).ok()?.to_str()?;
         let is_one = !name.is_empty() && !name.contains('/');
         is_one.then(|| Cgroup { name: name.to_owned(), all: Arc::clone(self) })
     }
 
-    /// Removes those cgroups of helpers which have gone that are empty by now. To be called whenever something has happened:
-    /// a helper's end is heard of a moment before its last process is out of its cgroup.
+    /// Removes the cgroups that are to be removed and are empty by now. To be called after every event: the end of a helper is
+    /// seen a moment before its last process is out of its cgroup.
     pub fn sweep(&self) {
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(home) = &self.home else { return leaving.clear() };
-        leaving.retain(|name| unlinkat(&home.directory, name, AtFlags::REMOVEDIR) == Err(Errno::BUSY));
+        let Some(parent) = &self.parent else { return leaving.clear() };
+        leaving.retain(|name| unlinkat(&parent.directory, name, AtFlags::REMOVEDIR) == Err(Errno::BUSY));
     }
 
-    /// No cgroup of ours is left if no helper is. To be called when the mounter stops.
+    /// Removes all cgroups of ours but those of helpers that live. To be called when the mounter stops.
     pub fn close(&self) {
         self.remove_empty();
         for hierarchy in &self.hierarchies {
-            if self.home.as_ref().is_some_and(|home| home.is_in(hierarchy)) {
+            if self.parent.as_ref().is_some_and(|parent| parent.is_in(hierarchy)) {
                 // Busy while a helper lives.
                 let _ = unlinkat(&hierarchy.top, self.directory, AtFlags::REMOVEDIR);
             }
@@ -248,23 +261,23 @@ impl Cgroups {
 
     /// Removes what an earlier mounter left behind. To be called when no helper is being started.
     pub fn remove_empty(&self) {
-        let Some(home) = &self.home else { return };
-        for entry in Dir::read_from(&home.directory).into_iter().flatten().flatten() {
-            // Files are no directories, and whatever has a process is busy.
-            let _ = unlinkat(&home.directory, entry.file_name(), AtFlags::REMOVEDIR);
+        let Some(parent) = &self.parent else { return };
+        for entry in Dir::read_from(&parent.directory).into_iter().flatten().flatten() {
+            // It fails for files, and for a cgroup that has a process.
+            let _ = unlinkat(&parent.directory, entry.file_name(), AtFlags::REMOVEDIR);
         }
     }
 }
 
 impl Cgroup {
-    /// What to say if a process in it was ended because memory ran out.
+    /// A message for the caller, if the kernel has killed a process in it because memory ran out.
     pub fn ran_out_of_memory(&self) -> Option<String> {
-        let home = self.all.home.as_ref()?;
-        let (events, limit) = match home.version {
-            Version::V1 => ("memory.oom_control", "memory.limit_in_bytes"),
-            Version::V2 => ("memory.events", "memory.max"),
+        let parent = self.all.parent.as_ref()?;
+        let (events, limit) = match parent.version {
+            CgroupVersion::V1 => ("memory.oom_control", "memory.limit_in_bytes"),
+            CgroupVersion::V2 => ("memory.events", "memory.max"),
         };
-        let read = |file| read_file(home.directory.as_fd(), &Path::new(&self.name).join(file)).unwrap_or_default();
+        let read = |file| read_file(parent.directory.as_fd(), &Path::new(&self.name).join(file)).unwrap_or_default();
         let killed = |line: &str| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0");
         if !read(events).lines().any(killed) {
             return None;
@@ -287,7 +300,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// The target for people, and a number because one may have several helpers for a while.
+/// The target, for people who read it, and a number: a target may have several helpers for a while.
 fn name(target: &Path, number: u32) -> String {
     let mut name: String = target.to_string_lossy().trim_start_matches('/').chars().map(plain).take(200).collect();
     let _ = write!(name, ".{number}");
@@ -301,7 +314,7 @@ fn plain(character: char) -> char {
     }
 }
 
-/// Made by `systemd-run --scope`: not a login session's scope, and not a user's, which ends with the session.
+/// Whether `systemd-run --scope` has made it: it is not a login session's scope, and not a user's, which ends with the session.
 fn is_scope_of_its_own(path: &Path) -> bool {
     let named = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
     let ordinary = path.components().all(|part| matches!(part, Component::Normal(name) if name != "user.slice"));
@@ -318,8 +331,8 @@ fn enter_namespace(file: &Path) -> io::Result<()> {
 }
 
 fn own_pid_namespace(host_proc: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    identity(&host_proc.join("1/ns/pid")) != identity(Path::new("/proc/self/ns/pid"))
+    let namespace = |link: &Path| NamespaceId::at(link).ok();
+    namespace(&Process::first(host_proc).file("ns/pid")) != namespace(Path::new("/proc/self/ns/pid"))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 #[derive(Debug)]
 pub struct Connections(OwnedFd);
 
-/// One mounted filesystem, told from every other that is, was or will be.
+/// One mounted filesystem, distinguished from every other that is, was or will be.
 ///
 /// Its device number alone would not do: the kernel gives it to the next filesystem as soon as this one is unmounted
 /// everywhere, which is before its helper has noticed.

@@ -1,10 +1,12 @@
-//! Who waits for a file lock: such a request to a filesystem waits as long as somebody holds the lock, and rightly so.
+//! Threads that wait for a file lock: such a request to a filesystem waits for as long as another process holds the lock,
+//! which is no fault of the helper.
 //!
 //! Runs in the mounter. It reads /proc, and does not touch the filesystem.
 
 use linux::mount_table::Device;
+use linux::processes::{self, Process};
 use linux::statx::identity;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, open};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -12,22 +14,14 @@ use std::path::Path;
 /// How many threads of the node's wait for a lock on a file of this filesystem; fcntl(2) with F_SETLKW and its kind, and
 /// flock(2).
 pub fn waiting(filesystem: Device, host_proc: &Path) -> u64 {
-    let directories = |path: &Path| {
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        let number = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        entries.filter(move |entry| number(&entry.file_name())).map(|entry| entry.path())
-    };
-    let waits = |process: &Path, thread: &Path| {
+    let waits = |process: &Process, thread: &Path| {
         let call = fs::read_to_string(thread.join("syscall")).unwrap_or_default();
-        let Some(file) = locked_file(&call).map(|number| process.join("fd").join(number.to_string())) else {
-            return false;
-        };
-        let file = openat(CWD, file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let Some(number) = locked_file(&call) else { return false };
+        let file = open(process.file(format!("fd/{number}")), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         file.is_ok_and(|file| identity(file.as_fd()).is_ok_and(|(device, _)| device == filesystem))
     };
-    let of_process =
-        |process: &Path| directories(&process.join("task")).filter(|thread| waits(process, thread)).count();
-    directories(host_proc).map(|process| of_process(&process) as u64).sum()
+    let of_process = |process: &Process| process.threads().filter(|thread| waits(process, thread)).count() as u64;
+    processes::all(host_proc).unwrap_or_default().iter().map(of_process).sum()
 }
 
 /// The descriptor that a call is about which waits for a lock; the call as proc_pid_syscall(5) shows it.

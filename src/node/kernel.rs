@@ -15,7 +15,7 @@ pub struct TooOld {
     feature: &'static str,
 }
 
-/// Tries the calls by which a filesystem gets onto the node. Where they exist and are refused, a mount will say so.
+/// Tries the calls by which a filesystem gets onto the node. If they exist and are refused, the first mount fails with an error that says so.
 pub fn check() -> Result<(), TooOld> {
     let absent = |errno: Option<Errno>| errno == Some(Errno::NOSYS);
     let feature = if absent(open_tree(CWD, c"/", OpenTreeFlags::OPEN_TREE_CLOEXEC).err()) {
@@ -23,7 +23,7 @@ pub fn check() -> Result<(), TooOld> {
     } else if absent(move_mount(CWD, c"", CWD, c"", NO_SUCH_FLAG).err()) {
         "move_mount(2)"
     } else if !knows_mount_roots() {
-        "statx(2) that tells mount points"
+        "statx(2) that recognizes mount points"
     } else {
         return Ok(());
     };

@@ -2,7 +2,7 @@
 //! lines into the pod's event when the mount has failed.
 //!
 //! Runs in the mounter, on a visit to the node. Only files below kubelet's own directory for its in-tree plugins are
-//! opened: options may be a pod's words, and a helper must not write to any other file of the node's.
+//! opened: options may come from a pod, and a helper must not write to any other file of the node's.
 
 use super::target::{Target, TargetError};
 use super::tree::Tree;

@@ -5,7 +5,9 @@ pub mod connections;
 pub mod file_locks;
 pub mod kernel;
 pub mod log_file;
+#[cfg(test)]
+mod own_mounts;
 pub mod programs;
-pub mod showings;
 pub mod target;
 pub mod tree;
+pub mod visible_mounts;

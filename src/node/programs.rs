@@ -5,7 +5,7 @@
 //! run the program.
 //!
 //! Nothing is ever written into an installed file. A new version takes the old one's name by rename(2); the old one stays
-//! with those who run it, and the kernel frees it when the last of them has ended.
+//! with the processes that run it, and the kernel frees it when the last of them has exited.
 //!
 //! [`MountNamespace::visit`]: linux::mount_namespace::MountNamespace::visit
 
@@ -67,7 +67,7 @@ pub enum ProgramError {
         /// The directory.
         path: PathBuf,
     },
-    /// What kubelet runs there could be exchanged by somebody who is not root.
+    /// A process that is not root's could exchange what kubelet runs there.
     #[error("others than root may change {path}, and kubelet would run what is in {directory} as root; choose another \
              directory, or take their right away", path = path.display(), directory = directory.display())]
     Exposed {
@@ -76,7 +76,7 @@ pub enum ProgramError {
         /// The directory.
         directory: PathBuf,
     },
-    /// Somebody else's program.
+    /// A program that is not hostmount's.
     #[error("{path} is not hostmount's, and stays as it is; choose a directory that holds no other program",
             path = path.display())]
     Foreign {
@@ -89,7 +89,7 @@ pub enum ProgramError {
     Trial {
         /// The program, under its unfinished name.
         path: PathBuf,
-        /// What the kernel or the program said.
+        /// The kernel's error, or the program's exit status.
         problem: String,
     },
     /// Anything else.
@@ -99,7 +99,7 @@ pub enum ProgramError {
         step: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -231,7 +231,7 @@ fn install_driver(plugins: &Path, programs: &Programs, done: &mut Vec<PathBuf>) 
     Ok(())
 }
 
-/// Refuses a directory, made or not yet made, that nothing can be run from, or that anybody can put something into.
+/// Refuses a directory, made or not yet made, that nothing can be run from, or that others than root can put something into.
 fn usable(directory: &Path) -> Result<()> {
     if !directory.is_absolute() {
         return Err(ProgramError::Relative { path: directory.to_owned() });
@@ -240,7 +240,7 @@ fn usable(directory: &Path) -> Result<()> {
     let real = fs::canonicalize(nearest).map_err(step("look at", nearest))?;
     for path in real.ancestors() {
         let there = fs::metadata(path).map_err(step("look at", path))?;
-        // In a sticky directory everybody can make things, but exchange only what is their own.
+        // In a sticky directory every user can make files, but can exchange only their own.
         let exposed = there.mode() & 0o002 != 0 && (there.mode() & 0o1000 == 0 || nearest == directory && path == real);
         if exposed || there.uid() != 0 {
             return Err(ProgramError::Exposed { path: path.to_owned(), directory: directory.to_owned() });
@@ -284,7 +284,7 @@ fn put(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let unfinished = unfinished(path.parent().unwrap_or(Path::new("/")), &name);
     remove(&unfinished, &mut Vec::new())?;
     if let Err(error) = make(&unfinished) {
-        // The first error tells more than that of tidying up would.
+        // The first error explains more than one of tidying up would.
         let _ = fs::remove_file(&unfinished);
         return Err(error);
     }

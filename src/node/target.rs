@@ -1,14 +1,15 @@
 //! The place on the node where a volume shall appear.
 //!
 //! Every function runs on a thread that stands in the node's mount namespace (see [`MountNamespace::visit`]).
-//! A path is resolved once; after that only its descriptor is used, so that nobody can exchange it meanwhile.
+//! A path is resolved once; after that only its descriptor is used, so that it cannot be exchanged meanwhile.
 //!
 //! [`MountNamespace::visit`]: linux::mount_namespace::MountNamespace::visit
 
 use linux::mount_table::{Device, Mount};
 use linux::statx;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, open, openat, openat2};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, unlinkat};
 use rustix::io::Errno;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -24,23 +25,26 @@ pub struct Target {
 /// Why there is no mounting at a path.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// As mount(8) says it.
+    /// In the words of mount(8).
     #[error("mount point does not exist")]
     Missing,
-    /// As mount(8) says it.
+    /// In the words of mount(8).
     #[error("mount point is not a directory")]
     NotADirectory,
-    /// Below kubelet's directory a link may be a pod's work.
+    /// Below kubelet's directory a pod may have made the link.
     #[error("mount point is below a symbolic link, which is not followed below {kubelet_dir}",
             kubelet_dir = kubelet_dir.display())]
     Symlink {
         /// Kubelet's directory.
         kubelet_dir: PathBuf,
     },
+    /// mkdir(2).
+    #[error("cannot make the mount point")]
+    Make(#[source] io::Error),
     /// Anything else.
     #[error("cannot open the mount point")]
     Open(#[source] io::Error),
-    /// Looked for by its id, and gone or covered by another.
+    /// It was opened by its path, and is gone or covered by another.
     #[error("the mount is not to be seen there any more")]
     Gone,
 }
@@ -66,17 +70,50 @@ impl Target {
         Ok(Self { fd, mounted })
     }
 
+    /// Makes the last directory of `path`, which must be below `kubelet_dir`, and opens it. Nobody but its owner may enter
+    /// it, as with the directories that kubelet makes.
+    pub fn make(path: &Path, kubelet_dir: &Path) -> Result<(Self, MadeDirectory), TargetError> {
+        let below = path.strip_prefix(kubelet_dir).is_ok_and(|below| !below.as_os_str().is_empty());
+        let (Some(above), Some(name), true) = (path.parent(), path.file_name(), below) else {
+            return Err(TargetError::Missing);
+        };
+        let above = Self::open(above, kubelet_dir)?.fd;
+        mkdirat(&above, name, Mode::RWXU | Mode::RGRP | Mode::XGRP).map_err(|errno| TargetError::Make(errno.into()))?;
+        let made = MadeDirectory { above, name: name.to_owned() };
+        match Self::open(path, kubelet_dir) {
+            Ok(target) => Ok((target, made)),
+            Err(error) => {
+                let _ = made.remove();
+                Err(error)
+            }
+        }
+    }
+
     /// The root of a mount that the table has shown, if it is still there and on top.
     pub fn of_mount(mount: &Mount) -> Result<Self, TargetError> {
         let fd = open(&mount.target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| TargetError::Open(errno.into()))?;
         let stat = statx::cached(fd.as_fd()).map_err(TargetError::Open)?;
-        // The kernel gives the id of a mount that has ended to the next one: what took its place may have it.
+        // The kernel uses the id of a mount that is gone again: the mount that took its place may have it.
         let device = Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor };
         if (stat.stx_mnt_id, device) != (mount.id, mount.device) {
             return Err(TargetError::Gone);
         }
         Ok(Self { fd, mounted: Some(mount.device) })
+    }
+}
+
+/// A directory that was made for a mount.
+#[derive(Debug)]
+pub struct MadeDirectory {
+    above: OwnedFd,
+    name: OsString,
+}
+
+impl MadeDirectory {
+    /// Removes it, if nothing is in it or mounted on it.
+    pub fn remove(self) -> io::Result<()> {
+        Ok(unlinkat(self.above, self.name, AtFlags::REMOVEDIR)?)
     }
 }
 

@@ -63,31 +63,29 @@ impl Tree {
     }
 
     /// Gives it the options and the kind of propagation that another mount has. It is a copy of `directory`, in a mount
-    /// namespace that nobody but a helper and the calling thread sees.
+    /// namespace that only a helper and the calling thread live in.
     pub fn resemble(self, other: &Mount, directory: &Path) -> io::Result<Self> {
-        let propagation = match (other.shared, other.master) {
-            // Attached below a shared mount it is shared anyway; elsewhere it must be said.
-            (Some(_), None) => 0,
-            (_, Some(_)) => libc::MS_SLAVE,
-            (None, None) => libc::MS_PRIVATE,
-        };
+        let [first, then] = propagation_of(other);
         let set = attributes(&other.options);
-        let attr = MountAttr { set, clear: all_attributes(), propagation, user_namespace: 0 };
+        let attr = MountAttr { set, clear: all_attributes(), propagation: first.bits().into(), user_namespace: 0 };
         match mount_setattr(self.0.as_fd(), &attr) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => self.resemble_attached(attr, directory),
-            done => done.map(|()| self),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => self.resemble_attached(other, directory),
+            done => {
+                done?;
+                // The call takes one kind at a time.
+                let attr = MountAttr { propagation: then.bits().into(), ..MountAttr::default() };
+                mount_setattr(self.0.as_fd(), &attr).map(|()| self)
+            }
         }
     }
 
     /// The same before 5.12, when only an attached mount could be changed: it is attached at `directory` and changed,
-    /// and a copy of it goes where it is wanted. So nobody meets it before it is as it shall be.
-    fn resemble_attached(self, attr: MountAttr, directory: &Path) -> io::Result<Self> {
+    /// and a copy of it goes to its target. So no process meets it before it has its options.
+    fn resemble_attached(self, other: &Mount, directory: &Path) -> io::Result<Self> {
         self.graft_at(directory)?;
-        let changed = mount_remount(directory, MountFlags::BIND | old_flags(attr.set), c"")
-            .and_then(|()| match MountPropagationFlags::from_bits_retain(attr.propagation as u32) {
-                none if none.is_empty() => Ok(()),
-                propagation => mount_change(directory, propagation),
-            })
+        let flags = MountFlags::BIND | old_flags(attributes(&other.options));
+        let changed = mount_remount(directory, flags, c"")
+            .and_then(|()| propagation_of(other).into_iter().try_for_each(|kind| mount_change(directory, kind)))
             .map_err(io::Error::from)
             .and_then(|()| Self::copy_of(directory));
         if let Err(errno) = unmount(directory, UnmountFlags::DETACH) {
@@ -105,30 +103,52 @@ impl Tree {
         Ok(move_mount(&self.0, c"", target, c"", BY_DESCRIPTORS)?)
     }
 
-    /// Attaches it at `path`, where nothing of ours need be protected from an exchange.
+    /// Attaches it at `path`, for paths that no other process can exchange.
     pub fn graft_at(self, path: &Path) -> io::Result<()> {
         Ok(move_mount(&self.0, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
     }
 
-    /// Takes the place of the mount whose root is `old`, and detaches that one: who has files open there keeps them.
+    /// Takes the place of `mount`, whose root is `old`, and detaches that one: files that are open there stay open.
     ///
     /// With MOVE_MOUNT_BENEATH there is no moment without a mount. Where the kernel has it not, or not for this mount,
-    /// the old one is detached first, and `path` is looked up again. One that is locked to its namespace, as it came there
-    /// when a user namespace inside a pod was made, cannot be detached by anybody: it is covered. The thread must be on a
+    /// the old one is detached first, and its path is looked up again. One that is locked to its namespace, as it came there
+    /// when a user namespace inside a pod was made, cannot be detached at all: it is covered. The thread must be on a
     /// visit.
-    pub fn replace(self, old: Target, path: &Path) -> io::Result<()> {
+    pub fn replace(self, old: Target, mount: &Mount) -> io::Result<()> {
         match move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS | BENEATH) {
-            Ok(()) => detach(&old),
+            Ok(()) => detach(&old)?,
             Err(Errno::INVAL) => match detach(&old) {
                 Ok(()) => {
                     drop(old);
-                    self.graft_at(path)
+                    move_mount(&self.0, c"", CWD, &mount.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.graft(&old),
-                Err(error) => Err(error),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS)?;
+                }
+                Err(error) => return Err(error),
             },
-            Err(errno) => Err(errno.into()),
+            Err(errno) => return Err(errno.into()),
         }
+        if mount.shared.is_none() {
+            // The kernel has made it shared if what it is mounted on is.
+            let name = format!("self/fd/{}", self.0.as_raw_fd());
+            if let Err(errno) = mount_change(name, propagation_of(mount)[0]) {
+                warn!("cannot keep the propagation of the mount at {}: {errno}", mount.target.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The changes that give a copy the kind of propagation that a mount has, in this order: a shared mount that is made a slave
+/// is not shared any more, and a slave that is made shared stays a slave (mount_namespaces(7)).
+fn propagation_of(mount: &Mount) -> [MountPropagationFlags; 2] {
+    use MountPropagationFlags as P;
+    match (mount.shared, mount.master) {
+        (None, None) => [P::PRIVATE; 2],
+        (None, Some(_)) => [P::DOWNSTREAM; 2],
+        (Some(_), None) => [P::SHARED; 2],
+        (Some(_), Some(_)) => [P::DOWNSTREAM, P::SHARED],
     }
 }
 
@@ -166,8 +186,68 @@ fn old_flags(attributes: u64) -> MountFlags {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::own_mounts::{in_own_mounts, mounted_at, new_tmpfs};
     use libc::{MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
     use libc::{MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME};
+    use linux::mount_namespace::MountNamespace;
+    use rustix::mount::mount_bind;
+    use std::fs;
+
+    /// A way to give a copy the options and the propagation of another mount.
+    type Resemble = fn(Tree, &Mount, &Path) -> io::Result<Tree>;
+
+    /// Puts a copy of what is at `new` in the place of the mount at `old`, as healing does. Returns what is there then.
+    fn replaced(old: &str, new: &str, resemble: Resemble) -> Mount {
+        let before = mounted_at(old);
+        let tree = resemble(Tree::copy_of(Path::new(new)).unwrap(), &before, Path::new(new)).unwrap();
+        let here = MountNamespace::of_this_thread().unwrap();
+        let replace = || tree.replace(Target::of_mount(&before).unwrap(), &before);
+        here.visit(replace).unwrap().unwrap();
+        mounted_at(old)
+    }
+
+    #[test]
+    fn propagation_is_what_it_was() {
+        in_own_mounts(|| {
+            use MountPropagationFlags as P;
+            new_tmpfs("/mnt/master");
+            mount_change("/mnt/master", P::SHARED).unwrap();
+            let group = mounted_at("/mnt/master").shared;
+            new_tmpfs("/mnt/fresh");
+            let parents = [("private", P::PRIVATE), ("shared", P::SHARED)];
+            let kinds: [(&str, &[P]); 4] = [
+                ("private", &[P::PRIVATE]),
+                ("shared", &[P::SHARED]),
+                ("slave", &[P::DOWNSTREAM]),
+                ("slave and shared", &[P::DOWNSTREAM, P::SHARED]),
+            ];
+            for (parent, parents_kind) in parents {
+                let directory = format!("/mnt/{parent}");
+                new_tmpfs(&directory);
+                mount_change(&*directory, parents_kind).unwrap();
+                for (name, changes) in kinds {
+                    let what = format!("a {name} mount on a {parent} one");
+                    let old = format!("{directory}/{name}");
+                    let mount_old = || {
+                        mount_bind("/mnt/master", &*old).unwrap();
+                        changes.iter().for_each(|change| mount_change(&*old, *change).unwrap());
+                        mounted_at(&old)
+                    };
+                    fs::create_dir(&old).unwrap();
+                    // A filesystem of its own, as a fresh helper's is.
+                    for resemble in [Tree::resemble as Resemble, Tree::resemble_attached] {
+                        let (before, after) = (mount_old(), replaced(&old, "/mnt/fresh", resemble));
+                        assert_eq!(after.shared.is_some(), before.shared.is_some(), "{what}: {before:?}, {after:?}");
+                    }
+                    // A copy of a member of the peer group that it was a slave of: it is a slave of that again.
+                    let (before, after) = (mount_old(), replaced(&old, "/mnt/master", Tree::resemble));
+                    assert_eq!(after.shared.is_some(), before.shared.is_some(), "{what}: {before:?}, {after:?}");
+                    assert_eq!(after.master, before.master, "{what}: {before:?}, {after:?}");
+                    assert!(after.master.is_none_or(|master| Some(master) == group), "{what}: {after:?}");
+                }
+            }
+        });
+    }
 
     #[test]
     fn options_become_attributes() {

@@ -24,7 +24,7 @@ use cgroups::Cgroups;
 use linux::sys::fork::Init;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use recipe::Tree;
+use recipe::DetachedMount;
 use rustix::fs::{Mode, OFlags, openat};
 use std::fs::File;
 use std::io;
@@ -93,7 +93,7 @@ impl Machine {
     /// Starts a machine in `network` whose node has the root of `recipe`.
     pub fn start(network: &Network, recipe: Recipe) -> Result<Self, Error> {
         let scratch = on_new_thread(make_scratch)?;
-        let cgroups = Cgroups::make();
+        let cgroups = on_new_thread(Cgroups::make)?;
         let (mnt, pid, init) = on_new_thread(|| {
             cgroups.enter()?;
             let mnt = recipe.cgroups(&cgroups).build(scratch.as_fd(), 0, Vec::new(), None)?;
@@ -114,7 +114,7 @@ impl Machine {
     pub fn room(&self, mut recipe: Recipe) -> Result<Room, Error> {
         // Both must be copied where they are mounted: in the node's namespace.
         let (proc, from_node) = self.node.visit(|| {
-            let proc = Tree::copy("/proc", "/proc", Propagation::None, false)?;
+            let proc = DetachedMount::copy("/proc", "/proc", Propagation::None, false)?;
             Ok((proc, recipe.copy_from_node()?))
         })??;
         let number = self.rooms.fetch_add(1, Ordering::Relaxed);

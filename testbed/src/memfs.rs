@@ -5,11 +5,12 @@
 //! background when it answers; when its last mount is gone it ends.
 
 mod filesystem;
-mod tree;
+mod inodes;
 
 use api::mount_words::{self, Kind};
 use filesystem::Memfs;
 use fuser::{Config, Session, SessionACL};
+use inodes::Inodes;
 use linux::sys::fork::{Role, fork_into_background};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, getgid, getuid};
@@ -19,7 +20,6 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tree::Tree;
 
 const USAGE: &str = "usage: mount.memfs SOURCE TARGET [-fnsv] [-t TYPE] [-o OPTION[,OPTION…]]\n\
     options: size=BYTES[k|m|g], mode=OCTAL, uid=NUMBER, gid=NUMBER, allow_other, and mount(8)'s own";
@@ -97,7 +97,7 @@ fn wait_until_ready(mut background: PipeReader) -> Result<(), Error> {
 /// The life of the background process. What fails before it is ready is the foreground's to report and clean up; from
 /// then on nobody listens.
 fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> Result<(), Error> {
-    let filesystem = Memfs::new(Tree::new(request.size, request.root));
+    let filesystem = Memfs::new(Inodes::new(request.size, request.root));
     // fuser would answer only the user it runs as; who may enter is for the kernel and `allow_other` to decide.
     let session = Session::from_fd(filesystem, device, SessionACL::All, Config::default())
         .and_then(|session| let_go_of_the_caller().map(|()| session));

@@ -1,7 +1,7 @@
 //! Whether a filesystem answers, asked by a process that can be given up.
 //!
-//! Runs in any process, with any number of threads. Who asks a filesystem that hangs cannot even be killed before it goes, so
-//! nobody who has anything else to do asks.
+//! Runs in any process, with any number of threads. A process that asks a filesystem which hangs cannot even be killed
+//! before that filesystem goes, so a process of its own asks.
 
 use super::fork::fork_held;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,7 +34,7 @@ pub fn answers(path: &Path, patience: Duration) -> io::Result<bool> {
 
 /// All of the asking process's life: system calls only, no allocation, no panic.
 fn ask_and_end(path: &CStr) -> ! {
-    // Who waits for the end of our caller's output shall not wait for it.
+    // A process that reads our caller's output to its end must not wait for this one.
     // SAFETY: closes this process's own table only; nothing here owns a descriptor any more.
     unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
     // SAFETY: all-zero bytes are a valid value of this plain C structure.
@@ -42,7 +42,7 @@ fn ask_and_end(path: &CStr) -> ! {
     let (flags, mask) = (libc::AT_STATX_FORCE_SYNC, libc::STATX_BASIC_STATS);
     // SAFETY: the path is a C string, and `stat` lives in this frame.
     let asked = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, mask, &raw mut stat) };
-    let nobody = asked != 0 && [libc::ENOTCONN, libc::ECONNABORTED].contains(&nix::errno::Errno::last_raw());
+    let not_served = asked != 0 && [libc::ENOTCONN, libc::ECONNABORTED].contains(&nix::errno::Errno::last_raw());
     // SAFETY: ends the process without running anything of the creator's.
-    unsafe { libc::_exit(nobody.into()) }
+    unsafe { libc::_exit(not_served.into()) }
 }

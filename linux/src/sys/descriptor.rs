@@ -1,4 +1,4 @@
-//! Descriptors that we know by number only: those inherited from whoever started us.
+//! Descriptors that we know by number only: those inherited from the process that started us.
 
 /// Marks descriptor `number` close-on-exec; one that is not open is left alone.
 pub fn close_on_exec(number: i32) {

@@ -22,11 +22,11 @@ pub struct Init {
 }
 
 impl Init {
-    /// Forks it. The calling thread must have unshared its children's PID namespace, with nobody in it yet, and must
+    /// Forks it. The calling thread must have unshared its children's PID namespace, with no process in it yet, and must
     /// stand in the root that is to be PID 1's.
     ///
     /// The new process mounts `/proc` at `proc_at` before this returns: a proc filesystem shows the PID namespace of
-    /// the one who mounts it, so nobody outside could. Kernel: clone3(2) with a pidfd, 5.3; waitid(2) on it, 5.4;
+    /// the process that mounts it, so no process outside could. Kernel: clone3(2) with a pidfd, 5.3; waitid(2) on it, 5.4;
     /// close_range(2), 5.9.
     pub fn fork(proc_at: &CStr) -> io::Result<Self> {
         let (life, lifeline) = io::pipe()?;
@@ -37,7 +37,7 @@ impl Init {
         let init = Self { lifeline: Mutex::new(Some(lifeline)), pidfd };
         drop(verdict);
         let mut errno = [0; 4];
-        // A child that died before it could say anything shows as the end of the pipe.
+        // A child that was killed before it could report shows as the end of the pipe.
         report.read_exact(&mut errno)?;
         match i32::from_ne_bytes(errno) {
             0 => Ok(init),
@@ -45,7 +45,7 @@ impl Init {
         }
     }
 
-    /// Tells it to end, and does not wait for it.
+    /// Makes it exit, and does not wait for it.
     pub fn end(&self) {
         self.lifeline.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -65,7 +65,7 @@ impl Drop for Init {
 ///
 /// # Safety
 ///
-/// `child` makes system calls only: other threads may have held locks at that moment, which nobody in the new process
+/// `child` makes system calls only: other threads may have held locks at that moment, which no thread in the new process
 /// will release.
 pub(super) unsafe fn fork_held(
     flags: c_int,
@@ -93,7 +93,7 @@ pub(super) unsafe fn fork_held(
         }
         pid => pid,
     };
-    // SAFETY: a successful clone3 with CLONE_PIDFD stored a new descriptor there that nobody else owns.
+    // SAFETY: a successful clone3 with CLONE_PIDFD stored a new descriptor there that has no other owner.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
@@ -121,7 +121,7 @@ fn live_as_init(life: RawFd, verdict: RawFd, proc_at: &CStr) -> ! {
     live_until_closed(life)
 }
 
-/// All that is left of a new process's life: it ends when nobody holds the other end of the pipe `life` any more.
+/// All that is left of a new process's life: it ends when no process holds the other end of the pipe `life` any more.
 /// System calls only.
 pub(super) fn live_until_closed(life: RawFd) -> ! {
     // Everything of the creator's goes, other machines' lifelines above all: `life` is kept by closing what is below
@@ -147,9 +147,9 @@ pub(super) fn live_until_closed(life: RawFd) -> ! {
 /// Which of the two processes [`fork_into_background`] returned in.
 #[derive(Debug)]
 pub enum Role {
-    /// The one that was called: it reads what the other has to say, up to the end, and exits accordingly.
+    /// The one that was called: it reads the other's report to its end, and exits accordingly.
     Foreground(PipeReader),
-    /// The new one, in a session of its own: it says how its start went, drops the writer, and goes on.
+    /// The new one, in a session of its own: it reports how its start went, drops the writer, and goes on.
     Background(PipeWriter),
 }
 
@@ -159,7 +159,7 @@ pub fn fork_into_background() -> io::Result<Role> {
     // threads and does nothing to one without.
     nix::sched::unshare(nix::sched::CloneFlags::from_bits_retain(libc::CLONE_THREAD))?;
     let (reader, writer) = io::pipe()?;
-    // SAFETY: there is no other thread, as was just tested, hence nobody who could have left a lock taken or a
+    // SAFETY: there is no other thread, as was just tested, hence none that could have left a lock taken or a
     // structure half written: the child may run any code.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),

@@ -39,7 +39,7 @@ pub fn install(program: &[Instruction]) -> io::Result<OwnedFd> {
 
 fn install_with(program: &[Instruction], flags: libc::c_ulong) -> io::Result<OwnedFd> {
     let fd = set_filter(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | flags)?;
-    // SAFETY: with NEW_LISTENER the answer is a new descriptor that nobody else owns.
+    // SAFETY: with NEW_LISTENER the answer is a new descriptor that has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

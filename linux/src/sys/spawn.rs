@@ -17,9 +17,9 @@ use std::path::PathBuf;
 
 /// A program to be started.
 #[derive(Debug)]
-pub struct Command<'a> {
+pub struct Program<'a> {
     /// Its file; PATH is not searched.
-    pub program: PathBuf,
+    pub file: PathBuf,
     /// Its arguments, beginning with the name that it is called by.
     pub arguments: Vec<OsString>,
     /// All of its environment.
@@ -37,13 +37,13 @@ pub struct Command<'a> {
 ///
 /// Only close-on-exec keeps other descriptors from it. An error is clone3(2)'s, seccomp(2)'s or execve(2)'s; in the
 /// latter cases there is a process to be collected all the same. Kernel: CLONE_INTO_CGROUP, 5.7.
-pub fn spawn(command: Command<'_>) -> io::Result<(Pid, OwnedFd)> {
-    let Command { program, arguments, environment, standard, mut filter, cgroup } = command;
+pub fn spawn(program: Program<'_>) -> io::Result<(Pid, OwnedFd)> {
+    let Program { file, arguments, environment, standard, mut filter, cgroup } = program;
     let standard = standard.map(|fd| fd.as_raw_fd());
     if standard.iter().any(|fd| *fd <= libc::STDERR_FILENO) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let program = c_string(program.into())?;
+    let file = c_string(file.into())?;
     let arguments = arguments.into_iter().map(c_string).collect::<io::Result<Vec<_>>>()?;
     let environment = environment.into_iter().map(|(mut name, value)| {
         name.push("=");
@@ -59,7 +59,7 @@ pub fn spawn(command: Command<'_>) -> io::Result<(Pid, OwnedFd)> {
     let filter = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
     let (mut report, verdict) = io::pipe()?;
 
-    let child = || become_program(&program, &argv, &envp, &filter, standard, verdict.as_raw_fd());
+    let child = || become_program(&file, &argv, &envp, &filter, standard, verdict.as_raw_fd());
     // SAFETY: `become_program` makes system calls only.
     let (pid, process) = unsafe { fork_held(0, cgroup, child) }?;
     drop(verdict);
@@ -78,7 +78,7 @@ const VERDICT: RawFd = libc::STDERR_FILENO + 1;
 
 /// The child's part: system calls only, no allocation, no panic.
 fn become_program(
-    program: &CString,
+    file: &CString,
     argv: &[*const libc::c_char],
     envp: &[*const libc::c_char],
     filter: &libc::sock_fprog,
@@ -89,7 +89,7 @@ fn become_program(
         // SAFETY: changes this process's own descriptor table only; nothing here owns a descriptor any more.
         unsafe { libc::dup2(fd, number as RawFd) };
     }
-    // Should the parent be killed just now, nobody shall take us for it: its socket and the like are closed at once.
+    // If the parent is killed just now, this process must not be taken for it: its socket and the like are closed at once.
     // SAFETY: as above.
     unsafe { libc::dup3(verdict, VERDICT, libc::O_CLOEXEC) };
     // SAFETY: as above.
@@ -111,7 +111,7 @@ fn become_program(
     if filtered {
         // SAFETY: the strings and both arrays, which end with a null pointer, are copies of the parent's and live as
         // long as this process.
-        unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+        unsafe { libc::execve(file.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     }
     let errno = Errno::last_raw();
     // SAFETY: the buffer is the four bytes of `errno`, which lives in this frame.

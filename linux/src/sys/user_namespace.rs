@@ -1,4 +1,4 @@
-//! A user namespace with nobody in it: what mount_setattr(2) takes a mapping of ids from.
+//! A user namespace without processes: what mount_setattr(2) takes a mapping of ids from.
 //!
 //! Runs in the mounter, with CAP_SETUID and CAP_SETGID.
 
@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// Makes one with these maps, in the words of /proc/PID/uid_map (user_namespaces(7)).
+/// Makes one with these maps, in the format of /proc/PID/uid_map (user_namespaces(7)).
 ///
 /// A namespace is made for a process, which ends as soon as the namespace is held. Kernel: clone3(2) with a pidfd, 5.3.
 pub fn new_user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
@@ -20,7 +20,7 @@ pub fn new_user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
         .and_then(|()| fs::write(file("gid_map"), gid_map))
         .and_then(|()| File::open(file("ns/user")));
     drop(lifeline);
-    // The mounter collects every child that has ended: it may have been quicker.
+    // The mounter collects every child that has exited: it may have been quicker.
     let _ = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
     held.map(OwnedFd::from)
 }

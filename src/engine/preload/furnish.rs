@@ -22,10 +22,10 @@ pub enum FurnishError {
     Object {
         /// Where it should be.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// There is nothing that a helper's own list can be bound over.
+    /// There is no file that a helper's own list can be bound over.
     #[error("{PRELOADED} is not there and cannot be created; an empty file in the image will do")]
     List(#[source] io::Error),
     /// A step in the helper's mount namespace.
@@ -35,7 +35,7 @@ pub enum FurnishError {
         step: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -51,7 +51,7 @@ pub fn check(object: &Path) -> Result<(), FurnishError> {
     create_list()
 }
 
-/// Furnishes the calling thread's mount namespace, which is a helper's and nobody else's.
+/// Furnishes the calling thread's mount namespace, which only a helper lives in.
 pub fn furnish(object: &Path) -> Result<(), FurnishError> {
     let step = |step, path: &Path| {
         let path = path.to_owned();

@@ -13,9 +13,9 @@
 //! a helper could make us wait for.
 //!
 //! **The end of the helper**: whatever it starts lives in its mount namespace, so we wait for the processes that we know
-//! (pidfds), and when the last of them has ended, look who else lives there. Nobody: it is gone. That is a little less
-//! exact than a seccomp listener: who forks and ends at the very moment of the look, with process ids wrapping round,
-//! may be missed; and a helper may leave for a user namespace of its own, which the seccomp engine refuses.
+//! (pidfds), and when the last of them has exited, search for others there. If there are none, the helper is gone. That is a
+//! little less exact than a seccomp listener: a process that forks and exits at the very moment of the search, with process
+//! ids wrapping round, may be missed; and a helper may leave for a user namespace of its own, which the seccomp engine refuses.
 
 mod elf;
 mod furnish;

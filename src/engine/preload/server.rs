@@ -1,13 +1,13 @@
-//! Answering the shared object's calls, and noticing the helper's end.
+//! Answering the calls of the shared object, and noticing the end of the helper.
 //!
 //! Runs in the mounter; as with the other engine, the volume's own thread answers with a [`Broker`] while the volume is
 //! being mounted, and the main thread refuses after that.
 
 use super::message::{self, Operation};
-use crate::engine::Heard;
+use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall};
+use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::watch::Watch;
-use crate::helper::family::Family;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
@@ -28,12 +28,12 @@ pub struct Server {
 
 impl Server {
     /// Listens for the helper in the calling thread's mount namespace, which is [furnished](super::furnish).
-    pub fn listen(family: Family) -> io::Result<Self> {
+    pub fn listen(processes: HelperProcesses) -> io::Result<Self> {
         let path = super::socket();
         let socket = UnixDatagram::bind(path)?;
-        // Nobody else sees the path, and what the helper starts may run as somebody else.
+        // Only the helper's mount namespace has the path, and what the helper starts may run under another uid.
         set_permissions(path, Permissions::from_mode(0o666))?;
-        let mut watch = Watch::new(family)?;
+        let mut watch = Watch::new(processes)?;
         watch.take_in_other(&socket)?;
         Ok(Self { socket, watch })
     }
@@ -43,13 +43,13 @@ impl Server {
         self.watch.take_in(process)
     }
 
-    /// See [`Engine::heed`](crate::engine::Engine::heed).
-    pub fn heed(&mut self, broker: Option<&mut Broker>) -> io::Result<Heard> {
-        match self.watch.heed()? {
-            Some(heard) => Ok(heard),
+    /// See [`Engine::handle_event`](crate::engine::Engine::handle_event).
+    pub fn handle_event(&mut self, broker: Option<&mut Broker>) -> io::Result<EngineEvent> {
+        match self.watch.handle_event()? {
+            Some(event) => Ok(event),
             None => {
                 self.answer(broker);
-                Ok(Heard::Call)
+                Ok(EngineEvent::Call)
             }
         }
     }
@@ -61,14 +61,14 @@ impl Server {
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
             Ok(received) => received,
-            Err(errno) => return debug!("no call of the helper's after all: {errno}"),
+            Err(errno) => return debug!("there was no call of the helper to receive: {errno}"),
         };
         let mut descriptors = control.drain().flat_map(|part| match part {
             RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
             _ => Vec::new(),
         });
         let Some(reply) = descriptors.next() else {
-            return warn!("a call of the helper's without a place for the answer");
+            return warn!("ignored a call of the helper: it came without a descriptor for the answer");
         };
         let call = bytes.get(..received.bytes).and_then(message::parse);
         let answer = match (call, descriptors.next()) {
@@ -76,7 +76,7 @@ impl Server {
             _ => Err(Errno::INVAL),
         };
         let errno = answer.err().map_or(0, Errno::raw_os_error);
-        // A caller that has gone, or that gave us something else, does not care.
+        // It fails if the calling process is gone, or passed a descriptor that is no socket; then no answer is expected.
         let _ = send(&reply, &errno.to_ne_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
@@ -101,10 +101,10 @@ fn perform(
         }
         (Operation::Unmount, Some(broker)) => broker.unmount(&target),
         (Operation::Mount, None) => {
-            warn!("refused mount(2): the helper has had its mount");
+            warn!("refused mount(2): the helper has already mounted");
             Err(Errno::PERM)
         }
-        // Helpers unmount when they end. Their own copy is long gone, and the node's is not theirs.
+        // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs.
         (Operation::Unmount, None) => Err(Errno::INVAL),
     }
 }

@@ -65,7 +65,7 @@ pub fn program() -> Vec<Instruction> {
     program
 }
 
-/// What the helper itself gets on top of it, when it has been started: `clone3`, whose flags a filter cannot see, is
+/// A further program for the helper alone, installed just before its exec: `clone3`, whose flags a filter cannot see, is
 /// answered ENOSYS, and libc falls back to `clone`.
 pub fn without_clone3() -> Vec<Instruction> {
     // Of other architectures there are no calls any more.

@@ -1,11 +1,11 @@
 //! Answering the calls that the filter stops.
 //!
 //! While a volume is being mounted its own thread answers, with a [`Broker`] that may perform the call; it stands in
-//! the helper's mount namespace. For the rest of the helper's life the mounter's main thread answers, and refuses.
+//! the helper's mount namespace. For the rest of the helper's life the mounter's main thread answers: it refuses every call.
 
 use super::filter;
-use super::memory::Caller;
-use crate::engine::Heard;
+use super::memory::StoppedThread;
+use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall};
 use api::options::MountOptions;
 use linux::sys::seccomp::{self, Notification};
@@ -21,33 +21,33 @@ const MS_MGC_VAL: u64 = 0xc0ed_0000;
 const MS_MGC_MSK: u64 = 0xffff_0000;
 const UMOUNT_NOFOLLOW: u64 = 8;
 
-/// The mounter's end of a helper's filter. It is shared by everything that the helper starts, and hangs up when the
-/// last of them is gone: the exact answer to "does anything of this helper still run?".
+/// The mounter's end of a helper's filter. All processes that the helper starts share the filter, and the listener hangs up
+/// when the last of them is gone: the exact answer to "is any process of this helper left?".
 #[derive(Debug)]
 pub struct Listener {
     fd: OwnedFd,
-    /// The mount data of a call that was done, but whose caller was interrupted before it could hear of it: it will
-    /// call again, and must then be told so (kernels before 5.19).
-    unheard: Option<String>,
+    /// The mount data of a call that was performed, but whose thread was interrupted before it got the answer. It will call
+    /// again, and must then get the answer to the first call (kernels before 5.19).
+    unanswered_mount: Option<String>,
 }
 
 impl Listener {
     /// Binds the calling thread, and everything that it starts from here on.
     pub fn install() -> io::Result<Self> {
-        Ok(Self { fd: seccomp::install(&filter::program())?, unheard: None })
+        Ok(Self { fd: seccomp::install(&filter::program())?, unanswered_mount: None })
     }
 
-    /// See [`Engine::heed`](crate::engine::Engine::heed).
-    pub fn heed(&mut self, broker: Option<&mut Broker>) -> io::Result<Heard> {
+    /// See [`Engine::handle_event`](crate::engine::Engine::handle_event).
+    pub fn handle_event(&mut self, broker: Option<&mut Broker>) -> io::Result<EngineEvent> {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         let flags = fds[0].revents();
         if flags.contains(PollFlags::IN) {
             self.answer(broker)?;
         } else if flags.contains(PollFlags::HUP) {
-            return Ok(Heard::Gone);
+            return Ok(EngineEvent::HelperGone);
         }
-        Ok(Heard::Call)
+        Ok(EngineEvent::Call)
     }
 
     /// Takes one stopped call and answers it.
@@ -66,29 +66,30 @@ impl Listener {
         match seccomp::respond(self.fd.as_fd(), call.id, answer) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let repeat = call.number == libc::SYS_mount && answer.is_ok();
-                self.unheard = repeat.then(|| self.caller(call).text(call.args[4]).unwrap_or_default());
+                self.unanswered_mount =
+                    repeat.then(|| self.stopped_thread(call).text(call.args[4]).unwrap_or_default());
                 Ok(())
             }
             done => done,
         }
     }
 
-    fn caller(&self, call: Notification) -> Caller<'_> {
-        Caller { listener: self.fd.as_fd(), call }
+    fn stopped_thread(&self, call: Notification) -> StoppedThread<'_> {
+        StoppedThread { listener: self.fd.as_fd(), call }
     }
 
     fn perform(&mut self, call: Notification, broker: &mut Broker) -> Result<(), Errno> {
-        let caller = self.caller(call);
+        let thread = self.stopped_thread(call);
         match call.number {
             libc::SYS_mount => {
-                let mount = read_mount(&caller)?;
-                if self.unheard.take().is_some_and(|data| data == mount.data) {
+                let mount = read_mount(&thread)?;
+                if self.unanswered_mount.take().is_some_and(|data| data == mount.data) {
                     return Ok(());
                 }
                 broker.mount(&mount)
             }
             libc::SYS_umount2 => {
-                let target = caller.place(call.args[0], call.args[1] & UMOUNT_NOFOLLOW == 0)?;
+                let target = thread.open_path(call.args[0], call.args[1] & UMOUNT_NOFOLLOW == 0)?;
                 broker.unmount(&target)
             }
             _ => refuse(call),
@@ -96,37 +97,37 @@ impl Listener {
     }
 }
 
-fn read_mount(caller: &Caller<'_>) -> Result<MountCall, Errno> {
-    let [source, target, fstype, mut flags, data, _] = caller.call.args;
+fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
+    let [source, target, fstype, mut flags, data, _] = thread.call.args;
     if flags & MS_MGC_MSK == MS_MGC_VAL {
         flags &= !MS_MGC_MSK;
     }
     let flags = MountFlags::from_bits_retain(u32::try_from(flags).map_err(|_| Errno::INVAL)?);
-    let data = caller.text(data)?;
-    // Quotes may be unbalanced here; the broker will say so.
+    let data = thread.text(data)?;
+    // Quotes may be unbalanced here: the broker refuses them with an error.
     let number = MountOptions::parse(&data).ok().and_then(|options| options.value("fd")?.parse().ok());
-    let device = number.map(|number| caller.descriptor(number)).transpose()?;
+    let device = number.map(|number| thread.descriptor(number)).transpose()?;
     Ok(MountCall {
-        source: caller.string(source)?,
-        target: caller.place(target, true)?,
-        fstype: caller.text(fstype)?,
+        source: thread.string(source)?,
+        target: thread.open_path(target, true)?,
+        fstype: thread.text(fstype)?,
         flags,
         data,
         device,
     })
 }
 
-/// What a helper is told that asks for more than its one mount.
+/// The answer to a helper that asks for more than its one mount.
 fn refuse(call: Notification) -> Result<(), Errno> {
     match call.number {
         libc::SYS_mount => {
-            warn!(thread = call.tid, "refused mount(2): the helper has had its mount");
+            warn!(thread = call.tid, "refused mount(2): the helper has already mounted");
             Err(Errno::PERM)
         }
-        // Helpers unmount when they end. Their own copy is long gone, and the node's is not theirs: what the kernel
-        // would say is the truth.
+        // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs: the kernel would
+        // give the same answer.
         libc::SYS_umount2 => {
-            info!(thread = call.tid, "refused umount2(2): nothing of the helper's is mounted");
+            info!(thread = call.tid, "refused umount2(2): the helper has nothing mounted");
             Err(Errno::INVAL)
         }
         number => {

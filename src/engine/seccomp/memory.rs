@@ -1,33 +1,36 @@
-//! Reading the arguments of a stopped call from the caller's memory and descriptor table.
+//! Reading the arguments of a stopped call from the memory and the descriptor table of the thread that made it.
 //!
-//! The mounter may, as it holds CAP_SYS_PTRACE over its helpers. Whatever is read counts only if the call is still
-//! valid *afterwards*: else the thread may have ended and its id may be another's. [`Caller`] looks after each read.
+//! Runs in the mounter, which may do so as it holds CAP_SYS_PTRACE over its helpers. What is read counts only if the call is
+//! still valid *afterwards*: else the thread may have exited and its id may be another's. [`StoppedThread`] checks that after
+//! each read.
 
+use linux::processes::{self, Process};
 use linux::sys::seccomp;
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
 use std::ffi::{CStr, CString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// The longest string that mount(2) takes: a page.
 const LIMIT: usize = 4096;
 
 /// The thread that waits for the answer to one call.
-pub(super) struct Caller<'a> {
+pub(super) struct StoppedThread<'a> {
     pub(super) listener: BorrowedFd<'a>,
     pub(super) call: seccomp::Notification,
 }
 
-impl Caller<'_> {
+impl StoppedThread<'_> {
     /// The C string at `address`; an empty one for a null pointer, as the kernel takes it.
     pub(super) fn string(&self, address: u64) -> Result<CString, Errno> {
         if address == 0 {
             return Ok(CString::default());
         }
-        let memory = File::open(format!("/proc/{}/mem", self.call.tid)).map_err(gone)?;
+        let memory = File::open(self.in_proc()?.file("mem")).map_err(gone)?;
         let mut bytes = vec![0; LIMIT];
         let mut have = 0;
         // The string may end just before a page that is not mapped: read to the end of one page at a time.
@@ -51,30 +54,29 @@ impl Caller<'_> {
         self.string(address)?.into_string().map_err(|_| Errno::INVAL)
     }
 
-    /// The place that a path names for the caller. Our thread is in the caller's mount namespace already, and helpers
-    /// cannot change their root; so only the working directory is the caller's own.
-    pub(super) fn place(&self, address: u64, follow: bool) -> Result<OwnedFd, Errno> {
+    /// The file that a path names for the thread. Our own thread is in its mount namespace already, and helpers cannot change
+    /// their root; so only the working directory must be the stopped thread's.
+    pub(super) fn open_path(&self, address: u64, follow: bool) -> Result<OwnedFd, Errno> {
         let path = self.string(address)?;
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let cwd = open(format!("/proc/{}/cwd", self.call.tid), flags | OFlags::DIRECTORY, Mode::empty())?;
+        let cwd = open(self.in_proc()?.file("cwd"), flags | OFlags::DIRECTORY, Mode::empty())?;
         self.valid(Ok(()))?;
         let nofollow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
         openat(cwd, path, flags | nofollow, Mode::empty())
     }
 
-    /// A copy of the caller's descriptor `number`.
+    /// A copy of the thread's descriptor `number`.
     pub(super) fn descriptor(&self, number: i32) -> Result<OwnedFd, Errno> {
-        let process = pidfd_open(self.process()?, PidfdFlags::empty())?;
-        // The pidfd may be a later process's: what it gives counts only if the call is still valid.
+        let process = self.in_proc()?.thread_group().and_then(|leader| leader.pidfd()).map_err(gone)?;
+        // The id may be a later process's: what the descriptor gives counts only if the call is still valid.
         let copy = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
         self.valid(copy)
     }
 
-    /// The process that the calling thread belongs to: pidfd_open(2) wants the leader.
-    fn process(&self) -> Result<Pid, Errno> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.call.tid)).map_err(gone)?;
-        let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:")).and_then(|id| id.trim().parse().ok());
-        leader.and_then(Pid::from_raw).ok_or(Errno::SRCH)
+    /// The thread, as /proc shows it.
+    fn in_proc(&self) -> Result<Process, Errno> {
+        let tid = i32::try_from(self.call.tid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        Ok(Process::at(Path::new(processes::OWN), tid))
     }
 
     fn valid<T>(&self, read: Result<T, Errno>) -> Result<T, Errno> {

@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter; what is opened by a path, in the node's mount namespace.
 
-use super::Tied;
+use super::EndsWithContainer;
 use linux::mount_table;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
+pub(super) enum CgroupVersion {
     V1,
     V2,
 }
@@ -21,10 +21,10 @@ pub(super) enum Version {
 /// One of the node's cgroup filesystems.
 #[derive(Debug)]
 pub(super) struct Hierarchy {
-    pub(super) version: Version,
-    /// As /proc/PID/cgroup names it: `memory`, `name=systemd`, or nothing for version 2.
+    pub(super) version: CgroupVersion,
+    /// Its name in /proc/PID/cgroup: `memory`, `name=systemd`, or nothing for version 2.
     pub(super) name: String,
-    /// The cgroup that is the node's top, by the same file's words.
+    /// The path in the same file of the cgroup that is the node's top.
     pub(super) root: PathBuf,
     /// Its directory.
     pub(super) top: OwnedFd,
@@ -32,10 +32,10 @@ pub(super) struct Hierarchy {
     pub(super) entrance: Option<OwnedFd>,
 }
 
-/// Where helpers have cgroups of their own.
+/// The cgroup below which each helper has one of its own.
 #[derive(Debug)]
-pub(super) struct Home {
-    pub(super) version: Version,
+pub(super) struct ParentCgroup {
+    pub(super) version: CgroupVersion,
     pub(super) directory: OwnedFd,
     /// Whether limits can be set.
     pub(super) counts_memory: bool,
@@ -43,29 +43,29 @@ pub(super) struct Home {
 
 impl Hierarchy {
     /// Runs in the node's mount namespace.
-    pub(super) fn open(found: Found) -> Result<Self, Tied> {
+    pub(super) fn open(found: Found) -> Result<Self, EndsWithContainer> {
         let Found { version, name, root, target } = found;
         let top = open_directory(CWD, &target).map_err(failed(&target))?;
         // Version 2: whether it can be written to is tried when the first cgroup is made.
         let entrance = match version {
-            Version::V1 => {
+            CgroupVersion::V1 => {
                 let file = target.join("tasks");
                 Some(open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed(&file))?)
             }
-            Version::V2 => None,
+            CgroupVersion::V2 => None,
         };
         Ok(Self { version, name, root, top, entrance })
     }
 
     pub(super) fn counts_memory(&self) -> bool {
         match self.version {
-            Version::V1 => self.name.split(',').any(|controller| controller == "memory"),
-            Version::V2 => read_file(self.top.as_fd(), Path::new("cgroup.controllers"))
+            CgroupVersion::V1 => self.name.split(',').any(|controller| controller == "memory"),
+            CgroupVersion::V2 => read_file(self.top.as_fd(), Path::new("cgroup.controllers"))
                 .is_ok_and(|controllers| controllers.split_whitespace().any(|controller| controller == "memory")),
         }
     }
 
-    pub(super) fn make_home(&self, directory: &str) -> Result<Home, Tied> {
+    pub(super) fn make_parent(&self, directory: &str) -> Result<ParentCgroup, EndsWithContainer> {
         let path = Path::new(directory);
         match mkdirat(&self.top, path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -74,18 +74,18 @@ impl Hierarchy {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&self.top, path, flags, Mode::empty()).map_err(failed(path))?;
         let counts_memory = self.counts_memory();
-        if counts_memory && self.version == Version::V2 {
+        if counts_memory && self.version == CgroupVersion::V2 {
             for above in [self.top.as_fd(), directory.as_fd()] {
                 set(above, "cgroup.subtree_control", "+memory")?;
             }
         }
-        Ok(Home { version: self.version, directory, counts_memory })
+        Ok(ParentCgroup { version: self.version, directory, counts_memory })
     }
 }
 
-impl Version {
+impl CgroupVersion {
     /// Memory, and no swap beyond it; when it is hit, all of a helper goes, where the kernel can do so.
-    pub(super) fn limit(self, cgroup: BorrowedFd<'_>, bytes: u64) -> Result<(), Tied> {
+    pub(super) fn limit(self, cgroup: BorrowedFd<'_>, bytes: u64) -> Result<(), EndsWithContainer> {
         let bytes = bytes.to_string();
         let (needed, where_known) = match self {
             Self::V1 => ("memory.limit_in_bytes", vec![("memory.memsw.limit_in_bytes", &*bytes)]),
@@ -95,7 +95,7 @@ impl Version {
         for (file, value) in where_known {
             match set(cgroup, file, value) {
                 // The kernel does not count swap, or is older than the file.
-                Err(Tied::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(EndsWithContainer::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 done => done?,
             }
         }
@@ -106,7 +106,7 @@ impl Version {
 /// A mount of a cgroup filesystem on the node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    version: Version,
+    version: CgroupVersion,
     name: String,
     root: PathBuf,
     target: PathBuf,
@@ -118,13 +118,13 @@ pub(super) fn parse(table: &[u8]) -> Vec<Found> {
     for line in table.split(|byte| *byte == b'\n') {
         let Some(mount) = mount_table::parse(line).pop() else { continue };
         let (version, name) = match mount.fstype.as_bytes() {
-            b"cgroup2" => (Version::V2, String::new()),
+            b"cgroup2" => (CgroupVersion::V2, String::new()),
             b"cgroup" => {
                 // What is not a filesystem's own option there is the hierarchy's name.
                 let options = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
                 let options = String::from_utf8_lossy(options).into_owned();
                 let name = options.split(',').filter(|option| !OPTIONS.contains(option) && !is_agent(option));
-                (Version::V1, name.collect::<Vec<_>>().join(","))
+                (CgroupVersion::V1, name.collect::<Vec<_>>().join(","))
             }
             _ => continue,
         };
@@ -151,11 +151,11 @@ pub(super) fn open_directory(at: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd,
     openat(at, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-pub(super) fn open_to_write(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Tied> {
+pub(super) fn open_to_write(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, EndsWithContainer> {
     openat(directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed(Path::new(name)))
 }
 
-fn set(directory: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), Tied> {
+fn set(directory: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), EndsWithContainer> {
     let file = open_to_write(directory, name)?;
     rustix::io::write(file, value.as_bytes()).map(drop).map_err(failed(Path::new(name)))
 }
@@ -166,14 +166,14 @@ pub(super) fn read_file(directory: BorrowedFd<'_>, path: &Path) -> io::Result<St
     File::from(file).read_to_string(&mut text).map(|_| text)
 }
 
-pub(super) fn failed(path: &Path) -> impl FnOnce(Errno) -> Tied {
+pub(super) fn failed(path: &Path) -> impl FnOnce(Errno) -> EndsWithContainer {
     let path = path.to_owned();
-    move |errno| Tied::File { path, source: errno.into() }
+    move |errno| EndsWithContainer::File { path, source: errno.into() }
 }
 
-impl Home {
+impl ParentCgroup {
     pub(super) fn is_in(&self, hierarchy: &Hierarchy) -> bool {
-        self.version == hierarchy.version && (self.version == Version::V2 || hierarchy.counts_memory())
+        self.version == hierarchy.version && (self.version == CgroupVersion::V2 || hierarchy.counts_memory())
     }
 }
 
@@ -190,7 +190,10 @@ mod tests {
             43 32 0:29 /on/top /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n44 1 0:5 / /proc rw - proc proc rw\n";
         let found = parse(table);
         let names: Vec<_> = found.iter().map(|found| (found.version, found.name.as_str())).collect();
-        assert_eq!(names, [(Version::V1, "cpu,cpuacct"), (Version::V1, "name=systemd"), (Version::V2, "")]);
+        assert_eq!(
+            names,
+            [(CgroupVersion::V1, "cpu,cpuacct"), (CgroupVersion::V1, "name=systemd"), (CgroupVersion::V2, "")]
+        );
         assert_eq!(found[0].target, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!((&*found[0].root, &*found[1].root), (Path::new("/on/top"), Path::new("/m")));
     }

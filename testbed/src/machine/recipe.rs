@@ -6,6 +6,7 @@
 
 use super::cgroups::Cgroups;
 use super::{Error, SCRATCH, at, open_namespace, step};
+use linux::statx::device_at;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chdir, pivot_root};
@@ -132,8 +133,8 @@ impl Recipe {
     }
 
     /// Runs in the node's mount namespace.
-    pub(super) fn copy_from_node(&mut self) -> Result<Vec<Tree>, Error> {
-        let copy = |(node_path, path, how): (PathBuf, PathBuf, _)| Tree::copy(&node_path, path, how, true);
+    pub(super) fn copy_from_node(&mut self) -> Result<Vec<DetachedMount>, Error> {
+        let copy = |(node_path, path, how): (PathBuf, PathBuf, _)| DetachedMount::copy(&node_path, path, how, true);
         self.from_node.drain(..).map(copy).collect()
     }
 
@@ -142,8 +143,8 @@ impl Recipe {
         mut self,
         scratch: BorrowedFd<'_>,
         number: u32,
-        from_node: Vec<Tree>,
-        proc: Option<Tree>,
+        from_node: Vec<DetachedMount>,
+        proc: Option<DetachedMount>,
     ) -> Result<Built, Error> {
         unshare(CloneFlags::CLONE_FS).map_err(step("leave the process's root and working directory"))?;
         setns(scratch, CloneFlags::CLONE_NEWNS).map_err(step("enter the machine's scratch namespace"))?;
@@ -154,14 +155,14 @@ impl Recipe {
         };
         let root = self.mount_root(number)?;
         let devices = self.copy_devices()?;
-        let mut trees: Vec<Tree> = proc.into_iter().collect();
-        trees.push(Tree::copy("/sys", "/sys", Propagation::None, true)?);
-        let first_volume = trees.len();
-        trees.extend(self.copy_sources()?);
-        trees.extend(from_node);
-        let volumes = trees.split_off(first_volume);
+        let mut mounts: Vec<DetachedMount> = proc.into_iter().collect();
+        mounts.push(DetachedMount::copy("/sys", "/sys", Propagation::None, true)?);
+        let first_volume = mounts.len();
+        mounts.extend(self.copy_sources()?);
+        mounts.extend(from_node);
+        let volumes = mounts.split_off(first_volume);
         change_root(&root)?;
-        self.furnish(devices, trees, volumes)?;
+        self.furnish(devices, mounts, volumes)?;
         Ok(built)
     }
 
@@ -184,27 +185,32 @@ impl Recipe {
         Ok(root)
     }
 
-    fn copy_devices(&self) -> Result<Vec<Tree>, Error> {
+    fn copy_devices(&self) -> Result<Vec<DetachedMount>, Error> {
         let always = ["null", "zero", "full", "random", "urandom", "tty"];
         let copy = |name| {
             let path = Path::new("/dev").join(name);
-            Tree::copy(&path, &path, Propagation::None, false)
+            DetachedMount::copy(&path, &path, Propagation::None, false)
         };
         always.into_iter().chain(self.fuse.then_some("fuse")).map(copy).collect()
     }
 
-    fn copy_sources(&mut self) -> Result<Vec<Tree>, Error> {
+    fn copy_sources(&mut self) -> Result<Vec<DetachedMount>, Error> {
         for (name, path) in self.shares.drain(..) {
             let directory = Path::new(SCRATCH).join("share").join(name);
             make_directory(&directory)?;
             self.binds.push((directory, path));
         }
-        let copy = |(source, path): (PathBuf, PathBuf)| Tree::copy(&source, path, Propagation::None, true);
+        let copy = |(source, path): (PathBuf, PathBuf)| DetachedMount::copy(&source, path, Propagation::None, true);
         self.binds.drain(..).map(copy).collect()
     }
 
     /// All that is done inside the new root.
-    fn furnish(self, devices: Vec<Tree>, system: Vec<Tree>, volumes: Vec<Tree>) -> Result<(), Error> {
+    fn furnish(
+        self,
+        devices: Vec<DetachedMount>,
+        system: Vec<DetachedMount>,
+        volumes: Vec<DetachedMount>,
+    ) -> Result<(), Error> {
         let none = None::<&str>;
         for path in &self.hidden {
             remove(path)?;
@@ -212,8 +218,8 @@ impl Recipe {
         // PID 1 mounts the node's later.
         make_directory(Path::new("/proc"))?;
         mount_tmpfs(Path::new("/dev"))?;
-        for tree in devices.into_iter().chain(system) {
-            tree.attach()?;
+        for mount in devices.into_iter().chain(system) {
+            mount.attach()?;
         }
         for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
             let link = Path::new("/dev").join(name);
@@ -222,8 +228,8 @@ impl Recipe {
         for path in &self.writable {
             mount_tmpfs(path)?;
         }
-        for tree in volumes {
-            tree.attach()?;
+        for mount in volumes {
+            mount.attach()?;
         }
         if let Some(setup) = self.setup {
             setup().map_err(step("set up the room"))?;
@@ -233,9 +239,7 @@ impl Recipe {
             mount(none, "/", none, flags, none).map_err(at("make read-only", "/"))?;
         }
         if self.shared {
-            let control = "/sys/fs/fuse/connections";
-            mount(Some("fusectl"), control, Some("fusectl"), MsFlags::empty(), none)
-                .map_err(at("mount fusectl on", control))?;
+            mount_fusectl()?;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).map_err(at("make shared", "/"))?;
         }
         Ok(())
@@ -257,13 +261,13 @@ pub(super) struct Built {
 
 /// A copy of a mount, attached nowhere yet.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct DetachedMount {
     fd: OwnedFd,
     path: PathBuf,
     propagation: Propagation,
 }
 
-impl Tree {
+impl DetachedMount {
     /// Copies what is at `source`, to be attached at `path`. Runs in the mount namespace of the source.
     pub(super) fn copy(
         source: impl AsRef<Path>,
@@ -305,6 +309,15 @@ fn change_root(root: &Path) -> Result<(), Error> {
     pivot_root(".", ".").map_err(at("make a root of", root))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(at("detach the old root, under", root))?;
     chdir("/").map_err(at("change to", "/"))
+}
+
+/// It is there already if the real machine has it, as with systemd: /sys came with what is mounted in it.
+fn mount_fusectl() -> Result<(), Error> {
+    let path = Path::new("/sys/fs/fuse/connections");
+    if device_at(path).map_err(at("look at", path))?.is_some() {
+        return Ok(());
+    }
+    mount(Some("fusectl"), path, Some("fusectl"), MsFlags::empty(), None::<&str>).map_err(at("mount fusectl on", path))
 }
 
 fn mount_tmpfs(path: &Path) -> Result<(), Error> {

@@ -1,9 +1,9 @@
-//! FUSE's requests, answered from the tree.
+//! FUSE's requests, answered from the inodes.
 //!
 //! Runs in the helper `mount.memfs`, on fuser's thread.
 
 use super::Owner;
-use super::tree::{Change, New, Tree};
+use super::inodes::{Change, Inodes, New};
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
@@ -25,21 +25,21 @@ const BLOCK: u32 = 4096;
 
 /// The filesystem as fuser wants it.
 #[derive(Debug)]
-pub(super) struct Memfs(Mutex<Tree>);
+pub(super) struct Memfs(Mutex<Inodes>);
 
 impl Memfs {
-    pub(super) fn new(tree: Tree) -> Self {
-        Self(Mutex::new(tree))
+    pub(super) fn new(inodes: Inodes) -> Self {
+        Self(Mutex::new(inodes))
     }
 
-    fn tree(&self) -> MutexGuard<'_, Tree> {
+    fn inodes(&self) -> MutexGuard<'_, Inodes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, new: &New<'_>) -> Result<FileAttr, Errno> {
         // The kernel has applied the umask; masked to twelve bits the cast loses nothing.
         let owner = Owner { mode: (mode & 0o7777) as u16, uid: req.uid(), gid: req.gid() };
-        self.tree().add(parent.0, name, owner, new)
+        self.inodes().add(parent.0, name, owner, new)
     }
 }
 
@@ -72,15 +72,15 @@ impl Filesystem for Memfs {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        answer_entry(self.tree().look_up(parent.0, name), reply);
+        answer_entry(self.inodes().look_up(parent.0, name), reply);
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        self.tree().forget(ino.0, nlookup);
+        self.inodes().forget(ino.0, nlookup);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        answer_attr(self.tree().attributes(ino.0), reply);
+        answer_attr(self.inodes().attributes(ino.0), reply);
     }
 
     fn setattr(
@@ -106,11 +106,11 @@ impl Filesystem for Memfs {
             TimeOrNow::Now => SystemTime::now(),
         };
         let change = Change { mode, uid, gid, size, accessed: atime.map(time), modified: mtime.map(time) };
-        answer_attr(self.tree().change(ino.0, &change), reply);
+        answer_attr(self.inodes().change(ino.0, &change), reply);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.tree().symlink_target(ino.0) {
+        match self.inodes().symlink_target(ino.0) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(error),
         }
@@ -139,11 +139,11 @@ impl Filesystem for Memfs {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(self.tree().remove(parent.0, name, false), reply);
+        answer(self.inodes().remove(parent.0, name, false), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(self.tree().remove(parent.0, name, true), reply);
+        answer(self.inodes().remove(parent.0, name, true), reply);
     }
 
     fn rename(
@@ -160,7 +160,7 @@ impl Filesystem for Memfs {
             return reply.error(Errno::EINVAL);
         }
         let replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
-        answer(self.tree().rename((parent.0, name), (newparent.0, newname), replace), reply);
+        answer(self.inodes().rename((parent.0, name), (newparent.0, newname), replace), reply);
     }
 
     fn read(
@@ -174,7 +174,7 @@ impl Filesystem for Memfs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.tree().read(ino.0, offset, size) {
+        match self.inodes().read(ino.0, offset, size) {
             Ok(data) => reply.data(data),
             Err(error) => reply.error(error),
         }
@@ -192,7 +192,7 @@ impl Filesystem for Memfs {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.tree().write(ino.0, offset, data) {
+        match self.inodes().write(ino.0, offset, data) {
             // A request is at most 16 MiB.
             Ok(()) => reply.written(data.len() as u32),
             Err(error) => reply.error(error),
@@ -212,8 +212,8 @@ impl Filesystem for Memfs {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let tree = self.tree();
-        match tree.list(ino.0, offset) {
+        let inodes = self.inodes();
+        match inodes.list(ino.0, offset) {
             Ok(entries) => {
                 for (place, inode, kind, name) in entries {
                     if reply.add(INodeNo(inode), place, kind, name) {
@@ -227,7 +227,7 @@ impl Filesystem for Memfs {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let usage = self.tree().usage();
+        let usage = self.inodes().usage();
         let free = (usage.limit - usage.used) / u64::from(BLOCK);
         let free_inodes = u64::from(u32::MAX) - usage.inodes;
         reply.statfs(

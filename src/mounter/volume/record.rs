@@ -4,13 +4,15 @@
 //! readable by root only. A volume's [secrets](crate::secret) are not recorded, only that it had some: the next mounter
 //! cannot start a fresh helper for it. A file appears whole, by rename(2).
 
-use super::volume::{Lost, Volume};
+use super::{Known, Volume};
 use crate::config::Config;
-use crate::helper::family::Family;
+use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
 use crate::policy::Plan;
+use api::exit::chain;
 use api::request::Request;
 use linux::mount_table::Device;
+use linux::namespace::NamespaceId;
 use rustix::fs::{Mode, statfs};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -28,6 +30,12 @@ const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 /// The directory of the records, or none if it would be on a disk.
 #[derive(Debug)]
 pub struct Records(Option<PathBuf>);
+
+/// What every version's record begins with.
+#[derive(Debug, Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
@@ -78,7 +86,15 @@ impl Records {
         }
     }
 
-    /// All volumes that were kept, the oldest first: of several at one target the last is on top. What cannot be read is logged and removed: it would not be better the next time.
+    /// No records: nothing is kept.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// All volumes that were kept, the oldest first: of several at one target the last is on top. A record that is no
+    /// record is removed: it would not be better the next time. One that this version does not understand stays: another
+    /// version may, and its volume is found by its mount.
     pub fn read(&self, config: &Config) -> Vec<Volume> {
         let Some(directory) = &self.0 else { return Vec::new() };
         let files = match fs::read_dir(directory) {
@@ -91,7 +107,11 @@ impl Records {
         let volume = |file: PathBuf| match read(&file, config) {
             Ok(volume) if self.file_of(volume.identity).as_ref() == Some(&file) => Some(volume),
             Ok(_) => discard(&file, "its name is not its filesystem's"),
-            Err(problem) => discard(&file, &problem),
+            Err(Unreadable::Never(problem)) => discard(&file, &problem),
+            Err(Unreadable::ByThisVersion(problem)) => {
+                warn!("a record is not understood, and stays: {}: {problem}", file.display());
+                None
+            }
         };
         let mut volumes: Vec<Volume> = files.filter_map(volume).collect();
         volumes.sort_by_key(|volume| volume.since);
@@ -124,7 +144,7 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
         device: (volume.identity.device.major, volume.identity.device.minor),
         connection: volume.identity.connection,
         since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
-        namespace: volume.family.namespace(),
+        namespace: (volume.processes.namespace().device, volume.processes.namespace().inode),
     };
     let unfinished = file.with_extension("new");
     let mut options = OpenOptions::new();
@@ -133,20 +153,30 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
     fs::rename(unfinished, file)
 }
 
-fn read(file: &Path, config: &Config) -> Result<Volume, String> {
-    let bytes = fs::read(file).map_err(|error| error.to_string())?;
-    let record: Record = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if record.version != VERSION {
-        return Err(format!("it has version {}", record.version));
+/// Why a record is of no use.
+enum Unreadable {
+    /// It is damaged, or none of ours.
+    Never(String),
+    /// Another version of the mounter may know better.
+    ByThisVersion(String),
+}
+
+fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
+    let bytes = fs::read(file).map_err(|error| Unreadable::Never(error.to_string()))?;
+    let version: VersionOnly = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
+    if version.version != VERSION {
+        return Err(Unreadable::ByThisVersion(format!("it has version {}", version.version)));
     }
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
     let (major, minor) = record.device;
-    let (plan, lost) = match Plan::recorded(config, record.request.clone()) {
-        Ok(plan) => (plan, if record.had_secrets { Lost::Secrets } else { Lost::Nothing }),
+    let (device, inode) = record.namespace;
+    // Whether it may be had was decided when it was mounted.
+    let (plan, known) = match Plan::recorded(config, record.request.clone()) {
+        Ok(plan) => (plan, if record.had_secrets { Known::AllButSecrets } else { Known::All }),
         Err(error) => {
-            // The volume stands: what its request was is lost to this version, the volume is not. The record stays for
-            // a version that understands it.
-            warn!("the request of a recorded volume is not understood: {}: {error}", file.display());
-            (Plan::of_lost_request(config, record.request), Lost::Request)
+            // The volume is there, and the record stays for a version that understands it.
+            warn!("the request of a recorded volume is not understood: {}: {}", file.display(), chain(&error));
+            (Plan::of_lost_request(config, record.request), Known::MountAlone)
         }
     };
     Ok(Volume {
@@ -154,8 +184,8 @@ fn read(file: &Path, config: &Config) -> Result<Volume, String> {
         helper: record.helper,
         identity: Identity { device: Device { major, minor }, connection: record.connection },
         since: UNIX_EPOCH + record.since,
-        family: Family::of_namespace(record.namespace),
-        lost,
+        processes: HelperProcesses::of_namespace(NamespaceId { device, inode }),
+        known,
     })
 }
 
@@ -185,15 +215,27 @@ mod tests {
         let (volumes, stays) = read_one("ro,X-mount.new");
         assert!(stays);
         let [volume] = volumes.as_slice() else { panic!("{volumes:?}") };
-        assert_eq!((volume.lost, volume.plan.target.as_path()), (Lost::Request, Path::new("/t")));
+        assert_eq!((volume.known, volume.plan.target.as_path()), (Known::MountAlone, Path::new("/t")));
         assert!(volume.plan.request.options.is_empty());
+    }
+
+    #[test]
+    fn a_record_of_another_version_stays_for_that_version() {
+        let directory = std::env::temp_dir().join(format!("hostmount-records-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (newer, damaged) = (directory.join("7-8.json"), directory.join("7-9.json"));
+        fs::write(&newer, r#"{"version":999,"anything":true}"#).unwrap();
+        fs::write(&damaged, r#"{"version":"#).unwrap();
+        assert!(Records(Some(directory.clone())).read(&Config::default()).is_empty());
+        assert_eq!((newer.exists(), damaged.exists()), (true, false));
+        fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn what_would_not_be_granted_any_more_is_known_all_the_same() {
         let (volumes, stays) = read_one("suid,uid=5");
         assert!(stays);
-        assert_eq!(volumes[0].lost, Lost::Nothing);
+        assert_eq!(volumes[0].known, Known::All);
         assert_eq!(volumes[0].plan.request.options.to_string(), "suid,uid=5");
     }
 }

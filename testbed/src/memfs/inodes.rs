@@ -1,4 +1,4 @@
-//! The tree of files and directories, in memory: pure, without a word of FUSE's protocol.
+//! The inodes of the files and directories, in memory: pure, without a word of FUSE's protocol.
 //!
 //! Runs in the helper `mount.memfs`.
 
@@ -12,7 +12,7 @@ type Result<T> = std::result::Result<T, Errno>;
 
 /// All there is, and how much of it there may be.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct Inodes {
     inodes: HashMap<u64, Inode>,
     last: u64,
     used: u64,
@@ -39,7 +39,7 @@ enum Content {
     Symlink(OsString),
 }
 
-/// What to make with [`Tree::add`].
+/// What to make with [`Inodes::add`].
 #[derive(Debug)]
 pub(super) enum New<'a> {
     File,
@@ -47,7 +47,7 @@ pub(super) enum New<'a> {
     Symlink(&'a OsStr),
 }
 
-/// What to change with [`Tree::change`].
+/// What to change with [`Inodes::change`].
 #[derive(Debug, Default)]
 pub(super) struct Change {
     pub(super) mode: Option<u32>,
@@ -69,7 +69,7 @@ pub(super) struct Usage {
 const ROOT: u64 = INodeNo::ROOT.0;
 const SET_GID: u16 = 0o2000;
 
-impl Tree {
+impl Inodes {
     /// An empty root directory, for files of `limit` bytes in all.
     pub(super) fn new(limit: u64, root: Owner) -> Self {
         let content = Content::Directory { parent: ROOT, entries: BTreeMap::new() };
@@ -355,46 +355,46 @@ mod tests {
 
     #[test]
     fn a_removed_file_lives_until_it_is_forgotten() {
-        let mut tree = Tree::new(1000, OWNER);
-        let file = tree.add(ROOT, name("a"), OWNER, &New::File).unwrap().ino.0;
-        tree.write(file, 10, b"hello").unwrap();
-        tree.remove(ROOT, name("a"), false).unwrap();
-        assert_eq!(tree.read(file, 8, 100).unwrap(), b"\0\0hello");
-        assert_eq!(tree.attributes(file).unwrap().nlink, 0);
-        tree.forget(file, 1);
-        assert!(tree.read(file, 0, 1).is_err());
-        assert_eq!(tree.usage(), Usage { limit: 1000, used: 0, inodes: 1 });
+        let mut inodes = Inodes::new(1000, OWNER);
+        let file = inodes.add(ROOT, name("a"), OWNER, &New::File).unwrap().ino.0;
+        inodes.write(file, 10, b"hello").unwrap();
+        inodes.remove(ROOT, name("a"), false).unwrap();
+        assert_eq!(inodes.read(file, 8, 100).unwrap(), b"\0\0hello");
+        assert_eq!(inodes.attributes(file).unwrap().nlink, 0);
+        inodes.forget(file, 1);
+        assert!(inodes.read(file, 0, 1).is_err());
+        assert_eq!(inodes.usage(), Usage { limit: 1000, used: 0, inodes: 1 });
     }
 
     #[test]
     fn space_is_limited() {
-        let mut tree = Tree::new(10, OWNER);
-        let file = tree.add(ROOT, name("a"), OWNER, &New::File).unwrap().ino.0;
-        assert_eq!(tree.write(file, 9, b"ab"), Err(Errno::ENOSPC));
-        assert_eq!(tree.write(file, u64::MAX, b"ab"), Err(Errno::EFBIG));
-        tree.write(file, 8, b"ab").unwrap();
-        tree.change(file, &Change { size: Some(1), ..Change::default() }).unwrap();
-        assert_eq!(tree.usage().used, 1);
+        let mut inodes = Inodes::new(10, OWNER);
+        let file = inodes.add(ROOT, name("a"), OWNER, &New::File).unwrap().ino.0;
+        assert_eq!(inodes.write(file, 9, b"ab"), Err(Errno::ENOSPC));
+        assert_eq!(inodes.write(file, u64::MAX, b"ab"), Err(Errno::EFBIG));
+        inodes.write(file, 8, b"ab").unwrap();
+        inodes.change(file, &Change { size: Some(1), ..Change::default() }).unwrap();
+        assert_eq!(inodes.usage().used, 1);
     }
 
     #[test]
     fn rename_replaces_and_moves_directories() {
-        let mut tree = Tree::new(10, OWNER);
-        let a = tree.add(ROOT, name("a"), OWNER, &New::Directory).unwrap().ino.0;
-        let b = tree.add(ROOT, name("b"), OWNER, &New::Directory).unwrap().ino.0;
-        tree.add(b, name("file"), OWNER, &New::File).unwrap();
-        assert_eq!(tree.rename((ROOT, name("a")), (ROOT, name("b")), true), Err(Errno::ENOTEMPTY));
-        assert_eq!(tree.rename((ROOT, name("a")), (ROOT, name("b")), false), Err(Errno::EEXIST));
-        tree.rename((ROOT, name("b")), (a, name("c")), true).unwrap();
-        assert_eq!(tree.list(b, 1).unwrap()[0].1, a);
-        assert_eq!(tree.attributes(a).unwrap().nlink, 3);
+        let mut inodes = Inodes::new(10, OWNER);
+        let a = inodes.add(ROOT, name("a"), OWNER, &New::Directory).unwrap().ino.0;
+        let b = inodes.add(ROOT, name("b"), OWNER, &New::Directory).unwrap().ino.0;
+        inodes.add(b, name("file"), OWNER, &New::File).unwrap();
+        assert_eq!(inodes.rename((ROOT, name("a")), (ROOT, name("b")), true), Err(Errno::ENOTEMPTY));
+        assert_eq!(inodes.rename((ROOT, name("a")), (ROOT, name("b")), false), Err(Errno::EEXIST));
+        inodes.rename((ROOT, name("b")), (a, name("c")), true).unwrap();
+        assert_eq!(inodes.list(b, 1).unwrap()[0].1, a);
+        assert_eq!(inodes.attributes(a).unwrap().nlink, 3);
     }
 
     #[test]
     fn a_group_is_handed_on() {
-        let mut tree = Tree::new(10, Owner { mode: 0o2775, uid: 0, gid: 500 });
-        let directory = tree.add(ROOT, name("a"), OWNER, &New::Directory).unwrap();
-        let file = tree.add(directory.ino.0, name("b"), OWNER, &New::File).unwrap();
+        let mut inodes = Inodes::new(10, Owner { mode: 0o2775, uid: 0, gid: 500 });
+        let directory = inodes.add(ROOT, name("a"), OWNER, &New::Directory).unwrap();
+        let file = inodes.add(directory.ino.0, name("b"), OWNER, &New::File).unwrap();
         assert_eq!((directory.perm, directory.gid), (0o2755, 500));
         assert_eq!((file.perm, file.gid), (0o755, 500));
     }

@@ -1,11 +1,11 @@
 //! Waiting until a helper's filesystem may be shown: by events, and not longer than allowed.
 //!
-//! Runs on the volume's own thread, inside the helper's mount namespace.
+//! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
-use super::Mounter;
-use crate::engine::Heard;
+use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;
+use crate::mounter::Mounter;
 use linux::statx::ask;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -118,9 +118,9 @@ fn wait<'scope>(
             match source {
                 Source::Output => helper.output.drain(),
                 Source::Engine => {
-                    let heard = helper.engine.heed(Some(broker)).map_err(NotReady::Wait)?;
+                    let event = helper.engine.handle_event(Some(broker)).map_err(NotReady::Wait)?;
                     // The program's own status, if it is still to come, tells more.
-                    if heard == Heard::Gone && exited && !mounted {
+                    if event == EngineEvent::HelperGone && exited && !mounted {
                         return Err(gave_up(broker));
                     }
                 }

@@ -1,10 +1,10 @@
-//! `serve --metrics ADDR`: the metrics by HTTP, for a scraper.
+//! `serve --metrics ADDRESS`: serves the metrics over HTTP, for a scraper.
 //!
-//! Runs in the mounter, on a thread of its own that serves one caller after the other. Whoever can connect may read:
+//! Runs in the mounter, on a thread of its own that serves one caller after the other. Every process that can connect may read:
 //! targets and types are shown, sources and options are not.
 
 use super::Mounter;
-use super::registry::views;
+use super::volume::views::views;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const LONGEST_REQUEST: u64 = 16 << 10;
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers on `listener` for as long as the mounter runs.
-pub fn answer_on(listener: TcpListener, mounter: Arc<Mounter>) -> io::Result<()> {
+pub(super) fn serve_on(listener: TcpListener, mounter: Arc<Mounter>) -> io::Result<()> {
     let work = move || {
         for stream in listener.incoming() {
             if let Err(error) = stream.and_then(|stream| answer(stream, &mounter)) {

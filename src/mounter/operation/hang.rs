@@ -1,36 +1,42 @@
 //! Volumes that hang: requests wait for a helper that lives and does nothing.
 //!
 //! Runs in the mounter, on a thread of its own from time to time. It reads what the kernel counts, and never touches the
-//! filesystem: whoever does that waits as well.
+//! filesystem: a thread that does that waits as well.
 //!
 //! A volume hangs when for the configured time, at every look, there were requests waiting, never fewer than at the look
-//! before, not all of them for file locks, and its helper's processes did next to nothing. That requests wait says little alone: with a busy volume
-//! some always do. docs/hung-volumes.md says the same for administrators.
+//! before, not all of them for file locks, and its helper's processes did next to nothing. That requests wait says little
+//! alone: with a busy volume some always do. docs/hung-volumes.md says the same for administrators.
 
-use super::Mounter;
-use super::heal::obstacle;
-use super::volume::Volume;
+use super::kill::kill_helper;
 use crate::config::settings::OnHang;
 use crate::helper::work::{Done, Work};
+use crate::mounter::Mounter;
+use crate::mounter::volume::{Volume, VolumeId};
 use crate::node::file_locks;
+use crate::observe::events;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
-use tracing::{debug, error, info, info_span, warn};
+use tracing::{debug, error, info, warn};
 
 /// How many looks the configured time has.
 pub const LOOKS: u32 = 8;
 
-/// What all volumes looked like.
+/// Which volumes hang, and what all of them looked like.
 #[derive(Debug, Default)]
-pub struct Hangs(Mutex<HashMap<u64, Pulse>>);
+pub struct Hangs {
+    /// Held for as long as a look lasts, which walks through /proc: nobody but the next look may wait for it.
+    looking: Mutex<HashMap<VolumeId, Pulse>>,
+    /// Held for a moment only.
+    hung: Mutex<HashMap<VolumeId, SystemTime>>,
+}
 
 /// What one volume looked like.
 #[derive(Debug, Default)]
 struct Pulse {
     waiting: u64,
     still: Option<Still>,
-    hangs: Option<SystemTime>,
+    hangs: bool,
 }
 
 /// Requests wait, and nothing is seen to be done about it.
@@ -50,61 +56,64 @@ enum News {
     Answers,
 }
 
-/// Looks at all volumes once.
+/// Looks at all volumes once. If the look before is not over yet, that one will do.
 pub fn look(mounter: &Mounter) {
+    let mut pulses = match mounter.hangs.looking.try_lock() {
+        Ok(pulses) => pulses,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return debug!("the last look at all volumes is not over yet"),
+    };
     let volumes = mounter.registry.serving();
-    mounter.hangs.locked().retain(|id, _| volumes.iter().any(|(there, _)| there == id));
-    for (id, volume) in volumes {
-        let settings = &volume.plan.settings;
-        let Some(limit) = settings.hang_time else { continue };
-        // None: a filesystem of the kernel's own, or one that has just gone.
+    let there = |id: &VolumeId| volumes.iter().any(|(volume, _)| volume == id);
+    pulses.retain(|id, _| there(id));
+    mounter.hangs.hung().retain(|id, _| there(id));
+    for (id, volume) in &volumes {
+        let Some(limit) = volume.plan.settings.hang_time else { continue };
+        // An error: a filesystem of the kernel's own, or one that has just gone.
         let Ok(waiting) = mounter.connections.waiting(volume.identity) else { continue };
-        let work = || Work::of(&volume.family).ok().filter(|work| !work.is_nobodys());
-        let _span = info_span!("volume", target = %volume.plan.target.display()).entered();
+        let _span = volume.span().entered();
+        let work = || Work::of(&volume.processes).ok().filter(|work| !work.has_no_process());
         let locks = || file_locks::waiting(volume.identity.device, &mounter.host_proc);
-        let news = mounter.hangs.locked().entry(id).or_default().look(Instant::now(), waiting, work, locks, limit);
-        match news {
+        match pulses.entry(*id).or_default().look(Instant::now(), waiting, work, locks, limit) {
             Some(News::Hangs) => {
-                error!(
-                    waiting,
-                    "the volume hangs: for {} s requests have waited, and its helper does nothing",
-                    limit.as_secs()
-                );
-                mounter.metrics.hangs.inc();
-                match obstacle(&volume) {
-                    _ if settings.on_hang == OnHang::Report => {}
-                    Some(obstacle) => warn!("its helper is left alone, as the volume would not be healed: {obstacle}"),
-                    None => {
-                        warn!("its helper is ended, for a fresh one to take its place");
-                        end_helper(mounter, &volume);
-                    }
-                }
+                mounter.hangs.hung().insert(*id, SystemTime::now());
+                report(mounter, volume, waiting, limit);
             }
-            Some(News::Answers) => info!("the volume answers again"),
+            Some(News::Answers) => {
+                mounter.hangs.hung().remove(id);
+                info!(event = events::ANSWERS, "the volume answers again");
+            }
             None => {}
         }
     }
 }
 
-/// Ends the helper of a volume that hangs: it is dead then, and healed like any other.
-pub fn end_helper(mounter: &Mounter, volume: &Volume) {
-    // First of all whoever waits is let go, the helper itself perhaps.
-    if let Err(error) = mounter.connections.abort(volume.identity) {
-        warn!("cannot end the connection of a volume that hangs: {error}");
-    }
-    if let Err(error) = volume.family.kill() {
-        warn!("cannot end the helper of a volume that hangs: {error}");
+/// Says that a volume hangs, and does what is configured.
+fn report(mounter: &Mounter, volume: &Volume, waiting: u64, limit: Duration) {
+    let seconds = limit.as_secs();
+    error!(
+        event = events::HUNG,
+        waiting, "the volume hangs: for {seconds} s requests have waited, and its helper does nothing"
+    );
+    mounter.metrics.hangs.inc();
+    match volume.not_healed() {
+        _ if volume.plan.settings.on_hang == OnHang::Report => {}
+        Some(why) => warn!("its helper is left alone, as the volume would not be healed: {why}"),
+        None => {
+            warn!("its helper is killed, for a fresh one to take its place");
+            kill_helper(mounter, volume);
+        }
     }
 }
 
 impl Hangs {
     /// Since when volume `id` has been known to hang.
-    pub fn since(&self, id: u64) -> Option<SystemTime> {
-        self.locked().get(&id)?.hangs
+    pub fn since(&self, id: VolumeId) -> Option<SystemTime> {
+        self.hung().get(&id).copied()
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Pulse>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hung(&self) -> MutexGuard<'_, HashMap<VolumeId, SystemTime>> {
+        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,17 +138,17 @@ impl Pulse {
         let time = now.duration_since(still.since);
         let done = work.since(&still.work);
         if is_work(done, time, still.more) {
-            debug!(waiting, ?done, "requests wait, and the helper works");
+            debug!(event = events::WAITING, waiting, ?done, "requests wait, and the helper works");
             let news = self.moves();
             self.still = Some(Still { since: now, more: 0, work });
             return news;
         }
         if locks() >= waiting {
-            debug!(waiting, "requests wait for file locks");
+            debug!(event = events::WAITING, waiting, "requests wait for file locks");
             return self.moves();
         }
-        if self.hangs.is_none() && time >= limit {
-            self.hangs = Some(SystemTime::now());
+        if !self.hangs && time >= limit {
+            self.hangs = true;
             return Some(News::Hangs);
         }
         None
@@ -147,7 +156,7 @@ impl Pulse {
 
     fn moves(&mut self) -> Option<News> {
         self.still = None;
-        self.hangs.take().map(|_| News::Answers)
+        std::mem::take(&mut self.hangs).then_some(News::Answers)
     }
 }
 
@@ -177,26 +186,34 @@ mod tests {
         (0..).zip(waiting).map(look).collect()
     }
 
+    /// A look walks through /proc for as long as it takes. The list of volumes, and the main thread behind it, ask meanwhile.
     #[test]
-    fn who_never_answers_hangs_and_that_is_told_once() {
+    fn a_look_that_takes_long_keeps_nobody_waiting() {
+        let hangs = Hangs::default();
+        let _look = hangs.looking.lock().unwrap();
+        assert_eq!(hangs.since(VolumeId::default()), None);
+    }
+
+    #[test]
+    fn a_volume_that_never_answers_hangs_and_that_is_reported_once() {
         let mut waiting = vec![1; 20];
         waiting.extend([0, 0]);
         let news = looks(&waiting, 0);
-        let told: Vec<_> = news.iter().enumerate().filter(|(_, news)| news.is_some()).map(|(at, _)| at).collect();
-        assert_eq!((told, &news[8], &news[20]), (vec![8, 20], &Some(News::Hangs), &Some(News::Answers)));
+        let reported: Vec<_> = news.iter().enumerate().filter(|(_, news)| news.is_some()).map(|(at, _)| at).collect();
+        assert_eq!((reported, &news[8], &news[20]), (vec![8, 20], &Some(News::Hangs), &Some(News::Answers)));
         // More and more wait.
         assert_eq!(looks(&[1, 1, 2, 2, 3, 4, 5, 5, 5], 0)[8], Some(News::Hangs));
     }
 
     #[test]
-    fn who_answers_now_and_then_does_not() {
+    fn a_volume_that_answers_now_and_then_does_not() {
         let waiting: Vec<u64> = (0..60).map(|at| if at % 7 == 0 { 3 } else { 4 }).collect();
         assert!(looks(&waiting, 0).iter().all(Option::is_none));
         assert!(looks(&[0; 60], 0).iter().all(Option::is_none));
     }
 
     #[test]
-    fn who_waits_for_a_lock_waits_for_somebody_else() {
+    fn a_request_that_waits_for_a_lock_waits_for_another_process() {
         assert!(looks(&[1; 60], 1).iter().all(Option::is_none));
         assert_eq!(looks(&[2; 20], 1)[8], Some(News::Hangs));
     }

@@ -1,0 +1,119 @@
+//! The mount namespace that a helper is given, which only it and its volume's thread live in: with a mount point, with its
+//! files, and with directories that it can write to.
+//!
+//! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN: [`prepare`] moves that thread there.
+
+use super::scratch::{SOURCE, Scratch, ScratchError};
+use crate::config::handover::Filled;
+use crate::engine::mount_point::MountPoint;
+use crate::node::tree::Tree;
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Below the state directory: helpers have their mount points in it. In the container itself it stays empty.
+const MOUNT_POINTS: &str = "mnt";
+/// The same for the files that a helper is given.
+const FILES: &str = "files";
+
+/// A step of the preparation that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// At a path.
+    #[error("preparing the helper's mount namespace: cannot {step} {path}", path = path.display())]
+    At {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// With one of the directories that it may write to.
+    #[error("preparing the helper's mount namespace")]
+    Scratch(#[from] ScratchError),
+}
+
+/// Where, in its mount namespace, the helper of a volume at `target` has its mount point: `<state>/mnt` followed by the
+/// target's path, so that a process list shows which volume a helper serves.
+pub fn mount_point(state: &Path, target: &Path) -> PathBuf {
+    state.join(MOUNT_POINTS).join(target.strip_prefix("/").unwrap_or(target))
+}
+
+/// Where a helper finds its files: in its mount namespace, and nowhere else.
+pub fn files_directory(state: &Path) -> PathBuf {
+    state.join(FILES)
+}
+
+/// Makes the directories that helpers' namespaces are mounted over. Once, when the mounter starts.
+pub fn create_directories(state: &Path) -> io::Result<()> {
+    fs::create_dir_all(state.join(MOUNT_POINTS))?;
+    fs::create_dir_all(files_directory(state))
+}
+
+/// Moves the **calling thread** into a mount namespace of its own and makes the mount point there, directories that
+/// the helper can write to (the usual ones and `writable`), and the `files`.
+///
+/// The namespace is a slave of the container's: what is unmounted there goes here as well, so that no volume is
+/// kept alive by a copy in another volume's namespace; nothing goes the other way. What is mounted here is private.
+pub fn prepare(
+    state: &Path,
+    target: &Path,
+    scratch: &Scratch,
+    writable: &[PathBuf],
+    files: &[(String, Filled)],
+) -> Result<MountPoint, PrepareError> {
+    let root = state.join(MOUNT_POINTS);
+    let path = mount_point(state, target);
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare", Path::new("/")))?;
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", slave).map_err(failed("make a slave of", Path::new("/")))?;
+    scratch.cover(writable)?;
+    // The state directory may be below one of them.
+    fs::create_dir_all(&root).map_err(failed("create", &root))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount(SOURCE, &root, c"tmpfs", flags, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", &root))?;
+    fs::create_dir_all(&path).map_err(failed("create", &path))?;
+    write_files(&files_directory(state), files)?;
+    MountPoint::at(&path).map_err(failed("open", &path))
+}
+
+/// Shows the helper a file of the node's, in the calling thread's mount namespace. Returns its path; no target has that name.
+pub fn show_log_file(state: &Path, tree: Tree) -> Result<PathBuf, PrepareError> {
+    let path = state.join(MOUNT_POINTS).join(".log");
+    fs::File::create(&path).map_err(failed("create", &path))?;
+    tree.graft_at(&path).map_err(failed("attach the node's log file at", &path))?;
+    Ok(path)
+}
+
+fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> PrepareError + use<E> {
+    let path = path.to_owned();
+    move |source| PrepareError::At { step, path, source: source.into() }
+}
+
+/// Writes a helper's files. They are on a ramfs, which unlike a tmpfs is never swapped out to disk. It has no limit of its
+/// own: it is read-only for the helper.
+fn write_files(directory: &Path, files: &[(String, Filled)]) -> Result<(), PrepareError> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(directory).map_err(failed("create", directory))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount(c"hostmount-files", directory, c"ramfs", flags, c"mode=0700")
+        .map_err(failed("mount a ramfs on", directory))?;
+    for (name, content) in files {
+        let path = directory.join(name);
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(content)).map_err(failed("write", &path))?;
+    }
+    mount_remount(directory, flags | MountFlags::RDONLY, c"").map_err(failed("make read-only", directory))
+}
+
+/// A helper's output as it would read had it mounted at the target itself.
+pub fn in_words_of_the_node(state: &Path, lines: &[String]) -> Vec<String> {
+    let root = state.join(MOUNT_POINTS);
+    lines.iter().map(|line| line.replace(&*root.to_string_lossy(), "")).collect()
+}
