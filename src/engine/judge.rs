@@ -1,7 +1,7 @@
 //! What becomes of a helper's mount(2): what is to be mounted instead, or why nothing is.
 //!
-//! Pure. The [broker](super::broker) looks at the call and at the node, and mounts what is decided here. The call's
-//! strings are the helper's and not to be trusted.
+//! Runs in the mounter; pure. The [broker](super::broker) gathers the facts about the call, and mounts what is decided
+//! here. The call's strings come from the helper and are not to be trusted.
 
 use crate::policy::Grant;
 use api::mount_words::shaping_flags;
@@ -43,7 +43,7 @@ pub struct Verdict {
     pub fuse: bool,
 }
 
-/// Why a call is not performed. Its words go to the log and to the caller, its errno to the helper.
+/// Why a call is not performed. Its message goes to the log and to the caller, its errno to the helper.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Objection {
     /// One mount a grant.
@@ -270,8 +270,8 @@ mod tests {
             let named = |name: &str| pieces.iter().filter(|piece| piece.split('=').next() == Some(name)).count();
             let option = |name: &str| options.iter().filter(|option| option.name == name).count();
             prop_assert_eq!((named("fd"), option("fd"), options.value("fd")), (1, 1, Some("9")));
-            let everybody = usize::from(allow_other);
-            prop_assert_eq!((named("allow_other"), option("allow_other")), (everybody, everybody));
+            let granted = usize::from(allow_other);
+            prop_assert_eq!((named("allow_other"), option("allow_other")), (granted, granted));
             // Nothing is there that the helper has not said, or that is not ours.
             let ours = ["fd=9", "allow_other"];
             prop_assert!(pieces.iter().all(|piece| ours.contains(piece) || data.split(',').any(|said| said == *piece)));
