@@ -13,8 +13,9 @@ pub mod views;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
 use crate::policy::Plan;
+use api::volume::{VolumeState, VolumeView};
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Names a volume for as long as this mounter runs. A fresh helper that takes over makes a new one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,8 +84,29 @@ impl Volume {
         self.known.note().or((!self.plan.settings.heal).then_some(off))
     }
 
+    /// How it is shown in a list, in this state.
+    fn view(&self, state: VolumeState) -> VolumeView {
+        VolumeView {
+            target: self.plan.target.to_string_lossy().into_owned(),
+            fstype: self.plan.request.fstype.clone(),
+            source: self.plan.request.source.clone(),
+            state,
+            helper: self.helper.clone(),
+            device: self.identity.device.to_string(),
+            since: seconds(self.since),
+            waiting: None,
+            hung_since: None,
+            note: None,
+        }
+    }
+
     /// What marks log lines about it.
     pub fn span(&self) -> tracing::Span {
         tracing::info_span!("volume", target = %self.plan.target.display())
     }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

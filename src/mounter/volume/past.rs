@@ -2,8 +2,7 @@
 //!
 //! Pure.
 
-use super::Volume;
-use super::views::{seconds, view};
+use super::{Volume, seconds};
 use crate::policy::Plan;
 use api::volume::{VolumeDetail, VolumeState, VolumeView};
 use std::collections::VecDeque;
@@ -20,7 +19,7 @@ pub(super) struct Past(VecDeque<VolumeDetail>);
 impl Past {
     /// Keeps what is known of a volume that has ended just now.
     pub(super) fn keep_ended(&mut self, volume: &Volume, lines: Vec<String>) {
-        self.keep(view(volume, VolumeState::Ended), lines);
+        self.keep(volume.view(VolumeState::Ended), lines);
     }
 
     /// Keeps what is known of a volume that its helper could not mount.

@@ -3,7 +3,7 @@
 //! Runs in the mounter, on the threads of those who ask.
 
 use super::registry::Entry;
-use super::{Volume, VolumeId};
+use super::{VolumeId, seconds};
 use crate::helper::namespace::in_words_of_the_node;
 use crate::mounter::Mounter;
 use api::volume::{VolumeDetail, VolumeState, VolumeView};
@@ -11,7 +11,6 @@ use linux::mount_table::{self, Device};
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// All volumes, as the node's mount table shows them just now (read once).
 pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
@@ -45,36 +44,14 @@ fn view_now(mounter: &Mounter, id: VolumeId, entry: &Entry, on_node: &HashSet<(P
     let volume = &entry.volume;
     if !entry.state.has_helper() {
         let note = volume.not_healed().map(|why| format!("not healed: {why}"));
-        return VolumeView { note, ..view(volume, VolumeState::Dead) };
+        return VolumeView { note, ..volume.view(VolumeState::Dead) };
     }
     let waiting = mounter.connections.waiting(volume.identity).ok();
     if let Some(since) = mounter.hangs.since(id).map(seconds) {
         let note = "no request is answered; `hostmount heal` kills its helper and starts a fresh one".to_owned();
-        return VolumeView { waiting, hung_since: Some(since), note: Some(note), ..view(volume, VolumeState::Hung) };
+        return VolumeView { waiting, hung_since: Some(since), note: Some(note), ..volume.view(VolumeState::Hung) };
     }
     let shows = on_node.contains(&(volume.plan.target.clone(), volume.identity.device));
     let state = if shows { VolumeState::Mounted } else { VolumeState::Detached };
-    VolumeView { waiting, note: volume.known.note().map(str::to_owned), ..view(volume, state) }
-}
-
-/// What does not change about a volume, with a state.
-pub(super) fn view(volume: &Volume, state: VolumeState) -> VolumeView {
-    let request = &volume.plan.request;
-    VolumeView {
-        target: volume.plan.target.to_string_lossy().into_owned(),
-        fstype: request.fstype.clone(),
-        source: request.source.clone(),
-        state,
-        helper: volume.helper.clone(),
-        device: volume.identity.device.to_string(),
-        since: seconds(volume.since),
-        waiting: None,
-        hung_since: None,
-        note: None,
-    }
-}
-
-/// Since 1970.
-pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    VolumeView { waiting, note: volume.known.note().map(str::to_owned), ..volume.view(state) }
 }
