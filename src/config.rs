@@ -1,6 +1,6 @@
 //! `/etc/hostmount/config.toml`: what an administrator may set for the mounter.
 //!
-//! Parsing is pure; [`Config::load`] alone reads a file. A key that is not known is an error: a misspelt setting
+//! Read by the mounter, `doctor` and `install`, in the container. Parsing is pure; [`Config::load`] alone reads a file. A key that is not known is an error: a misspelt setting
 //! must not be silently without effect.
 //!
 //! ```toml
@@ -15,7 +15,7 @@
 //! default_options = "use_path_request_style"
 //! forced_options = "url=https://s3.example.org"
 //!
-//! # A file that only the helper sees; it is told `passwd_file=` and its path.
+//! # A file that only the helper sees; the helper gets the option `passwd_file=` with its path.
 //! [filesystem.s3fs.files.passwd]
 //! content = "{secret:access-key}:{secret:secret-key}"
 //! option = "passwd_file"

@@ -1,7 +1,7 @@
-//! What is asked, understood once; what its helper is granted; and whether the caller may have it.
+//! What is to be done for a request, what its helper is granted, and whether the caller may have it.
 //!
-//! Pure. A [`Plan`] is made of a request's words and its type's settings, and holds the very [`Grant`] that the broker
-//! goes by. [`authorize`] is a question of its own, asked at the entrances only.
+//! Runs in the mounter; pure. A [`Plan`] is made of a request and the settings of its type, and holds the very [`Grant`]
+//! that the broker checks against. [`authorize`] is a separate question, which is asked at the entrances only.
 
 mod authorize;
 mod grant;

@@ -1,7 +1,7 @@
 //! The words of mount(8) that are not a filesystem's own options: one table of what each of them means.
 //!
-//! Pure. Everything that has to know such a word looks it up here: what a helper is told, what its grant forces, what the
-//! broker lets a helper ask for, and what a mount is given that takes another one's place.
+//! Runs in every program; pure. All code that has to know such a word looks it up here: a helper's arguments, its grant,
+//! the flags that the broker lets through, the options of a mount that replaces another one, the `mount` on the node.
 
 use crate::options::{MountOption, MountOptions};
 use std::collections::BTreeSet;
@@ -34,9 +34,9 @@ pub enum Kind {
     Access,
     /// How one new mount behaves.
     Flag,
-    /// Who may mount and when; helpers are told it as well.
+    /// Which users may mount, and when it is mounted; helpers get it as well.
     User,
-    /// The same, but for mount(8) and the readers of fstab alone.
+    /// The same, for mount(8) and the readers of fstab alone: helpers do not get it.
     Mount8,
     /// Mounts that exist already: it makes no new filesystem.
     Existing,
@@ -85,7 +85,7 @@ impl MountWord {
     }
 }
 
-/// All words; those for helpers in the order that they are told them in.
+/// All words. The order of flags is that in which a helper gets those that others imply.
 pub const MOUNT_WORDS: &[MountWord] = &[
     MountWord { kind: Kind::Access, fuse: FuseKnows::Word, ..flag("ro", "rw", libc::MS_RDONLY) }
         .forced()
@@ -100,7 +100,7 @@ pub const MOUNT_WORDS: &[MountWord] = &[
     flag("noatime", "atime", libc::MS_NOATIME).forced().attribute(libc::MOUNT_ATTR_NOATIME),
     flag("iversion", "noiversion", libc::MS_I_VERSION),
     flag("nodiratime", "diratime", libc::MS_NODIRATIME).forced().attribute(libc::MOUNT_ATTR_NODIRATIME),
-    // Nothing to force: the kernel does so unless it is told otherwise. MOUNT_ATTR_RELATIME is 0.
+    // Nothing to force: it is the kernel's default. MOUNT_ATTR_RELATIME is 0.
     flag("relatime", "norelatime", libc::MS_RELATIME),
     flag("strictatime", "nostrictatime", libc::MS_STRICTATIME).forced().attribute(libc::MOUNT_ATTR_STRICTATIME),
     flag("lazytime", "nolazytime", libc::MS_LAZYTIME),
@@ -148,7 +148,7 @@ pub fn in_force(options: &MountOptions) -> BTreeSet<&'static str> {
         match find_option(option) {
             Some((known, true)) => {
                 words.insert(known.word);
-                // `user=NAME` says who has mounted, and not who may.
+                // `user=NAME` notes which user has mounted, and permits nothing.
                 if option.value.is_none() {
                     words.extend(known.implies);
                 }

@@ -1,13 +1,13 @@
 //! `command = […]`: a program and its arguments, with placeholders for what each volume has of its own.
 //!
-//! Pure.
+//! Read by the mounter, `doctor` and `install`, in the container; pure.
 
 use api::options::MountOptions;
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// A program and its arguments, with `{source}`, `{target}` and `{options}` where a volume's own words go, and
+/// A program and its arguments, with `{source}`, `{target}` and `{options}` for what the volume's request says, and
 /// `{file:NAME}` for the path of one of the helper's files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<String>")]
@@ -32,7 +32,7 @@ pub enum CommandError {
     /// `command = []`.
     #[error("a command begins with a program")]
     Empty,
-    /// A caller's words must not choose the program.
+    /// The caller must not choose the program.
     #[error("a command's program cannot hold a placeholder")]
     Program,
     /// Braces around something else.
@@ -55,7 +55,7 @@ impl CommandTemplate {
         &self.program
     }
 
-    /// Whether the program is told a volume's options.
+    /// Whether a volume's options are among the arguments.
     pub fn takes_options(&self) -> bool {
         self.has(&Placeholder::Options)
     }
@@ -64,7 +64,7 @@ impl CommandTemplate {
         self.arguments.iter().flatten().any(|found| found == piece)
     }
 
-    /// The names of the files that it is told the paths of.
+    /// The names of the files whose paths are among the arguments.
     pub(super) fn files(&self) -> impl Iterator<Item = &str> {
         self.arguments.iter().flatten().filter_map(|piece| match piece {
             Placeholder::File(name) => Some(name.as_str()),

@@ -1,7 +1,7 @@
 //! How a volume's secrets reach its helper: in files, in its environment, or at its standard input; never in its
 //! arguments, which every process of the node may read.
 //!
-//! Pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files, where only the helper sees
+//! Runs in the mounter; pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files, where only the helper sees
 //! them.
 
 use super::ConfigError;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub struct File {
     /// What is in it.
     pub content: Template,
-    /// The option that tells the helper where it is.
+    /// The helper's option for its path.
     pub option: Option<String>,
 }
 
@@ -65,7 +65,7 @@ pub enum SecretsError {
          name it as {{secret:{0}}} in a file, the environment or the stdin of its type, or take it out of the secret"
     )]
     Unused(String),
-    /// A helper without it would fail in its own words, or wait for somebody to type it.
+    /// Without it the helper would fail with a message of its own, or wait for input.
     #[error("the volume has no secret '{0}', which the mounter's configuration wants for its type")]
     Missing(String),
     /// The kernel would end the variable there.

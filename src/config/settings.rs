@@ -1,6 +1,6 @@
 //! `[filesystem.TYPE]`: how volumes of one type are served, where the ordinary way will not do.
 //!
-//! Pure. What the caller of a mount may not decide (capabilities, environment, forced options) is decided here.
+//! Read by the mounter, `doctor` and `install`, in the container; pure. What the caller of a mount may not decide (capabilities, environment, forced options) is decided here.
 
 use super::ConfigError;
 use super::command::CommandTemplate;

@@ -80,7 +80,7 @@ impl Broker {
         &self.place
     }
 
-    /// What was refused so far, in words for the caller: it may be the reason why the helper failed.
+    /// The messages about calls refused so far, for the caller: one may be the reason why the helper failed.
     pub fn objections(&self) -> &[String] {
         &self.objections
     }
@@ -108,7 +108,7 @@ impl Broker {
         self.detach(UnmountFlags::DETACH)
     }
 
-    /// Ends the filesystem at once: whoever waits for an answer of the helper's gets an error instead.
+    /// Ends the filesystem at once: every process that waits for an answer of the helper's gets an error instead.
     pub fn abort(&mut self) -> io::Result<()> {
         self.detach(UnmountFlags::DETACH | UnmountFlags::FORCE)
     }

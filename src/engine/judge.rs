@@ -1,7 +1,7 @@
 //! What becomes of a helper's mount(2): what is to be mounted instead, or why nothing is.
 //!
-//! Pure. The [broker](super::broker) looks at the call and at the node, and mounts what is decided here. The call's
-//! strings are the helper's and not to be trusted.
+//! Runs in the mounter; pure. The [broker](super::broker) gathers the facts about the call, and mounts what is decided
+//! here. The call's strings come from the helper and are not to be trusted.
 
 use crate::policy::Grant;
 use api::mount_words::shaping_flags;
@@ -43,7 +43,7 @@ pub struct Verdict {
     pub fuse: bool,
 }
 
-/// Why a call is not performed. Its words go to the log and to the caller, its errno to the helper.
+/// Why a call is not performed. Its message goes to the log and to the caller, its errno to the helper.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Objection {
     /// One mount a grant.
@@ -64,6 +64,12 @@ pub enum Objection {
     /// Unbalanced quotes in the data.
     #[error("its mount data is malformed")]
     Data(#[source] OptionsError),
+    /// Within quotes, where it is no option for us but one for the kernel.
+    #[error("its mount data hides the option '{0}' within quotes")]
+    Hidden(&'static str),
+    /// A string that would end early for the kernel.
+    #[error("its {0} holds a NUL byte")]
+    Nul(&'static str),
     /// The kernel's answer.
     #[error("the kernel refused to mount a filesystem of type '{fstype}'{hint}", hint = hint(.fstype, *.errno))]
     Kernel {
@@ -89,7 +95,7 @@ impl Objection {
         match self {
             Self::Twice => Errno::BUSY,
             Self::Flags(_) | Self::Type(_) | Self::Elsewhere => Errno::PERM,
-            Self::NotFuse | Self::Data(_) => Errno::INVAL,
+            Self::NotFuse | Self::Data(_) | Self::Hidden(_) | Self::Nul(_) => Errno::INVAL,
             Self::Kernel { errno, .. } => *errno,
         }
     }
@@ -104,6 +110,9 @@ pub fn judge(grant: &Grant, call: &Call<'_>) -> Result<Verdict, Objection> {
     if !foreign.is_empty() {
         return Err(Objection::Flags(foreign.bits()));
     }
+    if call.fstype.contains('\0') {
+        return Err(Objection::Nul("filesystem type"));
+    }
     if !grant.types.contains(call.fstype) {
         return Err(Objection::Type(call.fstype.to_owned()));
     }
@@ -112,7 +121,7 @@ pub fn judge(grant: &Grant, call: &Call<'_>) -> Result<Verdict, Objection> {
     }
     let fuse = is_fuse(call.fstype);
     let data = if fuse { fuse_data(grant, call)? } else { call.data.to_owned() };
-    let data = CString::new(data).map_err(|_| Objection::Data(OptionsError::NoName))?;
+    let data = CString::new(data).map_err(|_| Objection::Nul("mount data"))?;
     Ok(Verdict { fstype: call.fstype.to_owned(), flags: call.flags | grant.flags, data, fuse })
 }
 
@@ -125,12 +134,23 @@ fn fuse_data(grant: &Grant, call: &Call<'_>) -> Result<String, Objection> {
     if grant.allow_other {
         options.push_flag("allow_other");
     }
-    Ok(options.to_string())
+    let text = options.to_string();
+    // Quotes count for the kernel's security modules (context="a,b"), and not for FUSE: it reads on after each comma.
+    let read = |name: &str| text.split(',').filter(|piece| piece.split('=').next() == Some(name)).count();
+    for (name, ours) in [("fd", 1), ("allow_other", usize::from(grant.allow_other))] {
+        if read(name) != ours {
+            return Err(Objection::Hidden(name));
+        }
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     fn grant(fstype: &str, options: &str) -> Grant {
         Grant::of(fstype, &MountOptions::parse(options).unwrap())
@@ -193,5 +213,77 @@ mod tests {
             "it is forced, as the helper may forget"
         );
         assert!(judge(&grant("x", "iversion"), &Call { flags: I_VERSION, ..CALL }).is_ok());
+    }
+
+    #[test]
+    fn a_nul_byte_is_called_one() {
+        let nfs = judge(&grant("nfs", ""), &Call { fstype: "nfs", data: "a\0b", ..CALL });
+        assert_eq!(nfs, Err(Objection::Nul("mount data")));
+        let fuse = judge(&grant("x", ""), &Call { fstype: "fuse.x\0y", ..CALL });
+        assert_eq!(fuse, Err(Objection::Nul("filesystem type")));
+        let option = OptionsError::Nul { name: "a".into() };
+        assert_eq!(judge(&grant("x", ""), &Call { data: "a=\0", ..CALL }), Err(Objection::Data(option)));
+    }
+
+    #[test]
+    fn quotes_hide_nothing_from_us_that_the_kernel_reads() {
+        let hidden = |data| judge(&grant("x", "noallow_other"), &Call { data, ..CALL });
+        assert_eq!(hidden("fd=5,subtype=\"a,fd=6,b\""), Err(Objection::Hidden("fd")));
+        assert_eq!(hidden("fd=5,subtype=\"a,allow_other,b\""), Err(Objection::Hidden("allow_other")));
+        let context = "context=\"system_u:object_r:t:s0:c1,c2\"";
+        let expected = CString::new(format!("{context},fd=9")).unwrap();
+        assert_eq!(hidden(context).map(|verdict| verdict.data), Ok(expected));
+    }
+
+    /// Mount data as a helper may write them to get more than it is granted.
+    fn hostile() -> impl Strategy<Value = String> {
+        const WORDS: &[&str] = &[
+            "fd",
+            "allow_other",
+            "user_id",
+            "subtype",
+            "x",
+            "=",
+            "=",
+            "=6",
+            ",",
+            ",",
+            ",",
+            "\"",
+            "\"",
+            "\\",
+            " ",
+            "é",
+        ];
+        vec(select(WORDS), 0..24).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_data_smuggle_what_is_not_granted(data in hostile(), allow_other: bool) {
+            let grant = Grant { allow_other, ..grant("x", "") };
+            let Ok(verdict) = judge(&grant, &Call { data: &data, ..CALL }) else { return Ok(()) };
+            let text = verdict.data.to_str().unwrap();
+            // As the kernel reads them, and as its security modules do.
+            let pieces: Vec<&str> = text.split(',').collect();
+            let options = MountOptions::parse(text).unwrap();
+            let named = |name: &str| pieces.iter().filter(|piece| piece.split('=').next() == Some(name)).count();
+            let option = |name: &str| options.iter().filter(|option| option.name == name).count();
+            prop_assert_eq!((named("fd"), option("fd"), options.value("fd")), (1, 1, Some("9")));
+            let granted = usize::from(allow_other);
+            prop_assert_eq!((named("allow_other"), option("allow_other")), (granted, granted));
+            // Nothing is there that the helper has not said, or that is not ours.
+            let ours = ["fd=9", "allow_other"];
+            prop_assert!(pieces.iter().all(|piece| ours.contains(piece) || data.split(',').any(|said| said == *piece)));
+        }
+
+        #[test]
+        fn no_call_gets_flags_or_types_beyond_its_grant(flags: u32, fstype in "[a-z0-9.]{0,10}", data in ".{0,40}") {
+            let call = Call { flags: MountFlags::from_bits_retain(flags), fstype: &fstype, data: &data, ..CALL };
+            let grant = grant("nfs", "ro");
+            let Ok(verdict) = judge(&grant, &call) else { return Ok(()) };
+            prop_assert!(grant.types.contains(&verdict.fstype) && verdict.flags.contains(grant.flags));
+            prop_assert_eq!(verdict.flags.bits() & !shaping_flags(), 0);
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! What a helper is told: the contract of mount(8) towards its helpers.
+//! The arguments of a helper: the contract of mount(8) towards its helpers.
 //!
-//! Pure. `tests/mount8.rs` holds this against the real mount(8); `docs/mount8.md` lists the wanted differences.
+//! Runs in the mounter; pure. `tests/mount8.rs` holds this against the real mount(8); `docs/mount8.md` lists the wanted differences.
 
 use crate::config::command::CommandTemplate;
 use api::mount_words::{self, FuseKnows, Kind, MOUNT_WORDS};
@@ -21,12 +21,12 @@ pub enum Style {
     Configured(CommandTemplate),
 }
 
-/// An option that nobody would carry out.
+/// An option that neither the helper nor the grant would carry out.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "option '{option}' would be lost: the command that is configured for this type takes no options ({{options}} is not in it)"
 )]
-pub struct Lost {
+pub struct OptionNotTaken {
     /// Its name.
     pub option: String,
 }
@@ -38,7 +38,7 @@ pub fn arguments(
     request: &Request,
     place: &Path,
     files: &Path,
-) -> Result<Vec<OsString>, Lost> {
+) -> Result<Vec<OsString>, OptionNotTaken> {
     let mut options = for_helpers(&request.options);
     let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
     match style {
@@ -47,7 +47,7 @@ pub fn arguments(
             let given = [(switches.sloppy, "-s"), (switches.no_mtab, "-n"), (switches.verbose, "-v")];
             arguments.extend(given.iter().filter(|(given, _)| *given).map(|(_, switch)| switch.into()));
             arguments.extend(["-o".into(), options.to_string().into()]);
-            // Only a helper that is not named after the type must be told it. mount(8) would run `mount.fuse` for
+            // Only a helper that is not named after the type needs it as an argument. mount(8) would run `mount.fuse` for
             // `fuse.SUB` where we may take `mount.SUB`, which does not need to know.
             let named = request.fstype.rsplit_once('.').is_none_or(|(_, sub)| name.ends_with(&format!(".{sub}")));
             if !named {
@@ -63,9 +63,9 @@ pub fn arguments(
         Style::Configured(command) => {
             options.retain(|option| !unknown_to_fuse(option));
             if !command.takes_options()
-                && let Some(lost) = options.iter().find(|option| !comes_true_without_helper(option))
+                && let Some(option) = options.iter().find(|option| !comes_true_without_helper(option))
             {
-                return Err(Lost { option: lost.name.clone() });
+                return Err(OptionNotTaken { option: option.name.clone() });
             }
             arguments = command.arguments(&request.source, place, &options, files);
         }
@@ -90,7 +90,7 @@ fn for_helpers(options: &MountOptions) -> MountOptions {
     options.iter().filter(|option| is_filesystems(option)).for_each(|option| result.push(option.clone()));
     push_spelt(Kind::User, options, &in_force, &mut result);
     let user = MOUNT_WORDS.iter().find(|known| known.kind == Kind::User && in_force.contains(known.word));
-    // A user who may mount it gets no less than was said.
+    // `user` implies flags: the helper learns which of them the caller has taken back.
     let unsaid = user.into_iter().flat_map(|user| user.implies).filter(|word| !in_force.contains(*word));
     let opposites = unsaid.filter_map(|word| mount_words::find(word)?.0.opposite);
     opposites.for_each(|opposite| result.push_flag(opposite));
@@ -118,7 +118,7 @@ fn is_filesystems(option: &MountOption) -> bool {
 }
 
 /// Whether an option comes true whatever the helper does: the grant forces it (see [`Grant`](crate::policy::Grant)), or
-/// the kernel does so unless it is told otherwise.
+/// it is the kernel's default.
 fn comes_true_without_helper(option: &MountOption) -> bool {
     mount_words::find_option(option).is_some_and(|(known, _)| known.forced || known.word == "relatime")
 }
@@ -184,11 +184,11 @@ mod tests {
         let style = Style::Configured(command);
         let told = |options| arguments(&style, "p", &request("x", options), Path::new("/p/t"), Path::new("/d"));
         assert_eq!(told("ro,noexec,_netdev,x-a,noallow_other").unwrap(), ["/p/t"]);
-        assert_eq!(told("ro,uid=5").unwrap_err(), Lost { option: "uid".into() });
+        assert_eq!(told("ro,uid=5").unwrap_err(), OptionNotTaken { option: "uid".into() });
     }
 
     proptest! {
-        /// Whatever contradicts itself in the caller's options: what the helper is told is what its grant forces.
+        /// However the caller's options contradict each other: the helper's options say what its grant forces.
         #[test]
         fn what_is_told_is_what_is_forced(words in vec(select(words()), 0..12)) {
             let mut options = MountOptions::default();

@@ -1,7 +1,7 @@
 //! May this caller have what it asks for?
 //!
-//! Pure. Asked where a request comes in, and only there: a volume that stands was granted, so neither healing nor
-//! swapping nor recovery asks again. A rule that becomes stricter holds for the mounts after it.
+//! Runs in the mounter; pure. It is asked where a request comes in, and only there: a mounted volume was authorized, so
+//! neither healing nor swapping nor recovery asks again. A stricter rule holds for later mounts.
 
 use super::grant::contradiction;
 use super::plan::Plan;

@@ -1,6 +1,6 @@
 //! What one helper may do, whatever it asks for.
 //!
-//! Pure.
+//! Runs in the mounter; pure.
 
 use api::mount_words::{self, MOUNT_WORDS, MountWord};
 use api::options::{MountOption, MountOptions};

@@ -1,7 +1,7 @@
 //! What is to be done for a request: the request and its type's settings, understood once.
 //!
-//! Pure: it looks at the request's words only. What the node and the container have to say (does the target exist, is
-//! there a helper) is asked later, and whether the caller may have it in [`authorize`](super::authorize()).
+//! Runs in the mounter; pure: it looks at the request and the settings only. Whether the target exists and a helper is there is looked up later,
+//! on the node and in the container. Whether the caller may have it is decided by [`authorize`](super::authorize()).
 
 use super::grant::{Grant, contradiction};
 use crate::config::Config;
@@ -14,7 +14,7 @@ use api::request::Request;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// A request that can be served, with what follows from its words and from its type's settings.
+/// A request that can be served, with what follows from it and from its type's settings.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The request, with the default and forced options of its type.
@@ -29,7 +29,7 @@ pub struct Plan {
     pub settings: Arc<Settings>,
 }
 
-/// What is malformed in a request, or cannot be done whoever asks for it.
+/// What is malformed in a request, or cannot be done for any caller.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Kubelet always gives absolute targets; the mounter could not know what another one is relative to.
@@ -166,7 +166,7 @@ fn refuse_unserved(options: &MountOptions) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// What to do instead of an option that mount(8) carries out itself, if it is one. Its other `x-` and `X-` words are
+/// The advice for an option that mount(8) carries out itself; `None`: it is not one. Other `x-` and `X-` options are
 /// comments, and mean nothing to a mount.
 fn instead_of_mount8(name: &str) -> Option<&'static str> {
     // Of old `x-mount.mkdir`, which mount(8) still knows.

@@ -88,7 +88,7 @@ fn wait_until_ready(mut background: PipeReader) -> Result<(), Error> {
     let mut said = String::new();
     match background.read_to_string(&mut said) {
         Ok(_) if said == READY => Ok(()),
-        Ok(0) => Err(Error::Start("it ended without a word".into())),
+        Ok(0) => Err(Error::Start("the background process exited without a message".into())),
         Ok(_) => Err(Error::Start(said)),
         Err(error) => Err(Error::Start(error.to_string())),
     }
@@ -98,7 +98,7 @@ fn wait_until_ready(mut background: PipeReader) -> Result<(), Error> {
 /// then on nobody listens.
 fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> Result<(), Error> {
     let filesystem = Memfs::new(Inodes::new(request.size, request.root));
-    // fuser would answer only the user it runs as; who may enter is for the kernel and `allow_other` to decide.
+    // fuser would answer only the user it runs as; which users may enter is decided by the kernel and `allow_other`.
     let session = Session::from_fd(filesystem, device, SessionACL::All, Config::default())
         .and_then(|session| let_go_of_the_caller().map(|()| session));
     match session {
@@ -114,7 +114,7 @@ fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> R
     Ok(())
 }
 
-/// Whoever reads our caller's output reads until it is closed everywhere, and a working directory keeps a mount busy.
+/// The process that reads our caller's output reads until it is closed everywhere; a working directory keeps a mount busy.
 fn let_go_of_the_caller() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
@@ -222,7 +222,7 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
     Some((MsFlags::from_bits_retain(known.flag.into()), set))
 }
 
-/// Options that tell mount(8) and fstab's readers when and by whom something is mounted, and mean nothing to a filesystem.
+/// Options about when and by which user something is mounted: they are for mount(8) and the readers of fstab.
 fn is_for_mount8_alone(option: &str) -> bool {
     let known = mount_words::find(option).is_some_and(|(known, _)| matches!(known.kind, Kind::User | Kind::Mount8));
     known || option.starts_with("x-") || option.starts_with("comment=")

@@ -36,7 +36,7 @@ pub enum BringUpError {
     Secrets(#[from] SecretsError),
     /// The request's options.
     #[error(transparent)]
-    Option(#[from] arguments::Lost),
+    Option(#[from] arguments::OptionNotTaken),
     /// No program for the type.
     #[error(transparent)]
     NoHelper(#[from] NoHelper),
@@ -118,7 +118,7 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let placement = placement(mounter, &plan.target, caller, settings.memory_limit);
     let start = Start { program: &program, arguments, settings, handover, placement };
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
-    let mut broker = Broker::new(plan.grant.clone(), place);
+    let mut broker = Broker::new(plan.grant, place);
     let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed: settings.ready_timeout };
     let ready = until_ready(&mut helper, &mut broker, watched);
     let reason = match (ready, broker.progress()) {
