@@ -34,7 +34,10 @@ pub(super) fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Repl
         Err(ReplaceError::BringUp(error)) => Err(to_bring_up(error)),
         Err(error) => {
             let exit = match error {
-                ReplaceError::NoVolume | ReplaceError::NotKnown(_) | ReplaceError::Change(_) => Exit::Usage,
+                ReplaceError::NoVolume
+                | ReplaceError::NotKnown(_)
+                | ReplaceError::Change(_)
+                | ReplaceError::Denied(_) => Exit::Usage,
                 ReplaceError::Busy(_) | ReplaceError::BringUp(_) => Exit::MountFailure,
                 ReplaceError::Search(_) | ReplaceError::Nowhere(_) => Exit::System,
             };

@@ -67,7 +67,8 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Swap { target, changes } => {
             let _span = info_span!("volume", target).entered();
-            let result = replace::swap(mounter, Path::new(&target), changes);
+            let asked = replace::Asked { changes, origin: caller.origin() };
+            let result = replace::swap(mounter, Path::new(&target), asked);
             mounter.metrics.count(Operation::swap, &result);
             send(caller.stream(), &replies::to_replace(result.map(Some)));
         }

@@ -3,7 +3,7 @@
 //! Runs in the mounter; pure: it looks at the request and the settings only. Whether the target exists and a helper is there is looked up later,
 //! on the node and in the container. Whether the caller may have it is decided by [`authorize`](super::authorize()).
 
-use super::grant::{Grant, contradiction};
+use super::grant::Grant;
 use crate::config::Config;
 use crate::config::settings::Settings;
 use crate::idmap::{self, IdMap};
@@ -109,11 +109,7 @@ impl Plan {
         request.secrets.extend(secrets);
         let Some(options) = options else { return Ok(Self { request, ..self.clone() }) };
         let changed = Self::new(config, Request { options, ..request })?;
-        // `suid` and `dev` change no flag of the grant, and are not to be dropped silently.
-        let refused = |plan: &Self| contradiction(&plan.request.options).cloned();
-        let same = changed.grant.flags == self.grant.flags
-            && changed.idmap == self.idmap
-            && refused(&changed) == refused(self);
+        let same = changed.grant.flags == self.grant.flags && changed.idmap == self.idmap;
         if same { Ok(changed) } else { Err(ChangeError::Flags) }
     }
 

@@ -12,7 +12,6 @@ use crate::node::visible_mounts::{self, VisibleMounts};
 use crate::observe::events;
 use crate::observe::metrics::Operation;
 use api::exit::chain;
-use api::message::Changes;
 use std::path::Path;
 use std::time::Duration;
 use tracing::{error, info, warn};
@@ -66,7 +65,7 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
         mounter.registry.report(id, Event::LeftDead);
         return warn!(event = events::NOT_HEALED, "it is not healed: {why}");
     }
-    let result = replace(mounter, id, Changes::default());
+    let result = replace(mounter, id, None);
     mounter.metrics.count(Operation::heal, &result);
     match result {
         Ok(Replaced::Shown { places, .. }) => info!(event = events::HEALED, places, "healed"),
@@ -88,7 +87,7 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
 pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, ReplaceError> {
     let (id, state) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
     if matches!(state, State::Dead { .. }) {
-        return replace(mounter, id, Changes::default()).map(Some);
+        return replace(mounter, id, None).map(Some);
     }
     let hung = mounter.hangs.since(id).and_then(|_| mounter.registry.volume(id));
     let Some(volume) = hung else { return Ok(None) };
@@ -98,7 +97,7 @@ pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, Replac
     // Its helper's end is expected from here on: nobody else is to heal it.
     mounter.registry.report(id, Event::ReplacementBegun);
     kill_helper(mounter, &volume);
-    let replaced = replace(mounter, id, Changes::default());
+    let replaced = replace(mounter, id, None);
     if replaced.is_err() {
         mounter.registry.report(id, Event::ReplacementFailed);
     }

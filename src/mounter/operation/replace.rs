@@ -11,7 +11,7 @@ use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::Identity;
 use crate::node::visible_mounts::{self, VisibleMount, VisibleMounts};
 use crate::observe::events;
-use crate::policy::{ChangeError, Plan};
+use crate::policy::{ChangeError, Denied, Origin, Plan, authorize};
 use api::exit::chain;
 use api::message::Changes;
 use std::io;
@@ -41,9 +41,12 @@ pub enum ReplaceError {
     /// A fresh helper could not be told what the old one was.
     #[error("{0}")]
     NotKnown(&'static str),
-    /// What it is to be told otherwise than the old one.
+    /// What is asked anew makes no sense, or cannot be changed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// What is asked anew is not to be had from where it came.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Another operation at this target is not finished yet.
     #[error(transparent)]
     Busy(#[from] TargetBusy),
@@ -58,21 +61,30 @@ pub enum ReplaceError {
     Nowhere(String),
 }
 
-/// Puts a fresh helper in the place of the one of the volume at `target`.
-pub fn swap(mounter: &Mounter, target: &Path, changes: Changes) -> Result<Replaced, ReplaceError> {
-    let (id, _) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
-    replace(mounter, id, changes)
+/// What a caller asks for otherwise than before.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is to change.
+    pub changes: Changes,
+    /// Where the request came from.
+    pub origin: Origin,
 }
 
-/// Puts a fresh helper in the place of volume `id`'s.
+/// Puts a fresh helper in the place of the one of the volume at `target`.
+pub fn swap(mounter: &Mounter, target: &Path, asked: Asked) -> Result<Replaced, ReplaceError> {
+    let (id, _) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
+    replace(mounter, id, Some(asked))
+}
+
+/// Puts a fresh helper in the place of volume `id`'s. Unless something else is `asked`, it is given what the old one was.
 ///
 /// Files that are open stay with the old helper, which ends by itself when the last of them is closed.
-pub fn replace(mounter: &Mounter, id: VolumeId, changes: Changes) -> Result<Replaced, ReplaceError> {
+pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<Replaced, ReplaceError> {
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
     let _lock = mounter.target_locks.take(&volume.plan.target)?;
     // It may have been replaced or unmounted before the lock was had.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
-    let plan = changed(mounter, &volume, changes)?;
+    let plan = next_plan(mounter, &volume, asked)?;
     let fresh = bring_up(mounter, &plan, None)?;
     mounter.registry.report(id, Event::ReplacementBegun);
     match show_everywhere(mounter, volume.identity, &fresh) {
@@ -99,13 +111,20 @@ pub fn replace(mounter: &Mounter, id: VolumeId, changes: Changes) -> Result<Repl
     }
 }
 
-/// What is asked of the fresh helper.
-fn changed(mounter: &Mounter, volume: &Volume, changes: Changes) -> Result<Plan, ReplaceError> {
-    let given_anew = volume.known == Known::AllButSecrets && !changes.secrets.is_empty();
-    match volume.known.note().filter(|_| !given_anew) {
-        Some(note) => Err(ReplaceError::NotKnown(note)),
-        None => Ok(volume.plan.changed(&mounter.config, changes)?),
+/// What the fresh helper shall do.
+fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result<Plan, ReplaceError> {
+    let secrets_anew = asked.as_ref().is_some_and(|asked| !asked.changes.secrets.is_empty());
+    let given_anew = volume.known == Known::AllButSecrets && secrets_anew;
+    if let Some(note) = volume.known.note().filter(|_| !given_anew) {
+        return Err(ReplaceError::NotKnown(note));
     }
+    let Some(Asked { changes, origin }) = asked else { return Ok(volume.plan.clone()) };
+    let new_options = changes.options.is_some();
+    let plan = volume.plan.changed(&mounter.config, changes)?;
+    if new_options {
+        authorize(origin, &plan)?;
+    }
+    Ok(plan)
 }
 
 /// Goes from place to place, and searches again until there is nothing more to be done: what is put in place on the node
