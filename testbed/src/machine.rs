@@ -110,6 +110,11 @@ impl Machine {
         &self.node
     }
 
+    /// Whether it has cgroups of its own.
+    pub fn has_cgroups(&self) -> bool {
+        self.life.cgroups.shown().next().is_some()
+    }
+
     /// Makes another room: a container beside the node, or, with [`Recipe::from_node`], a pod on it.
     pub fn room(&self, mut recipe: Recipe) -> Result<Room, Error> {
         // Both must be copied where they are mounted: in the node's namespace.

@@ -39,6 +39,7 @@ pub(crate) struct Test {
     programs: Vec<&'static str>,
     cgroups: bool,
     linux: (u32, u32),
+    special: Option<fn() -> Option<String>>,
     quick: bool,
 }
 
@@ -51,6 +52,7 @@ impl Test {
             programs: Vec::new(),
             cgroups: false,
             linux: (0, 0),
+            special: None,
             quick: false,
         }
     }
@@ -79,6 +81,12 @@ impl Test {
         self
     }
 
+    /// It needs what this says is not there, if anything.
+    pub(crate) fn needs_no(mut self, obstacle: fn() -> Option<String>) -> Self {
+        self.special = Some(obstacle);
+        self
+    }
+
     /// It is one of those that are run again and again while one works: a second or two, and no server.
     pub(crate) fn quick(mut self) -> Self {
         self.quick = true;
@@ -92,7 +100,8 @@ impl Test {
         let program = || node::missing(&self.programs);
         let kernel = || (running_linux() < self.linux).then(|| format!("it needs Linux {major}.{minor}"));
         let cgroups = || self.cgroups.then(cgroups::obstacle).flatten();
-        node().or_else(program).or_else(kernel).or_else(cgroups)
+        let special = || self.special.and_then(|obstacle| obstacle());
+        node().or_else(program).or_else(kernel).or_else(cgroups).or_else(special)
     }
 
     fn run(self, show: bool) -> Result<Completion, Failed> {

@@ -36,6 +36,7 @@ mod secrets;
 mod secrets_recorded;
 mod server_gone;
 mod swap;
+mod systemd;
 mod test_node;
 mod user_namespaces;
 mod without_mounter;
@@ -52,6 +53,7 @@ macro_rules! modules {
 fn main() -> ExitCode {
     harness::run(modules![
         test_node,
+        systemd,
         main_job,
         mount8,
         configuration,

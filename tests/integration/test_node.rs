@@ -11,10 +11,6 @@ use testbed::machine::{Error, Propagation, Recipe, Room};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        zz_one.quick(),
-        zz_two,
-        zz_three.needs(&["moto/bin/nosuch"]).anywhere(),
-        zz_four.needs_linux(9, 1),
         the_node_is_immutable_and_without_helpers.quick(),
         the_node_mounts_with_its_own_programs_and_nobody_else_sees_it.quick(),
         pid_1_lives_in_the_nodes_namespace.quick(),
@@ -48,7 +44,7 @@ fn the_node_mounts_with_its_own_programs_and_nobody_else_sees_it() {
     let test = TestNode::start();
     test.node.sh_ok("mkdir -p /var/lib/kubelet/here && mount -t tmpfs of-the-test /var/lib/kubelet/here");
     let line = test.node.mount_at("/var/lib/kubelet/here").expect("it is mounted on the node");
-    assert!(line.contains(" shared:") && line.ends_with(" - tmpfs of-the-test rw"), "{line}");
+    assert!(line.contains(" shared:") && line.contains(" - tmpfs of-the-test rw"), "{line}");
     assert_eq!(test.container.mount_at("/var/lib/kubelet/here"), None);
     assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains("of-the-test"));
     test.node.sh_ok("umount /var/lib/kubelet/here");
@@ -172,20 +168,3 @@ fn sshd_answers_those_with_the_key() {
     server.install_client(&test.container);
     assert_eq!(test.container.sh_ok(&ssh), "hello\n");
 }
-
-fn zz_one() {
-    let test = TestNode::start();
-    let _m = test.start_mounter(&[], &[]);
-    node::chance();
-    test.node.visit(|| {
-        fs::read("/nonesuch").unwrap();
-    });
-}
-fn zz_two() {
-    let test = TestNode::start();
-    let _m = test.start_mounter(&[], &[]);
-    node::chance();
-    assert_eq!(1, 2, "words");
-}
-fn zz_three() {}
-fn zz_four() {}
