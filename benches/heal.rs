@@ -6,6 +6,7 @@
 #[path = "../tests/node/mod.rs"]
 mod node;
 
+use hostmount::observe::events;
 use node::gluster::{self, Gluster};
 use node::mounter::Mounter;
 use node::{NODE_BIN, Place, TestNode, missing, obstacle, old_kernel};
@@ -79,7 +80,7 @@ fn deaths(test: &TestNode, mounter: &Mounter, helper: &Helper) {
         mount();
         starts.push(begin.elapsed());
         test.node.sh_ok(&format!("umount {TARGET}"));
-        mounter.wait_until_said("\"unmounted\"", round);
+        mounter.wait_for(events::UNMOUNTED, round);
     }
     mount();
     test.node.sh_ok(&format!("echo served >{TARGET}/f"));
@@ -90,9 +91,9 @@ fn deaths(test: &TestNode, mounter: &Mounter, helper: &Helper) {
         let begin = Instant::now();
         swap(test);
         swaps.push(begin.elapsed());
-        mounter.wait_until_said("the helper that was replaced has ended", round);
+        mounter.wait_for(events::DRAINED, round);
         let (took, errors) = kill_and_wait(test, &pod, helper.name);
-        mounter.wait_until_said("\"healed\"", round);
+        mounter.wait_for(events::HEALED, round);
         deaths.push(took);
         failed += errors;
     }

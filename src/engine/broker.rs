@@ -7,6 +7,7 @@
 
 use super::judge::{Call, Objection, Verdict, judge};
 use super::mount_point::MountPoint;
+use crate::observe::events;
 use crate::policy::Grant;
 use linux::mount_table::Device;
 use linux::statx::{character_device, device_at, identity};
@@ -124,7 +125,7 @@ impl Broker {
     fn answer(&mut self, done: Result<(), Objection>) -> Result<(), Errno> {
         done.map_err(|objection| {
             let words = api::exit::chain(&objection);
-            warn!("refused a call of the helper's: {words}");
+            warn!(event = events::HELPER_REFUSED, "refused a call of the helper's: {words}");
             self.objections.push(format!("hostmount refused a call of it: {words}"));
             objection.errno()
         })

@@ -149,10 +149,13 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
 fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
     let (cgroups, ends_with_container) = Cgroups::find(node, &settings.host_proc, cgroup::DIRECTORY);
     if let Some(why) = ends_with_container {
-        warn!("volumes end when the mounter's container does: {}", chain(&why));
+        warn!(event = events::ENDS_WITH_CONTAINER, "volumes end when the mounter's container does: {}", chain(&why));
     }
     if settings.config.limits_memory() && !cgroups.can_limit() {
-        warn!("no memory_limit is in force: the node's cgroups cannot be used for it");
+        warn!(
+            event = events::ENDS_WITH_CONTAINER,
+            "no memory_limit is in force: the node's cgroups cannot be used for it"
+        );
     }
     cgroups
 }

@@ -54,5 +54,15 @@ pub const HELPER_QUIETED: &str = "helper.quieted";
 pub const HELPER_REFUSED: &str = "helper.refused";
 /// The kernel killed a helper because memory ran out.
 pub const HELPER_OUT_OF_MEMORY: &str = "helper.out-of-memory";
-/// Requests wait for a helper that works, or for file locks.
-pub const WAITING: &str = "volume.waiting";
+/// Requests wait for a helper that works.
+pub const BUSY: &str = "volume.busy";
+/// Requests wait for file locks, which other processes hold.
+pub const LOCKED: &str = "volume.locked";
+/// A helper that hangs is not killed, as its volume would not be healed.
+pub const HUNG_LEFT: &str = "volume.hung-left";
+/// Processes of a helper are still there after SIGKILL.
+pub const HELPER_STAYS: &str = "helper.stays";
+/// The node keeps the version of the programs that it has.
+pub const NOT_INSTALLED: &str = "node.not-installed";
+/// Helpers end with the container, or a limit is not in force.
+pub const ENDS_WITH_CONTAINER: &str = "node.ends-with-container";

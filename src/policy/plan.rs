@@ -183,6 +183,7 @@ fn instead_of_mount8(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::policy::{Origin, authorize};
     use api::request::Switches;
 
     pub(in crate::policy) fn request(fstype: &str, target: &str, options: &str) -> Request {
@@ -251,9 +252,11 @@ pub(super) mod tests {
             before.changed(&config, Changes { options, secrets: Default::default() })
         };
         assert_eq!(swap("uid=6,ro").unwrap().request.options.to_string(), "uid=6,ro");
-        for flags in ["uid=5", "ro,uid=5,noexec", "ro,suid", "ro,X-mount.idmap=u:0:5:1"] {
+        for flags in ["uid=5", "ro,uid=5,noexec", "ro,X-mount.idmap=u:0:5:1"] {
             assert_eq!(swap(flags).err(), Some(ChangeError::Flags), "{flags}");
         }
+        // Not a flag of the grant, and another question: see `authorize`.
+        assert!(authorize(Origin::RootSocket, &swap("ro,suid").unwrap()).is_err());
         assert!(matches!(swap("ro,remount"), Err(ChangeError::Plan(PlanError::NotAMount(_)))));
         assert_eq!(before.changed(&config, Changes::default()).unwrap().request, before.request);
     }

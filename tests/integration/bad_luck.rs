@@ -8,6 +8,7 @@ use crate::node::notes::note;
 use crate::node::setting::{Setting, TARGET};
 use crate::node::{self, NODE_BIN, Place, TestNode};
 use api::message::VERSION;
+use hostmount::observe::events;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -105,7 +106,7 @@ fn a_target_that_is_mounted_already() {
     // Something else goes on top, as with mount(8).
     setting.test.mount(&["-t", "fuse.bindfs", "/tmp/other", TARGET]).ok("mount on top");
     setting.test.node.sh_ok(&format!("umount {TARGET}; umount {TARGET}"));
-    setting.mounter.wait_until_said("\"unmounted\"", 2);
+    setting.mounter.wait_for(events::UNMOUNTED, 2);
 }
 
 fn the_mounter_is_not_running() {
@@ -191,10 +192,10 @@ fn the_caller_is_killed_in_the_middle() {
         let mut command = testbed::machine::Room::command(format!("{NODE_BIN}/mount"));
         command.args(FAULT).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut caller = setting.test.node.spawn(command);
-        setting.mounter.wait_until_said("waiting for the end", round);
+        setting.mounter.wait_for_helper("waiting for the end", round);
         caller.kill().unwrap();
         caller.wait().unwrap();
-        setting.mounter.wait_until_said("the caller went away", round);
+        setting.mounter.wait_for(events::NOT_MOUNTED, round);
         setting.wait_until(&before);
     }
 }
@@ -235,7 +236,7 @@ fn the_mounter_is_stopped_in_the_middle() {
     command.args(["-t", "fuse.fault", "source", "/var/lib/kubelet/other"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let caller = setting.test.node.spawn(command);
-    setting.mounter.wait_until_said("waiting for the end", 1);
+    setting.mounter.wait_for_helper("waiting for the end", 1);
     setting.mounter.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(setting.mounter.wait().success());
     let mut caller = caller;
@@ -253,11 +254,11 @@ fn a_dead_helper_is_told_and_its_mount_can_be_unmounted() {
     let before = setting.state();
     setting.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
     setting.test.node.sh_ok("kill -9 $(pidof bindfs)");
-    setting.mounter.wait_until_said("the helper has ended, its mount has not", 1);
+    setting.mounter.wait_for(events::DEAD, 1);
     let list = setting.test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json"));
     assert!(list.contains("\"dead\""), "{list}");
     setting.test.umount(&[TARGET]).ok("umount");
-    setting.mounter.wait_until_said("\"unmounted\"", 1);
+    setting.mounter.wait_for(events::UNMOUNTED, 1);
     setting.wait_until(&before);
 }
 
@@ -274,7 +275,7 @@ fn sixty_four_mounts_at_once() {
     setting.test.container.sh_ok("echo seen >/tmp/source/f");
     node.sh_ok("for n in $(seq 64); do grep -q seen /var/lib/kubelet/m$n/f || exit 1; done");
     node.sh_ok("for n in $(seq 64); do umount /var/lib/kubelet/m$n || exit 1; done; rmdir /var/lib/kubelet/m*");
-    setting.mounter.wait_until_said("\"unmounted\"", 64);
+    setting.mounter.wait_for(events::UNMOUNTED, 64);
     setting.wait_until(&before);
 }
 
@@ -282,11 +283,11 @@ fn a_thousand_mounts_leak_nothing() {
     let setting = Setting::start();
     let once = format!("{NODE_BIN}/mount -t fuse.bindfs /tmp/source {TARGET} && umount {TARGET}");
     setting.test.node.sh_ok(&once);
-    setting.mounter.wait_until_said("\"unmounted\"", 1);
+    setting.mounter.wait_for(events::UNMOUNTED, 1);
     setting.test.wait_for_processes("bindfs", 0);
     let before = setting.state();
     setting.test.node.sh_ok(&format!("for n in $(seq 999); do {once} || exit 1; done"));
-    setting.mounter.wait_until_said("\"unmounted\"", 1000);
+    setting.mounter.wait_for(events::UNMOUNTED, 1000);
     setting.wait_until(&before);
 }
 

@@ -4,6 +4,7 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{NODE_BIN, Place, TestNode};
+use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use std::cmp::Ordering;
 use testbed::machine::{Process, Recipe};
@@ -66,12 +67,12 @@ fn minor(place: &Place, target: &str) -> u32 {
 impl Taken {
     /// Panics if the mounter has taken the pod's filesystem for its volume.
     fn check(&self, mounter: &Mounter, before: &[String]) {
-        mounter.wait_until_said("\"unmounted\"", 1);
+        mounter.wait_for(events::UNMOUNTED, 1);
         // What it does upon the volume's end, it has begun to do: a mount at the same target waits for nothing.
         self.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount again");
         self.test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET} && umount {TARGET}"));
         self.test.wait_for_processes("/run/hostmount/mnt", 0);
-        assert!(!mounter.said().contains("its mount has not"), "taken for a dead volume");
+        assert_eq!(mounter.count(events::DEAD), 0, "taken for a dead volume");
         assert_eq!(self.pod.mountinfo(), before);
         assert_eq!(self.pod.sh_ok(&format!("cat {}/f", self.mounted)), "served\n");
     }

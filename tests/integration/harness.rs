@@ -22,6 +22,7 @@ use std::env;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Tests by the names of their functions, each with what is said of it: see [`Test`].
 macro_rules! tests {
@@ -41,6 +42,7 @@ pub(crate) struct Test {
     linux: (u32, u32),
     special: Option<fn() -> Option<String>>,
     quick: bool,
+    alone: bool,
 }
 
 impl Test {
@@ -54,6 +56,7 @@ impl Test {
             linux: (0, 0),
             special: None,
             quick: false,
+            alone: false,
         }
     }
 
@@ -93,6 +96,12 @@ impl Test {
         self
     }
 
+    /// No other test runs at the same time.
+    pub(crate) fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
     /// Why it cannot run here.
     fn obstacle(&self) -> Option<String> {
         let (major, minor) = self.linux;
@@ -110,6 +119,7 @@ impl Test {
             Some(why) => return Ok(Completion::ignored_with(why)),
             None => {}
         }
+        let _turn = Turn::wait(self.alone);
         if !show {
             notes::keep();
         }
@@ -125,6 +135,19 @@ impl Test {
                 Err(format!("{said}{}", notes::elsewhere(words).unwrap_or_else(|| words.to_owned())).into())
             }
         }
+    }
+}
+
+/// The right to run, beside others or alone.
+enum Turn {
+    Beside(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
+impl Turn {
+    fn wait(alone: bool) -> Self {
+        static RUNNING: RwLock<()> = RwLock::new(());
+        if alone { Self::Alone(RUNNING.write().unwrap()) } else { Self::Beside(RUNNING.read().unwrap()) }
     }
 }
 
@@ -158,6 +181,8 @@ pub(crate) fn run<const MODULES: usize>(modules: [(&str, Vec<Test>); MODULES]) -
         tests.extend(listed.into_iter().map(|test| Test { name: format!("{module}::{}", test.name), ..test }));
     }
     tests.retain(|test| test.quick || !asked_for("quick"));
+    // Last, when nobody else has to wait for them.
+    tests.sort_by_key(|test| test.alone);
     let trial = |test: Test| Trial::ignorable_test(test.name.clone(), move || test.run(show));
     libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
 }

@@ -5,6 +5,7 @@ use crate::node::gluster::{self, Gluster};
 use crate::node::mounter::Mounter;
 use crate::node::sshd::{PORT, Sshd};
 use crate::node::{NODE_BIN, Place, SERVER_ADDRESS, TestNode, sshd};
+use hostmount::observe::events;
 use std::io::Read;
 use std::process::Stdio;
 use testbed::machine::{Process, Propagation, Room};
@@ -77,13 +78,11 @@ fn end(mut process: Process) -> String {
     said
 }
 
-const HANGS: &str = "the volume hangs";
-
 fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
     let setting = Setting::bindfs("hang_seconds = 2\n");
     setting.signal("STOP", "bindfs");
     let reader = start(&setting.pod, "cat /data/f");
-    setting.mounter.wait_until_said(HANGS, 1);
+    setting.mounter.wait_for(events::HUNG, 1);
     // Whoever asks the mounter is answered.
     let list = setting.hostmount("list");
     assert!(list.contains("  hung  ") && list.contains("hostmount heal"), "{list}");
@@ -101,13 +100,13 @@ fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
     // It goes on: that is told, once.
     setting.signal("CONT", "bindfs");
     assert_eq!(end(reader), "served\n");
-    setting.mounter.wait_until_said("the volume answers again", 1);
+    setting.mounter.wait_for(events::ANSWERS, 1);
     assert!(setting.hostmount("list").contains("  mounted  "));
-    assert_eq!(setting.mounter.said().matches(HANGS).count(), 1);
+    assert_eq!(setting.mounter.count(events::HUNG), 1);
     // Stopped again, with somebody on the node in it who cannot be killed: our umount lets the pod go all the same.
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.test.node, &format!("cd {TARGET}; cat g"));
-    setting.mounter.wait_until_said(HANGS, 2);
+    setting.mounter.wait_for(events::HUNG, 2);
     setting.test.umount(&[TARGET]).ok("umount");
     assert_eq!(setting.test.node.mount_at(TARGET), None);
     setting.signal("KILL", "bindfs");
@@ -118,13 +117,13 @@ fn a_forced_umount_lets_go_whoever_waits() {
     let setting = Setting::bindfs("hang_seconds = 1\n");
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.test.node, &format!("cat {TARGET}/f || echo failed"));
-    setting.mounter.wait_until_said(HANGS, 1);
+    setting.mounter.wait_for(events::HUNG, 1);
     setting.test.umount(&["-f", TARGET]).ok("umount -f");
     assert_eq!(end(stuck), "failed\n");
     assert_eq!(setting.test.node.mount_at(TARGET), None);
     // The pod has it still, and gets it back when the helper is gone.
     setting.signal("KILL", "bindfs");
-    setting.mounter.wait_until_said("\"healed\"", 1);
+    setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(setting.pod.sh_ok("cat /data/f"), "served\n");
 }
 
@@ -132,8 +131,8 @@ fn a_volume_that_hangs_is_healed_if_it_shall_be() {
     let setting = Setting::bindfs("[filesystem.bindfs]\nhang_seconds = 2\non_hang = 'heal'\n");
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.pod, "cat /data/f || echo failed");
-    setting.mounter.wait_until_said(HANGS, 1);
-    setting.mounter.wait_until_said("\"healed\"", 1);
+    setting.mounter.wait_for(events::HUNG, 1);
+    setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(end(stuck), "failed\n");
     assert_eq!(setting.pod.sh_ok("cat /data/f"), "served\n");
     assert!(setting.hostmount("list").contains("  mounted  "));
@@ -145,7 +144,7 @@ fn an_operator_heals_a_volume_that_hangs() {
     assert!(setting.hostmount(&format!("heal {TARGET}")).contains("nothing to be done"));
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.pod, "cat /data/f || echo failed");
-    setting.mounter.wait_until_said("its helper is left alone, as the volume would not be healed: healing is off", 1);
+    setting.mounter.wait_for(events::HUNG_LEFT, 1);
     setting.test.wait_for_processes("bindfs", 1);
     assert!(setting.hostmount("list").contains("  hung  "));
     let said = setting.hostmount("heal --all");
@@ -165,11 +164,11 @@ fn a_server_that_is_stopped_lets_the_volume_hang() {
     // Each connection has a process of its own.
     server.place.sh_ok("kill -STOP $(pidof sshd)");
     let reader = start(&setting.pod, "cat /data/f");
-    setting.mounter.wait_until_said(HANGS, 1);
+    setting.mounter.wait_for(events::HUNG, 1);
     assert!(setting.hostmount("list").contains("  hung  "));
     server.place.sh_ok("kill -CONT $(pidof sshd)");
     assert_eq!(end(reader), "served\n");
-    setting.mounter.wait_until_said("the volume answers again", 1);
+    setting.mounter.wait_for(events::ANSWERS, 1);
 }
 
 fn a_glusterfs_brick_that_is_stopped_lets_the_volume_hang() {
@@ -178,10 +177,10 @@ fn a_glusterfs_brick_that_is_stopped_lets_the_volume_hang() {
     setting.pod.sh_ok("echo served >/data/f");
     server.place.sh_ok("kill -STOP $(pidof glusterfsd)");
     let reader = start(&setting.pod, "cat /data/f");
-    setting.mounter.wait_until_said(HANGS, 1);
+    setting.mounter.wait_for(events::HUNG, 1);
     server.place.sh_ok("kill -CONT $(pidof glusterfsd)");
     assert_eq!(end(reader), "served\n");
-    setting.mounter.wait_until_said("the volume answers again", 1);
+    setting.mounter.wait_for(events::ANSWERS, 1);
 }
 
 fn who_waits_for_a_file_lock_does_not_let_the_volume_hang() {
@@ -192,22 +191,20 @@ fn who_waits_for_a_file_lock_does_not_let_the_volume_hang() {
     holder.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
     // Here the lock is the server's: the helper answers nothing until it is free.
     let waiter = start(&setting.pod, "flock /data/lock echo got it");
-    setting.mounter.wait_until_said("requests wait for file locks", 16);
-    assert_eq!(setting.mounter.said().matches(HANGS).count(), 0);
+    setting.mounter.wait_for(events::LOCKED, 16);
+    assert_eq!(setting.mounter.count(events::HUNG), 0);
     drop(holder);
     assert_eq!(end(waiter), "got it\n");
 }
 
 /// At every look requests wait, as many as at the one before.
-const BUSY: &str = "requests wait, and the helper works";
-
 fn a_busy_volume_does_not_hang() {
     let setting = Setting::bindfs("hang_seconds = 1\non_hang = 'heal'\n");
     setting.test.container.sh_ok("truncate -s 64M /tmp/source/f");
     let read = "while :; do dd if=/data/f of=/dev/null bs=128k iflag=direct; done";
     let _readers: Vec<_> = (0..8).map(|_| start(&setting.pod, read)).collect();
-    setting.mounter.wait_until_said(BUSY, 40);
-    assert_eq!(setting.mounter.said().matches(HANGS).count(), 0);
+    setting.mounter.wait_for(events::BUSY, 40);
+    assert_eq!(setting.mounter.count(events::HUNG), 0);
 }
 
 fn a_slow_server_does_not_let_the_volume_hang() {
@@ -221,6 +218,6 @@ fn a_slow_server_does_not_let_the_volume_hang() {
     // One read of 128 KiB takes five times as long as it takes to hang.
     server.place.sh_ok("tc qdisc add dev lo root tbf rate 200kbit burst 8k latency 30s");
     let _reader = start(&setting.pod, "exec dd if=/data/f of=/dev/null bs=128k iflag=direct");
-    setting.mounter.wait_until_said(BUSY, 40);
-    assert_eq!(setting.mounter.said().matches(HANGS).count(), 0);
+    setting.mounter.wait_for(events::BUSY, 40);
+    assert_eq!(setting.mounter.count(events::HUNG), 0);
 }

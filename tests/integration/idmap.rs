@@ -6,6 +6,7 @@ use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{NODE_BIN, Place, TestNode};
 use hostmount::node::tree::Tree;
+use hostmount::observe::events;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -54,7 +55,7 @@ fn a_volume_shows_owners_as_it_was_asked_to() {
     test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
     check();
     test.node.sh_ok("kill -9 $(pidof mount.memfs)");
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     check();
 }
 
@@ -80,7 +81,7 @@ fn a_pods_own_mapping_is_kept() {
     });
     is_1000s(&pod, "/data");
     test.node.sh_ok("kill -9 $(pidof mount.memfs)");
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     is_1000s(&pod, "/data");
     assert_eq!(test.node.sh_ok(&format!("stat -c %u:%g {TARGET}")), "0:0\n");
 }

@@ -5,6 +5,7 @@ use crate::node::mounter::Mounter;
 use crate::node::preloaded::OBJECT;
 use crate::node::programs::{HOSTMOUNT, SHIM, target_directory};
 use crate::node::{Place, helpers};
+use hostmount::observe::events;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
@@ -116,7 +117,7 @@ fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
         let mut node = Node::start();
         node.run(options);
         let said = node.mounter.as_ref().unwrap().said();
-        assert_eq!(said.matches("installed on the node").count(), 2, "{options}: {said}");
+        assert_eq!(node.mounter.as_ref().unwrap().count(events::INSTALLED), 3, "{options}: {said}");
         let doctor = node.podman("exec mounter hostmount doctor");
         let failed: Vec<_> = doctor.lines().filter(|line| line.starts_with("FAIL")).collect();
         assert!(failed.concat().starts_with(fails) && failed.len() == usize::from(!fails.is_empty()), "{doctor}");
@@ -137,13 +138,13 @@ fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
         assert!(place.sh_ok(&format!("{BIN}/hostmount list")).contains(TARGET));
         // The node's own umount ends the helper.
         place.sh_ok(&format!("pid=$(pgrep -x bindfs) && umount {TARGET} && timeout 60 tail --pid=$pid -f /dev/null"));
-        node.mounter.as_ref().unwrap().wait_until_said("\"unmounted\"", 1);
+        node.mounter.as_ref().unwrap().wait_for(events::UNMOUNTED, 1);
         let flex = "{\"fstype\":\"fuse.bindfs\",\"source\":\"/srv/source\",\"kubernetes.io/readwrite\":\"ro\"}";
         let driver = format!("{PLUGINS}/hostmount~fuse/fuse");
         assert!(place.run(&driver, &["mount", TARGET, flex]).ok("mount").contains("Success"));
         assert_eq!(place.sh_ok(&format!("cat {TARGET}/file")), "written\n");
         assert!(place.run(&driver, &["unmount", TARGET]).ok("unmount").contains("Success"));
-        node.mounter.as_ref().unwrap().wait_until_said("\"unmounted\"", 2);
+        node.mounter.as_ref().unwrap().wait_for(events::UNMOUNTED, 2);
         assert!(place.fuse_mounts().is_empty(), "{options}");
     }
 }

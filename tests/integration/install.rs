@@ -4,6 +4,7 @@ use crate::harness::{Test, tests};
 use crate::node::notes::note;
 use crate::node::programs::{HOSTMOUNT, SHIM};
 use crate::node::{self, NODE_BIN, Place, TestNode};
+use hostmount::observe::events;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
@@ -45,7 +46,7 @@ fn the_mounter_sets_up_a_node_by_itself() {
     let test = TestNode::start();
     let places = ["--install", BIN, "--install-flexvolume", PLUGINS];
     let mounter = test.start_mounter(&places, &[]);
-    assert_eq!(mounter.said().matches("installed on the node").count(), 3, "{}", mounter.said());
+    assert_eq!(mounter.count(events::INSTALLED), 3, "{}", mounter.said());
     assert_eq!(test.node.sh_ok(&format!("ls -A {BIN}")), "hostmount\nhostmount-shim\nmount\nserved-types\numount\n");
     assert!(test.node.sh_ok(&format!("{DRIVER} init")).contains("Success"));
     // The container shares no such directory, and has none now.
@@ -53,14 +54,14 @@ fn the_mounter_sets_up_a_node_by_itself() {
     // `bindfs`, without `fuse.`: known from the list that was written for this container.
     test.container.sh_ok("mkdir /tmp/source");
     test.node.sh_ok(&format!("{BIN}/mount -t bindfs /tmp/source /mnt && {BIN}/umount /mnt"));
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     drop(mounter);
     // The same version again: nothing is written, so that a full or read-only disk does not matter.
     let inodes = format!("stat -c '%i %z' {BIN}/* {DRIVER} {PLUGINS}");
     let before = test.node.sh_ok(&inodes);
     test.node.sh_ok(&format!("mount --bind {BIN} {BIN} && mount -o remount,bind,ro {BIN}"));
     let mounter = test.start_mounter(&places, &[]);
-    assert!(!mounter.said().contains("installed on the node"), "{}", mounter.said());
+    assert_eq!(mounter.count(events::INSTALLED), 0, "{}", mounter.said());
     assert_eq!(test.node.sh_ok(&inodes), before);
     drop(mounter);
     // Another version cannot be put there: the node goes on with the one it has.
@@ -68,7 +69,7 @@ fn the_mounter_sets_up_a_node_by_itself() {
     test.node.sh_ok(&format!("mount --bind {BIN} {BIN} && mount -o remount,bind,ro {BIN}"));
     let mounter = test.start_mounter(&places, &[]);
     let said = mounter.said();
-    assert!(said.contains("the node keeps the version that it has") && said.contains("mounted read-only"), "{said}");
+    assert!(mounter.count(events::NOT_INSTALLED) == 1 && said.contains("mounted read-only"), "{said}");
     drop(mounter);
     // On a node that has none, kubelet would call nobody: the mounter ends and says why.
     let done = test.container.sh("exec /usr/local/bin/hostmount serve --install /usr/local/nothing");

@@ -6,6 +6,7 @@ use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
 use crate::node::mounter::Mounter;
 use crate::node::{Done, Place, TestNode};
+use hostmount::observe::events;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -81,7 +82,7 @@ fn flexvolume_mounts_and_unmounts() {
     for _again in 0..2 {
         assert_eq!(call(node, &["unmount", TARGET]), success);
     }
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     assert_eq!(call(node, &["mount", TARGET, &options("fuse.bindfs", "ro")]), success);
     assert!(node.sh(&format!("touch {TARGET}/new2")).stderr.contains("Read-only"));
     assert_eq!(call(node, &["unmount", "/var/lib/kubelet/no-such-directory"]), success);
@@ -238,7 +239,7 @@ fn glusterfs_writes_the_log_file_that_kubelet_reads() {
     assert!(test.node.sh_ok(&format!("cat {log}")).contains("failed to get the 'volume file' from server"));
     mount(&source, &log).ok("mount");
     test.node.sh_ok(&format!("echo x >{TARGET}/f && umount {TARGET}"));
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     // What is not kubelet's own directory is not the node's for a helper, and no link is followed.
     test.node.sh_ok(&format!("ln -s /var/lib/kubelet/secret {plugin}/link.log"));
     let done = mount(&source, &format!("{plugin}/link.log"));

@@ -3,6 +3,7 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{Place, TestNode, helpers};
+use hostmount::observe::events;
 use testbed::machine::{Propagation, Recipe};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -36,7 +37,7 @@ fn its_umount_unmounts_on_the_node() {
     let mut ended = 0;
     let mut gone = |kubelet: &Place| {
         ended += 1;
-        mounter.wait_until_said("\"unmounted\"", ended);
+        mounter.wait_for(events::UNMOUNTED, ended);
         assert_eq!((test.node.mount_at(TARGET), kubelet.mount_at(TARGET)), (None, None));
         test.wait_for_processes("bindfs", 0);
     };
@@ -85,6 +86,6 @@ fn what_is_its_own_stays_its_own() {
     test.node.sh_ok(&format!("{BIN}/mount -t fuse.bindfs /tmp/source {TARGET}"));
     other.sh_ok(&format!("echo own >/srv/file && bindfs /srv {TARGET}"));
     assert_eq!(other.sh_ok(&format!("cat {TARGET}/file; {BIN}/umount {TARGET}; ls {TARGET}")), "own\n");
-    assert!(!mounter.said().contains("\"unmounted\""));
+    assert!(mounter.count(events::UNMOUNTED) == 0);
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/file")), "served\n");
 }

@@ -4,6 +4,7 @@ use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
 use crate::node::job::{TARGET, assert_confined, list, unmount_and_see_it_end, use_it};
 use crate::node::{self, NODE_BIN, TestNode};
+use hostmount::observe::events;
 use testbed::machine::{Network, Propagation};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -67,7 +68,7 @@ fn bindfs_read_write_and_read_only() {
     assert!(test.node.sh(&format!("touch {TARGET}/new")).stderr.contains("Read-only file system"));
     assert!(test.node.mount_at(TARGET).unwrap().contains(" ro,nosuid,nodev"));
     test.umount(&["-v", TARGET]).ok("our umount");
-    mounter.wait_until_said("\"unmounted\"", 2);
+    mounter.wait_for(events::UNMOUNTED, 2);
 }
 
 fn a_volume_shows_where_the_node_shows_it_and_nowhere_else() {
@@ -84,13 +85,13 @@ fn a_volume_shows_where_the_node_shows_it_and_nowhere_else() {
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/var/lib/kubelet/pods/p/volumes/late"]).ok("mount");
     assert_eq!(early.sh_ok("cat /pods/p/volumes/late/f"), "x\n");
     test.node.sh_ok("umount /var/lib/kubelet/pods/p/volumes/late");
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     // The node lets go of the first one; the pods keep it, and the list says so.
     test.node.sh_ok(&format!("umount {TARGET}"));
     assert!(list(&test).contains("\"detached\""));
     assert_eq!(with.sh_ok("cat /data/f"), "x\n");
     drop((with, early));
-    mounter.wait_until_said("\"unmounted\"", 2);
+    mounter.wait_for(events::UNMOUNTED, 2);
     assert_eq!(list(&test), "[]");
 }
 

@@ -2,6 +2,7 @@
 
 use crate::harness::{Test, tests};
 use crate::node::{NODE_BIN, TestNode};
+use hostmount::observe::events;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -49,9 +50,9 @@ fn what_happens_is_counted_and_shown() {
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
     test.mount(&["-t", "fuse.bindfs", "/none", "/mnt"]);
     hostmount(&format!("swap '{TARGET}'")).ok("swap");
-    mounter.wait_until_said("the helper that was replaced has ended", 1);
+    mounter.wait_for(events::DRAINED, 1);
     test.node.sh_ok("kill -9 $(pidof bindfs)");
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     test.container.sh_ok("mv /usr/bin/bindfs /usr/bin/away");
     assert_eq!(hostmount(&format!("swap '{TARGET}'")).code, Some(32));
 
@@ -90,7 +91,7 @@ fn what_happens_is_counted_and_shown() {
 
     // Dead, and not healed: alarm.
     test.node.sh_ok("kill -9 $(pidof bindfs)");
-    mounter.wait_until_said("cannot heal the volume", 1);
+    mounter.wait_for(events::HEAL_FAILED, 1);
     let samples = parse(&get("/metrics").1);
     assert_eq!(samples[&format!("hostmount_volume_up{of_volume}")], 0.0);
     assert_eq!(samples[r#"hostmount_volumes{state="dead"}"#], 1.0);

@@ -7,6 +7,7 @@ use crate::harness::{Test, tests};
 use crate::node::{self, TestNode};
 use hostmount::config::Config as Configuration;
 use hostmount::helper::arguments::{Style, arguments};
+use hostmount::observe::events;
 use hostmount::policy::Plan;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -200,5 +201,5 @@ fn remount_of_a_served_volume() {
     // It is still ours, and ends as before.
     assert!(test.node.sh_ok(&format!("{}/hostmount status /mnt/v", node::NODE_BIN)).contains("State       mounted"));
     test.umount(&["/mnt/v"]).ok("umount");
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
 }

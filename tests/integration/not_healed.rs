@@ -3,6 +3,7 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{NODE_BIN, TestNode};
+use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use std::fs;
 
@@ -39,8 +40,8 @@ fn healing_is_off_for_a_type() {
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
     test.mount(&["-t", "fuse.other", "x", "/mnt/other"]).ok("mount");
     test.node.sh_ok("kill -9 $(pidof bindfs) $(pidof mount.memfs)");
-    mounter.wait_until_said("\"healed\"", 1);
-    mounter.wait_until_said("healing is off", 1);
+    mounter.wait_for(events::HEALED, 1);
+    mounter.wait_for(events::NOT_HEALED, 1);
     let status = hostmount(&test, &format!("status {TARGET}"));
     assert!(
         status.contains("State       dead") && status.contains("Note        not healed: healing is off"),
@@ -66,16 +67,16 @@ fn a_volume_that_is_not_known_any_more_is_not_tried() {
     assert!(done.contains("its record is lost") && done.contains("mount it again"), "{done}");
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
     test.node.sh_ok("kill -9 $(pidof bindfs)");
-    mounter.wait_until_said("it is not healed: its options are not known any more", 1);
+    mounter.wait_for(events::NOT_HEALED, 1);
     // Changes of the mount table bring the mounter back to it, and the other volume's end comes after them.
     for _change in 0..3 {
         test.node.sh_ok("mount -t tmpfs none /tmp && umount /tmp");
     }
     test.node.sh_ok("umount /mnt/other");
-    mounter.wait_until_said("\"unmounted\"", 1);
-    assert_eq!(mounter.said().matches("it is not healed").count(), 1);
-    for never in ["next try", "cannot heal"] {
-        assert!(!mounter.said().contains(never), "{never}");
+    mounter.wait_for(events::UNMOUNTED, 1);
+    assert_eq!(mounter.count(events::NOT_HEALED), 1);
+    for never in [events::HEAL_LATER, events::HEAL_FAILED] {
+        assert_eq!(mounter.count(never), 0, "{never}");
     }
     let status = hostmount(&test, &format!("status {TARGET}"));
     assert!(
@@ -83,5 +84,5 @@ fn a_volume_that_is_not_known_any_more_is_not_tried() {
         "{status}"
     );
     test.umount(&[TARGET]).ok("umount");
-    mounter.wait_until_said("\"unmounted\"", 2);
+    mounter.wait_for(events::UNMOUNTED, 2);
 }

@@ -3,6 +3,7 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{self, NODE_BIN, Place, TestNode, kept};
+use hostmount::observe::events;
 use std::fs;
 use std::process::Stdio;
 use testbed::machine::{Network, Propagation, Room};
@@ -71,7 +72,7 @@ fn a_dead_volume_comes_back_in_running_pods() {
     let on_node = test.node.fuse_mounts();
 
     setting.kill_helper();
-    setting.mounter.wait_until_said("\"healed\"", 1);
+    setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(plain.sh_ok("cat /data/f"), "served\n");
     assert_eq!(sub.sh_ok("cat /sub/g"), "served too\n");
     assert_eq!(read_only.sh_ok("cat /ro/f"), "served\n");
@@ -93,7 +94,7 @@ fn a_dead_volume_comes_back_in_running_pods() {
     test.node.sh_ok(&format!("umount {TARGET}"));
     drop(_alive);
     drop((plain, sub, read_only, following));
-    setting.mounter.wait_until_said("\"unmounted\"", 1);
+    setting.mounter.wait_for(events::UNMOUNTED, 1);
 }
 
 fn what_is_mounted_inside_a_volume_stays() {
@@ -102,7 +103,7 @@ fn what_is_mounted_inside_a_volume_stays() {
     let _alive = pod.live();
     pod.sh_ok("mount -t tmpfs inner /data/sub && echo kept >/data/sub/inner");
     setting.kill_helper();
-    setting.mounter.wait_until_said("\"healed\"", 1);
+    setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(pod.sh_ok("cat /data/f /data/sub/inner"), "served\nkept\n");
 }
 
@@ -132,13 +133,13 @@ fn a_pod_goes_on_following_what_the_node_mounts_inside_a_volume() {
         setting.hostmount(&format!("swap {TARGET}")).ok("swap");
         follows();
         setting.kill_helper();
-        setting.mounter.wait_until_said("\"healed\"", round);
+        setting.mounter.wait_for(events::HEALED, round);
         follows();
     }
     node.sh_ok(&format!("umount {TARGET}"));
     drop(_alive);
     drop((pod, part));
-    setting.mounter.wait_until_said("\"unmounted\"", 1);
+    setting.mounter.wait_for(events::UNMOUNTED, 1);
 }
 
 fn two_hundred_heals_leave_one_mount_and_one_helper() {
@@ -149,7 +150,7 @@ fn two_hundred_heals_leave_one_mount_and_one_helper() {
     let before = (mounts(&setting.test.node), mounts(&pod), setting.test.descriptors(setting.mounter.pid()).len());
     for round in 1..=200 {
         setting.kill_helper();
-        setting.mounter.wait_until_said("the helper has ended, its mount has not", round);
+        setting.mounter.wait_for(events::DEAD, round);
         setting.hostmount(&format!("heal {TARGET}")).ok("heal");
         assert_eq!(pod.sh_ok("cat /data/f"), "served\n");
     }
@@ -162,15 +163,15 @@ fn a_volume_that_cannot_come_back_is_tried_again_and_can_be_unmounted() {
     let setting = Setting::start("");
     setting.test.container.sh_ok("mv /usr/bin/bindfs /usr/bin/away");
     setting.kill_helper();
-    setting.mounter.wait_until_said("cannot heal the volume", 1);
+    setting.mounter.wait_for(events::HEAL_FAILED, 1);
     assert!(setting.list().contains("\"dead\""));
     // Tried again by itself, with longer and longer waits: no storm.
-    setting.mounter.wait_until_said("cannot heal the volume", 3);
-    for wait in ["next try in 0.25 s", "next try in 0.5 s", "next try in 1 s"] {
-        assert!(setting.mounter.said().contains(wait), "{wait}");
+    setting.mounter.wait_for(events::HEAL_FAILED, 3);
+    for wait in ["0.25", "0.5", "1.0"] {
+        assert!(setting.mounter.said().contains(&format!("\"next_try_seconds\":{wait}")), "{wait}");
     }
     setting.test.container.sh_ok("mv /usr/bin/away /usr/bin/bindfs");
-    setting.mounter.wait_until_said("\"healed\"", 1);
+    setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
     // Dead again, and somebody still stands in it: our umount lets the pod go all the same.
     setting.test.container.sh_ok("mv /usr/bin/bindfs /usr/bin/away");
@@ -180,10 +181,10 @@ fn a_volume_that_cannot_come_back_is_tried_again_and_can_be_unmounted() {
     let mut reader = setting.test.node.spawn(command);
     std::io::Read::read_exact(reader.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
     setting.kill_helper();
-    setting.mounter.wait_until_said("the helper has ended, its mount has not", 2);
+    setting.mounter.wait_for(events::DEAD, 2);
     assert!(setting.test.node.sh(&format!("umount {TARGET}")).stderr.contains("busy"));
     setting.test.umount(&[TARGET]).ok("our umount of a dead volume that is in use");
-    setting.mounter.wait_until_said("\"unmounted\"", 1);
+    setting.mounter.wait_for(events::UNMOUNTED, 1);
     assert_eq!(setting.list().trim(), "[]");
 }
 
@@ -211,7 +212,7 @@ fn a_swap_keeps_open_files_and_brings_new_ones_from_the_new_helper() {
     std::io::Read::read_to_string(reader.stdout.as_mut().unwrap(), &mut read).unwrap();
     assert_eq!(read, "served\nserved\n");
     reader.wait().unwrap();
-    setting.mounter.wait_until_said("the helper that was replaced has ended", 1);
+    setting.mounter.wait_for(events::DRAINED, 1);
     setting.test.wait_for_processes("bindfs", 1);
     assert_ne!(helpers(), old);
     // A helper that does not start leaves the old one where it is.
@@ -250,7 +251,7 @@ fn a_hundred_swaps_without_one_failed_read_or_write() {
     assert!(user.wait().unwrap().success(), "{said}{errors}");
     let rounds: u32 = said.split(' ').next().unwrap().parse().unwrap();
     assert!(rounds > 20, "the pod got to work {rounds} times only");
-    setting.mounter.wait_until_said("the helper that was replaced has ended", 100);
+    setting.mounter.wait_for(events::DRAINED, 100);
     assert_eq!(pod.fuse_mounts().len(), 1);
     setting.test.wait_for_processes("bindfs", 1);
 }

@@ -5,6 +5,7 @@ use crate::node::mounter::Mounter;
 use crate::node::old_kernel::{self, Missing, without};
 use crate::node::{NODE_BIN, TestNode, kept, preloaded};
 use hostmount::engine::preload::DEFAULT_OBJECT;
+use hostmount::observe::events;
 use rustix::io::Errno;
 use testbed::machine::Propagation;
 
@@ -72,15 +73,15 @@ fn everything_works(missing: &[Missing], arguments: &[&str], said: &str) {
     };
     check();
     test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
-    mounter.wait_until_said("the helper that was replaced has ended", 1);
+    mounter.wait_for(events::DRAINED, 1);
     check();
     test.node.sh_ok("kill -9 $(pidof bindfs)");
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     check();
     drop(alive);
     drop((plain, sub, following));
     test.node.sh_ok(&format!("umount {TARGET}"));
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     assert_eq!(test.node.mount_at(TARGET), None);
     test.wait_for_processes("bindfs", 0);
 }

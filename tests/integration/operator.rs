@@ -2,6 +2,7 @@
 
 use crate::harness::{Test, tests};
 use crate::node::{Done, NODE_BIN, Place, TestNode};
+use hostmount::observe::events;
 use std::fs;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -94,7 +95,7 @@ fn a_volumes_words_outlive_it() {
     assert_eq!(json["lines"][1], "told good");
 
     test.umount(&["/mnt/v"]).ok("umount");
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     assert!(look(&["status", "/mnt/v"]).stdout.contains("State       ended\n"));
     assert_eq!(look(&["logs", "/mnt/v"]).ok("logs"), "started for /mnt/v\ntold good\n");
     assert_eq!(look(&["list", "--output", "json"]).stdout, "[]\n");
@@ -107,9 +108,9 @@ fn a_volumes_words_outlive_it() {
     let processes = test.processes();
     let (helper, _) = processes.iter().find(|(_, line)| line.contains("mount.memfs mortal")).unwrap();
     test.node.sh_ok(&format!("kill -9 {helper}"));
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     // That the old filesystem left the node was no unmounting.
-    assert_eq!(mounter.said().matches("\"unmounted\"").count(), 1);
+    assert_eq!(mounter.count(events::UNMOUNTED), 1);
     let words = "started for /mnt/v\ntold mortal\n";
     assert_eq!(look(&["logs", "/mnt/v"]).ok("logs"), format!("{words}{words}"));
     // The last word at a target counts.

@@ -6,6 +6,7 @@ use crate::node::programs::show_programs;
 use crate::node::sshd::{self, Sshd};
 use crate::node::{self, NODE_BIN, PODMAN, Place, SERVER_ADDRESS, cgroups};
 use hostmount::engine::preload::DEFAULT_OBJECT;
+use hostmount::observe::events;
 use std::fs;
 use std::process::Stdio;
 use std::thread;
@@ -100,10 +101,10 @@ impl Runtime {
     }
 
     #[track_caller]
-    fn wait_until_said(&self, words: &str) {
+    fn wait_for(&self, event: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.logs().contains(words) {
-            assert!(Instant::now() < deadline, "{words} is not in {}", self.logs());
+        while !self.logs().contains(&format!("\"event\":\"{event}\"")) {
+            assert!(Instant::now() < deadline, "{event} is not in {}", self.logs());
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -158,7 +159,7 @@ fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
     assert!(!said.contains("cannot write") && !runtime.logs().contains("cannot write"), "{said}");
     // Healing goes on with what this image has.
     node.sh_ok(&format!("kill -9 $(pgrep -f '^[^ ]*{helper} .*{TARGET}')"));
-    runtime.wait_until_said("\"healed\"");
+    runtime.wait_for(events::HEALED);
     node.sh_ok(&format!(
         "cat {TARGET}/f; umount {TARGET}; kill $(pgrep -f '^/bin/sh [^ ]*mount.fuse.writer'); umount /mnt/writer"
     ));

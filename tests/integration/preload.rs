@@ -9,6 +9,7 @@ use crate::node::sshd::{self, Sshd};
 use crate::node::{self, NODE_BIN, TestNode};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hostmount::engine::preload::DEFAULT_OBJECT;
+use hostmount::observe::events;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
@@ -97,7 +98,7 @@ fn what_is_not_granted_is_refused() {
     );
     test.container.helper("fuse.fault", &lines);
     test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
-    mounter.wait_until_said("\"mounted on the node\"", 1);
+    mounter.wait_for(events::MOUNTED, 1);
     assert_refused(&mounter, 7);
     unmount_and_see_it_end(&test, &mounter, &before, 1);
 }
@@ -112,7 +113,7 @@ fn a_helper_that_fails_leaves_nothing() {
     assert_eq!(test.node.mountinfo(), before);
     assert_eq!(test.pids_of("sleep 1000"), [0; 0]);
     assert_eq!(test.pids_of("bindfs"), [0; 0]);
-    assert!(!mounter.said().contains("after SIGKILL"), "{}", mounter.said());
+    assert_eq!(mounter.count(events::HELPER_STAYS), 0, "{}", mounter.said());
     // It ends without an error and without a mount; nobody is left to wait for.
     test.container.helper("fuse.fault", "exit 0");
     let done = test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]);
@@ -129,11 +130,11 @@ fn a_daemon_that_closes_everything_is_still_watched() {
     test.node.sh_ok(&format!("umount {TARGET}"));
     // bindfs has gone with its mount, the sleeper has not: the volume is still there.
     let sleeper = test.pids_of("sleep 1000");
-    assert!(!sleeper.is_empty() && !mounter.said().contains("\"unmounted\""), "{}", mounter.said());
+    assert!(!sleeper.is_empty() && mounter.count(events::UNMOUNTED) == 0, "{}", mounter.said());
     for pid in sleeper {
         test.node.sh_ok(&format!("kill {pid}"));
     }
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
 }
 
 fn a_container_with_a_read_only_root() {

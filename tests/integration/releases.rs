@@ -7,6 +7,7 @@ use crate::node::mounter::Mounter;
 use crate::node::preloaded::install;
 use crate::node::programs::show_programs;
 use crate::node::{Place, TestNode, fetched};
+use hostmount::observe::events;
 use std::fs;
 use testbed::machine::{Network, Recipe};
 
@@ -63,11 +64,11 @@ fn with_a_mounter(release: &str) {
     // libfuse calls mount(2).
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("bindfs");
     use_and_unmount(&test);
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     // fusermount3 does, started with an empty environment.
     test.mount(&["-t", "fuse.gocryptfs", "-o", "passfile=/tmp/password", "/tmp/sealed", TARGET]).ok("gocryptfs");
     use_and_unmount(&test);
-    mounter.wait_until_said("\"unmounted\"", 2);
+    mounter.wait_for(events::UNMOUNTED, 2);
 }
 
 fn without_a_mounter(release: &str) {

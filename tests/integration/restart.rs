@@ -4,6 +4,7 @@ use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::notes::note;
 use crate::node::{self, NODE_BIN, Place, TestNode};
+use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use std::process::Stdio;
 use std::thread;
@@ -69,11 +70,11 @@ fn volumes_are_served_while_the_mounter_is_away_and_known_to_the_next() {
     assert!(reader.wait().unwrap().success(), "a read failed");
     // The next mounter heals with the options of the first, and sees volumes end.
     test.node.sh_ok("kill -9 $(pidof bindfs)");
-    mounter.wait_until_said("\"healed\"", 2);
+    mounter.wait_for(events::HEALED, 2);
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
     assert!(test.node.mount_at(TARGET).unwrap().contains(" ro,nosuid,nodev,noexec"));
     test.node.sh_ok(&format!("umount {TARGET} /mnt/second"));
-    mounter.wait_until_said("\"unmounted\"", 2);
+    mounter.wait_for(events::UNMOUNTED, 2);
     test.wait_for_processes("bindfs", 0);
     assert_eq!(list(&test), "[]\n");
     assert_eq!(test.container.sh_ok("ls /run/hostmount/volumes"), "");
@@ -90,8 +91,8 @@ fn what_happened_while_the_mounter_was_away() {
     test.node.sh_ok("kill -9 $(pidof bindfs)");
     test.wait_for_processes("bindfs", 0);
     let mounter = test.start_mounter(&[], &[]);
-    mounter.wait_until_said("\"healed\"", 1);
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::HEALED, 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
     assert_eq!(list(&test).matches("\"target\"").count(), 1);
 }
@@ -115,7 +116,7 @@ fn records_that_are_lost_or_nonsense() {
         let shown = list(&test);
         assert!(shown.contains(TARGET) && shown.contains("\"mounted\""), "{damage}: {shown}");
         test.node.sh_ok(&format!("umount {TARGET}"));
-        mounter.wait_until_said("\"unmounted\"", 1);
+        mounter.wait_for(events::UNMOUNTED, 1);
         test.wait_for_processes("bindfs", 0);
     }
 }
@@ -160,10 +161,10 @@ fn a_helper_that_talks_is_not_ended_with_the_mounter() {
     let lines = "mount.memfs \"$1\" \"$2\" || exit 1\n(while sleep 0.01; do echo talking; done; echo ended) &\nexit 0";
     test.container.helper("fuse.talk", lines);
     test.mount(&["-t", "fuse.talk", "x", TARGET]).ok("mount");
-    mounter.wait_until_said("talking", 3);
+    mounter.wait_for_helper("talking", 3);
     kill(&mut mounter);
     let mounter = test.start_mounter(&[], &[]);
-    mounter.wait_until_said("talking", 3);
+    mounter.wait_for_helper("talking", 3);
     test.node.sh_ok(&format!("umount {TARGET}"));
 }
 
@@ -194,9 +195,9 @@ fn the_mounter_is_restarted_over_and_over() {
     test.wait_for_processes("bindfs", 2);
     // The last one heals them and sees them end.
     test.node.sh_ok("kill -9 $(pidof bindfs)");
-    mounter.wait_until_said("\"healed\"", 2);
+    mounter.wait_for(events::HEALED, 2);
     test.node.sh_ok(&format!("cat {TARGET}/f && umount {TARGET} /mnt/second"));
-    mounter.wait_until_said("\"unmounted\"", 2);
+    mounter.wait_for(events::UNMOUNTED, 2);
     test.wait_for_processes("bindfs", 0);
 }
 
@@ -208,9 +209,9 @@ fn volumes_that_died_together_are_known_to_the_next() {
         test.mount(&["-t", "fuse.bindfs", "/tmp/source", target]).ok("mount");
     }
     test.node.sh_ok("kill -9 $(pidof bindfs)");
-    mounter.wait_until_said("\"healed\"", targets.len());
+    mounter.wait_for(events::HEALED, targets.len());
     kill(&mut mounter);
     let next = test.start_mounter(&[], &[]);
-    next.wait_until_said("is taken in", targets.len());
-    assert!(!next.said().contains("not known any more"), "{}", next.said());
+    next.wait_for(events::ADOPTED, targets.len());
+    assert_eq!(next.count(events::FORGOTTEN), 0, "{}", next.said());
 }

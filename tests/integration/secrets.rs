@@ -6,6 +6,7 @@ use crate::node::servers::{install_rclone, s3_of_rclone};
 use crate::node::sshd::{self, Sshd};
 use crate::node::{self, NODE_BIN, Place, SERVER_ADDRESS, TestNode};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -76,7 +77,7 @@ impl Setting {
 
     fn unmount(&self) {
         self.test.node.run(DRIVER, &["unmount", TARGET]).ok("unmount");
-        self.mounter().wait_until_said("\"unmounted\"", 1);
+        self.mounter().wait_for(events::UNMOUNTED, 1);
     }
 
     /// Writes and reads, ends the helper (by what is in its command line), and reads again what the healed volume shows.
@@ -86,7 +87,7 @@ impl Setting {
         for (pid, _) in self.test.processes().iter().filter(|(_, line)| line.contains(helper)) {
             node.sh(&format!("kill -9 {pid}"));
         }
-        self.mounter().wait_until_said("\"healed\"", 1);
+        self.mounter().wait_for(events::HEALED, 1);
         assert_eq!(node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
     }
 
@@ -205,8 +206,8 @@ fn the_next_mounter_does_not_know_the_secrets() {
             mounter.wait();
         }
         setting = setting.serve(config);
-        setting.mounter().wait_until_said("an earlier mounter's volume is taken in", 1);
-        setting.mounter().wait_until_said("its secrets are not known any more", 1);
+        setting.mounter().wait_for(events::ADOPTED, 1);
+        setting.mounter().wait_for(events::FORGOTTEN, 1);
         assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
         let said = setting.hostmount(&format!("swap {TARGET}"));
         assert!(said.contains("its secrets are not known any more") && said.contains("mount it again"), "{said}");
@@ -217,7 +218,7 @@ fn the_next_mounter_does_not_know_the_secrets() {
     let said = setting.hostmount(&format!("swap {TARGET} --secret password=/tmp/word"));
     setting.test.node.sh_ok("rm /tmp/word");
     assert!(said.contains("a fresh helper serves it"), "{said}");
-    setting.mounter().wait_until_said("the helper that was replaced has ended", 1);
+    setting.mounter().wait_for(events::DRAINED, 1);
     setting.use_and_heal("gocryptfs");
     setting.assert_hidden("p4ssphrase");
     setting.unmount();

@@ -5,6 +5,7 @@ use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::sshd::{PORT, Sshd};
 use crate::node::{Done, NODE_BIN, SERVER_ADDRESS, TestNode, sshd};
+use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use std::fs;
 
@@ -70,7 +71,7 @@ fn new_options_take_the_old_ones_place() {
     // Who heals it later goes by the new ones.
     install(&test, "two");
     kill_helper(&test);
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     told("two got");
     // So does the next mounter.
     mounter.signal(Signal::SIGKILL);
@@ -78,7 +79,7 @@ fn new_options_take_the_old_ones_place() {
     install(&test, "three");
     let mounter = test.start_mounter(&[], &[]);
     kill_helper(&test);
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     told("three got");
 }
 
@@ -128,7 +129,7 @@ fn a_secret_is_given_anew() {
     assert!(last_words(&test).ends_with("and second"), "{}", last_words(&test));
     test.wait_for_processes("mount.memfs", 1);
     kill_helper(&test);
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     assert_eq!(hostmount(&test, &format!("logs {TARGET}")).ok("logs").matches("and second").count(), 2);
 }
 
@@ -148,7 +149,7 @@ fn a_new_key_in_the_container_is_used_from_a_swap_on() {
     test.container.visit(|| fs::write("/root/.ssh/id_ed25519", key).unwrap());
     hostmount(&test, "swap --all").ok("swap");
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
-    mounter.wait_until_said("the helper that was replaced has ended", 1);
+    mounter.wait_for(events::DRAINED, 1);
     test.wait_for_processes("sshfs", 1);
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![the_demo_is_shown_on_a_machine_with_systemd.needs_no(other_cgroup_namespace).quick()]
+    tests![the_demo_is_shown_on_a_machine_with_systemd.needs_no(other_cgroup_namespace).alone().quick()]
 }
 
 /// The kernel heeds nsdelegate only if it is set from the machine's first cgroup namespace (its number is fixed).

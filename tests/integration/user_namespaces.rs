@@ -4,6 +4,7 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{self, NODE_BIN, Place, TestNode};
+use hostmount::observe::events;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
@@ -109,16 +110,16 @@ fn a_pod_with_a_user_namespace_gets_its_volume_back() {
     };
     check();
     test.node.sh_ok("kill -9 $(pidof bindfs)");
-    mounter.wait_until_said("\"healed\"", 1);
+    mounter.wait_for(events::HEALED, 1);
     assert!(mounter.said().contains("\"places\":4"), "{}", mounter.said());
     check();
     let said = test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
     assert!(said.contains("in 4 places"), "{said}");
-    mounter.wait_until_said("the helper that was replaced has ended", 1);
+    mounter.wait_for(events::DRAINED, 1);
     check();
     drop(pod);
     test.node.sh_ok(&format!("umount {TARGET}"));
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
     test.wait_for_processes("bindfs", 0);
 }
 
@@ -141,19 +142,19 @@ fn a_user_namespace_inside_a_pod_gets_the_volume_back() {
     assert_eq!(shown(), 2);
     for round in 1..=3 {
         test.node.sh_ok("kill -9 $(pidof bindfs)");
-        mounter.wait_until_said("\"healed\"", round);
+        mounter.wait_for(events::HEALED, round);
         read();
         assert_eq!(pod.sh_ok("cat /data/f"), "served\n");
         assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
         // What could not be detached is below what covers it, once.
         assert_eq!(shown(), 4);
     }
-    assert!(!mounter.said().contains("the old filesystem stays"), "{}", mounter.said());
+    assert_eq!(mounter.count(events::PLACE_LEFT), 0, "{}", mounter.said());
     drop(sandbox);
     test.node.sh_ok(&format!("umount {TARGET}"));
     drop(_alive);
     drop(pod);
-    mounter.wait_until_said("\"unmounted\"", 1);
+    mounter.wait_for(events::UNMOUNTED, 1);
 }
 
 fn start_in(pod: &Place, line: &str) -> Process {

@@ -6,6 +6,7 @@ use crate::node::job::{TARGET, use_it};
 use crate::node::preloaded::install;
 use crate::node::{PODMAN, Place, TestNode};
 use hostmount::engine::preload::DEFAULT_OBJECT;
+use hostmount::observe::events;
 use std::fs;
 use testbed::machine::{Machine, Network, Recipe};
 
@@ -164,7 +165,7 @@ fn a_container_whose_programs_load_the_object_anyway() {
         test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok(engine);
         use_it(&test);
         test.node.sh_ok(&format!("umount {TARGET}"));
-        mounter.wait_until_said("\"unmounted\"", 1);
+        mounter.wait_for(events::UNMOUNTED, 1);
         // Beside the mounter, a program of the container's mounts for itself as ever.
         test.container.sh_ok(&format!("bindfs /tmp/source {TARGET}"));
         assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/kept && umount {TARGET}")), "stays\n");

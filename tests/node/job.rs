@@ -4,6 +4,7 @@
 
 use super::mounter::Mounter;
 use super::{NODE_BIN, Processes, TestNode};
+use hostmount::observe::events;
 use std::time::{Duration, Instant};
 
 /// Where the volume is mounted.
@@ -83,7 +84,7 @@ pub fn assert_refused(mounter: &Mounter, tries: usize) {
 #[track_caller]
 pub fn unmount_and_see_it_end(test: &TestNode, mounter: &Mounter, before: &Processes, times: usize) {
     test.node.sh_ok(&format!("umount {TARGET}"));
-    mounter.wait_until_said("\"unmounted\"", times);
+    mounter.wait_for(events::UNMOUNTED, times);
     assert_eq!(test.node.mount_at(TARGET), None);
     assert_eq!(list(test), "[]");
     // A process is listed for a moment after it has ended.

@@ -4,6 +4,7 @@
 
 use super::Place;
 use super::notes::note;
+use hostmount::observe::events;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -65,8 +66,8 @@ impl Mounter {
             });
         }
         let mounter = Self { process, said };
-        // Not that somebody takes connections: an earlier one's helper may hold its socket until it is started.
-        mounter.wait_until_said("the mounter is ready", 1);
+        // Not when a process takes connections: an earlier mounter's helper may hold its socket until it is started.
+        mounter.wait_for(events::READY, 1);
         mounter
     }
 
@@ -75,9 +76,25 @@ impl Mounter {
         self.said.so_far.lock().unwrap().text.clone()
     }
 
-    /// Waits until `words` have been in its stderr for so many times in all.
+    /// How often it has logged this event (src/observe/events.rs) so far.
+    pub fn count(&self, event: &str) -> usize {
+        self.said().matches(&field(event)).count()
+    }
+
+    /// Waits until it has logged this event so many times in all.
     #[track_caller]
-    pub fn wait_until_said(&self, words: &str, times: usize) {
+    pub fn wait_for(&self, event: &str, times: usize) {
+        self.wait_until_said(&field(event), times);
+    }
+
+    /// Waits until a helper has written these words so many times in all.
+    #[track_caller]
+    pub fn wait_for_helper(&self, words: &str, times: usize) {
+        self.wait_until_said(words, times);
+    }
+
+    #[track_caller]
+    fn wait_until_said(&self, words: &str, times: usize) {
         let so_far = self.said.so_far.lock().unwrap();
         let unsaid = |so_far: &Text| so_far.text.matches(words).count() < times;
         let wait = |so_far: &mut Text| unsaid(so_far) && !so_far.ended;
@@ -104,6 +121,11 @@ impl Mounter {
     pub fn wait(&mut self) -> ExitStatus {
         self.process.wait().unwrap()
     }
+}
+
+/// An event as its log has it.
+fn field(event: &str) -> String {
+    format!("\"event\":\"{event}\"")
 }
 
 impl Drop for Mounter {

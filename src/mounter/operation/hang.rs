@@ -98,7 +98,9 @@ fn report(mounter: &Mounter, volume: &Volume, waiting: u64, limit: Duration) {
     mounter.metrics.hangs.inc();
     match volume.not_healed() {
         _ if volume.plan.settings.on_hang == OnHang::Report => {}
-        Some(why) => warn!("its helper is left alone, as the volume would not be healed: {why}"),
+        Some(why) => {
+            warn!(event = events::HUNG_LEFT, "its helper is left alone, as the volume would not be healed: {why}");
+        }
         None => {
             warn!("its helper is killed, for a fresh one to take its place");
             kill_helper(mounter, volume);
@@ -138,13 +140,13 @@ impl Pulse {
         let time = now.duration_since(still.since);
         let done = work.since(&still.work);
         if is_work(done, time, still.more) {
-            debug!(event = events::WAITING, waiting, ?done, "requests wait, and the helper works");
+            debug!(event = events::BUSY, waiting, ?done, "requests wait, and the helper works");
             let news = self.moves();
             self.still = Some(Still { since: now, more: 0, work });
             return news;
         }
         if locks() >= waiting {
-            debug!(event = events::WAITING, waiting, "requests wait for file locks");
+            debug!(event = events::LOCKED, waiting, "requests wait for file locks");
             return self.moves();
         }
         if !self.hangs && time >= limit {

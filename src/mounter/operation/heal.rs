@@ -53,8 +53,8 @@ fn search(mounter: &Mounter, id: VolumeId) {
 }
 
 fn heals_later(wait: Duration) {
-    let seconds = wait.as_secs_f32();
-    warn!(event = events::HEAL_LATER, "it has not served for long; next try in {seconds} s");
+    let next_try_seconds = wait.as_secs_f64();
+    warn!(event = events::HEAL_LATER, next_try_seconds, "it has not served for long; it is tried again later");
 }
 
 /// Heals a dead volume, or sees to it that it is tried again; if that is of any use.
@@ -74,8 +74,8 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
             let error = chain(&error);
             match mounter.registry.report(id, Event::HealingFailed) {
                 Some(Effect::HealLater(wait)) => {
-                    let wait = wait.as_secs_f32();
-                    error!(event = events::HEAL_FAILED, "cannot heal the volume: {error}; next try in {wait} s");
+                    let next_try_seconds = wait.as_secs_f64();
+                    error!(event = events::HEAL_FAILED, next_try_seconds, "cannot heal the volume: {error}");
                 }
                 _ => error!(event = events::HEAL_FAILED, "cannot heal the volume: {error}"),
             }
