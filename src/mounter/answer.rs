@@ -50,7 +50,7 @@ fn exit_of(error: &MountError) -> Exit {
     match error {
         MountError::Refused(_) | MountError::Secrets(_) | MountError::Lost(_) => Exit::Usage,
         MountError::Node(_) | MountError::Place(_) | MountError::IdMap(_) => Exit::System,
-        MountError::Launch(LaunchError::Spawn { .. }) => Exit::MountFailure,
+        MountError::Launch(LaunchError::Exec { .. }) => Exit::MountFailure,
         MountError::Launch(_) => Exit::System,
         MountError::Helper { reason: NotReady::CallerGone | NotReady::Stopping, .. } => Exit::Interrupted,
         MountError::Helper { reason: NotReady::Wait(_), .. } => Exit::System,
