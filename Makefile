@@ -38,11 +38,11 @@ demo:
 
 # A test that cannot run is a failure here.
 test: packages
-	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run $(CARGO) test --workspace --tests
+	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run $(CARGO) test --workspace --tests -- --include-ignored
 
 # While one works: under a minute once it is built. A test that cannot run is ignored, and says why.
 test-quick:
-	$(AS_ROOT) env HOSTMOUNT_TESTS=quick $(CARGO) test --workspace --tests
+	$(AS_ROOT) env HOSTMOUNT_TESTS=quick $(CARGO) test --workspace --tests -- --include-ignored
 
 # On Debian's kernels, in qemu; others: make test-kernels KERNELS=6.18. See docs/kernels.md.
 test-kernels: build preload

@@ -13,7 +13,8 @@ use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
 use crate::node::cgroup::{Cgroup, Placement};
-use linux::sys::spawn::Program;
+use crate::observe::events;
+use linux::sys::spawn::{Program, SpawnError};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::ioctl_fionbio;
 use std::collections::BTreeMap;
@@ -76,9 +77,15 @@ pub enum LaunchError {
     /// The socket for the shared object.
     #[error("cannot listen for the helper's calls")]
     Listen(#[source] io::Error),
-    /// fork or exec failed.
+    /// clone3(2).
+    #[error("cannot make a process for the helper")]
+    Fork(#[source] io::Error),
+    /// seccomp(2), in the process that becomes the helper.
+    #[error("cannot forbid the helper to call clone3(2)")]
+    ForbidClone3(#[source] io::Error),
+    /// execve(2).
     #[error("cannot start {program}", program = program.display())]
-    Spawn {
+    Exec {
         /// The program.
         program: PathBuf,
         /// The kernel's error.
@@ -131,11 +138,20 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         let mut engine = prepare(method, &processes)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };
-        let cgroup = placement.cgroup();
+        let cgroup = placement.version_2().map(|(cgroup, _)| cgroup);
         let file = program.path.clone();
-        let started = reaper.spawn(Program { file, arguments, environment, standard, filter, cgroup });
-        let (process, ending) =
-            started.map_err(|source| LaunchError::Spawn { program: program.path.clone(), source })?;
+        let mut helper = Program { file, arguments, environment, standard, filter, cgroup };
+        let started = match reaper.spawn(&helper) {
+            Err(SpawnError::ForkIntoCgroup(error)) => {
+                warn_of_cgroup(&placement, &error);
+                helper.cgroup = None;
+                let started = reaper.spawn(&helper);
+                placement.give_up_version_2();
+                started
+            }
+            started => started,
+        };
+        let (process, ending) = started.map_err(|error| LaunchError::at_spawn(error, &program.path))?;
         if let Engine::Preload(server) = &mut engine
             && let Err(error) = server.watch(process)
         {
@@ -155,6 +171,33 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
     let missed_call_hint = missed_call_hint(method, &program.path);
     let cgroup = placement.own.take();
     Ok(Helper { ending, engine, output, foreground: settings.foreground, processes, cgroup, missed_call_hint })
+}
+
+/// The helper works all the same, as one that the container's cgroup was never left for.
+fn warn_of_cgroup(placement: &Placement<'_>, error: &io::Error) {
+    let path = placement.version_2().map(|(_, path)| path.display().to_string()).unwrap_or_default();
+    let why = match error.kind() {
+        // What the kernel says then is "No such file or directory" (cgroups(7)).
+        io::ErrorKind::NotFound => {
+            " (cgroup2 is mounted with nsdelegate, and that cgroup or the mounter's is outside of the mounter's cgroup namespace)"
+        }
+        _ => "",
+    };
+    warn!(
+        "the helper cannot be started in the cgroup {path}: {error}{why}; it stays in the container's cgroup, without a limit \
+         in version 2, and ends with the container"
+    );
+}
+
+impl LaunchError {
+    fn at_spawn(error: SpawnError, program: &Path) -> Self {
+        match error {
+            SpawnError::Prepare(error) => Self::Prepare(error),
+            SpawnError::Fork(error) | SpawnError::ForkIntoCgroup(error) => Self::Fork(error),
+            SpawnError::Filter(error) => Self::ForbidClone3(error),
+            SpawnError::Exec(source) => Self::Exec { program: program.to_owned(), source },
+        }
+    }
 }
 
 /// Our own environment, without the variables that lead to the mounter, and with those configured for the type.
@@ -235,10 +278,51 @@ impl Helper {
         }
         match self.engine.wait_for_end(LAST_MOMENTS) {
             Ok(true) => {}
-            Ok(false) => warn!("processes of the helper are still there after SIGKILL: they wait for storage"),
+            Ok(false) => warn!(
+                event = events::HELPER_STAYS,
+                "processes of the helper are still there after SIGKILL: they wait for storage"
+            ),
             Err(error) => warn!("cannot see whether the processes of the helper are gone: {error}"),
         }
         self.output.drain();
         self.output
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use api::exit::chain;
+    use nix::sched::{CloneFlags, unshare};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    /// Launches a program in a mount namespace of its own, and returns the first that it writes.
+    fn launched(program: &'static str, placement: fn() -> Placement<'static>) -> Result<Vec<String>, LaunchError> {
+        let test = move || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let style = super::super::arguments::Style::Fuse;
+            let program = HelperProgram { path: program.into(), called: None, style };
+            let config = Config::default();
+            let settings = config.settings_of("x");
+            let handover = Handover::default();
+            let arguments = vec!["started".into()];
+            let start = Start { program: &program, arguments, settings, handover, placement: placement() };
+            let mut helper = launch(&Method::Seccomp, &Reaper::default(), start)?;
+            let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+            poll(&mut [PollFd::new(&helper.output, PollFlags::IN)], Some(&patience)).unwrap();
+            helper.output.drain();
+            Ok(helper.output.lines())
+        };
+        thread::spawn(test).join().unwrap()
+    }
+
+    #[test]
+    #[ignore = "confining a helper needs root: make test-quick"]
+    fn a_cgroup_that_refuses_the_helper_is_done_without() {
+        let refused = || Placement::refused_at(Path::new("/sys/fs/cgroup/hostmount/x.1"));
+        assert_eq!(launched("/bin/echo", refused).unwrap(), ["started"]);
+        let error = launched("/nonexistent", refused).unwrap_err();
+        assert!(chain(&error).starts_with("cannot start /nonexistent: No such file or directory"), "{error:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! The mounter is a child subreaper (prctl(2)): a helper that goes into the background becomes its child. Only the
 //! main thread waits, for all; the thread that started a process gets its exit status through a pipe, which can be polled.
 
-use linux::sys::spawn::{Program, spawn};
+use linux::sys::spawn::{Program, SpawnError, spawn};
 use rustix::process::{WaitOptions, wait};
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -27,7 +27,7 @@ impl Reaper {
     ///
     /// The lock is held meanwhile, and by [`reap`](Self::reap) before it collects: no process is collected before it is
     /// entered.
-    pub fn spawn(&self, program: Program<'_>) -> io::Result<(OwnedFd, Ending)> {
+    pub fn spawn(&self, program: &Program<'_>) -> Result<(OwnedFd, Ending), SpawnError> {
         let (reader, writer) = io::pipe()?;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (pid, process) = spawn(program)?;

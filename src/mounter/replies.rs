@@ -50,7 +50,7 @@ fn to_bring_up(error: BringUpError) -> Failure {
     let exit = match &error {
         BringUpError::Secrets(_) | BringUpError::Option(_) => Exit::Usage,
         BringUpError::Node(_) | BringUpError::Namespace(_) | BringUpError::IdMap(_) => Exit::System,
-        BringUpError::Launch(LaunchError::Spawn { .. }) => Exit::MountFailure,
+        BringUpError::Launch(LaunchError::Exec { .. }) => Exit::MountFailure,
         BringUpError::Launch(_) => Exit::System,
         BringUpError::Helper { reason: NotReady::CallerGone | NotReady::Stopping, .. } => Exit::Interrupted,
         BringUpError::Helper { reason: NotReady::Wait(_), .. } => Exit::System,

@@ -86,10 +86,8 @@ pub struct Placement<'a> {
     /// Files of version 1 that move the thread which writes to them: those of the top, and those of other cgroups.
     entrances: Vec<BorrowedFd<'a>>,
     opened: Vec<OwnedFd>,
-    /// The cgroup of version 2, unless it is the top.
-    into: Option<OwnedFd>,
-    /// The top of version 2, if the helper is to be there.
-    top: Option<BorrowedFd<'a>>,
+    /// The cgroup of version 2, and its path on the node.
+    version_2: Option<(OwnedFd, PathBuf)>,
     /// The cgroup that is the helper's own.
     pub own: Option<Cgroup>,
 }
@@ -109,9 +107,23 @@ impl Placement<'_> {
         done
     }
 
-    /// The cgroup of version 2 that the helper is to be started in.
-    pub fn cgroup(&self) -> Option<BorrowedFd<'_>> {
-        self.into.as_ref().map(AsFd::as_fd).or(self.top)
+    /// The cgroup of version 2 that the helper is to be started in, and its path on the node.
+    pub fn version_2(&self) -> Option<(BorrowedFd<'_>, &Path)> {
+        self.version_2.as_ref().map(|(cgroup, path)| (cgroup.as_fd(), path.as_path()))
+    }
+
+    /// The kernel does not let the helper start in that cgroup: it will be where the mounter is. Its own is given up, if it
+    /// had it there.
+    pub fn give_up_version_2(&mut self) {
+        self.version_2 = None;
+        self.own.take_if(|own| own.all.parent.as_ref().is_some_and(|parent| parent.version == CgroupVersion::V2));
+    }
+
+    /// As one that the kernel lets no process into.
+    #[cfg(test)]
+    pub fn refused_at(path: &Path) -> Self {
+        let no_cgroup = File::open("/").unwrap().into();
+        Self { version_2: Some((no_cgroup, path.to_owned())), ..Self::default() }
     }
 }
 
@@ -181,25 +193,33 @@ impl Cgroups {
             let has_parent = self.parent.as_ref().is_some_and(|parent| parent.is_in(hierarchy));
             let scope = scopes.iter().find(|(named, _)| *named == hierarchy.name);
             // A scope that is gone by now belonged to a caller that is gone.
-            let scope = scope.and_then(|(_, path)| open_directory(hierarchy.top.as_fd(), path).ok());
-            let own = match (scope, &self.parent) {
+            let scope =
+                scope.and_then(|(_, path)| Some((open_directory(hierarchy.top.as_fd(), path).ok()?, path.clone())));
+            let below_top = match (scope, &self.parent) {
                 (Some(scope), _) => Some(scope),
                 (None, Some(parent)) if has_parent => {
-                    let own = placement.own.insert(self.make(parent, target)?);
-                    Some(
-                        open_directory(parent.directory.as_fd(), own.name.as_ref())
-                            .map_err(failed(own.name.as_ref()))?,
-                    )
+                    let name: &Path = placement.own.insert(self.make(parent, target)?).name.as_ref();
+                    let own = open_directory(parent.directory.as_fd(), name).map_err(failed(name))?;
+                    Some((own, Path::new(self.directory).join(name)))
                 }
                 _ => None,
             };
-            if let (Some(own), Some(limit), true) = (&own, limit, has_parent) {
-                hierarchy.version.limit(own.as_fd(), limit)?;
+            if let (Some((cgroup, _)), Some(limit), true) = (&below_top, limit, has_parent) {
+                hierarchy.version.limit(cgroup.as_fd(), limit)?;
             }
-            match (hierarchy.version, own) {
-                (CgroupVersion::V2, Some(own)) => placement.into = Some(own),
-                (CgroupVersion::V2, None) => placement.top = Some(hierarchy.top.as_fd()),
-                (CgroupVersion::V1, Some(own)) => placement.opened.push(open_to_write(own.as_fd(), "tasks")?),
+            match (hierarchy.version, below_top) {
+                (CgroupVersion::V2, Some((cgroup, path))) => {
+                    placement.version_2 = Some((cgroup, hierarchy.path.join(path)));
+                }
+                (CgroupVersion::V2, None) => {
+                    let top = hierarchy.top.try_clone();
+                    let path = hierarchy.path.clone();
+                    let top = top.map_err(|source| EndsWithContainer::File { path: path.clone(), source })?;
+                    placement.version_2 = Some((top, path));
+                }
+                (CgroupVersion::V1, Some((cgroup, _))) => {
+                    placement.opened.push(open_to_write(cgroup.as_fd(), "tasks")?)
+                }
                 (CgroupVersion::V1, None) => placement.entrances.extend(hierarchy.entrance.as_ref().map(AsFd::as_fd)),
             }
         }

@@ -207,6 +207,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "a mount namespace needs root: make test-quick"]
     fn propagation_is_what_it_was() {
         in_own_mounts(|| {
             use MountPropagationFlags as P;

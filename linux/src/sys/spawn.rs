@@ -32,46 +32,75 @@ pub struct Program<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
+/// The step at which a program could not be started. At the last two there is a process to be collected all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// A string with a NUL byte in it, or no pipe.
+    #[error("cannot prepare to start a program")]
+    Prepare(#[from] io::Error),
+    /// clone3(2), in the caller's cgroup.
+    #[error("cannot make a process")]
+    Fork(#[source] io::Error),
+    /// clone3(2) with CLONE_INTO_CGROUP. ENOENT: the cgroup, or the caller's own, is outside of the caller's cgroup namespace,
+    /// and cgroup2 is mounted with `nsdelegate` (cgroups(7)).
+    #[error("cannot make a process in that cgroup")]
+    ForkIntoCgroup(#[source] io::Error),
+    /// seccomp(2).
+    #[error("cannot install the program's seccomp filter")]
+    Filter(#[source] io::Error),
+    /// execve(2).
+    #[error("cannot run the program")]
+    Exec(#[source] io::Error),
+}
+
 /// Starts it, in a process group of its own, with no signal blocked or ignored, and waits until it runs. Returns its id,
 /// which it keeps until it is collected, and a descriptor of it.
 ///
-/// Only close-on-exec keeps other descriptors from it. An error is clone3(2)'s, seccomp(2)'s or execve(2)'s; in the
-/// latter cases there is a process to be collected all the same. Kernel: CLONE_INTO_CGROUP, 5.7.
-pub fn spawn(program: Program<'_>) -> io::Result<(Pid, OwnedFd)> {
-    let Program { file, arguments, environment, standard, mut filter, cgroup } = program;
+/// Only close-on-exec keeps other descriptors from it. Kernel: CLONE_INTO_CGROUP, 5.7.
+pub fn spawn(program: &Program<'_>) -> Result<(Pid, OwnedFd), SpawnError> {
+    let Program { file, arguments, environment, standard, filter, cgroup } = program;
     let standard = standard.map(|fd| fd.as_raw_fd());
     if standard.iter().any(|fd| *fd <= libc::STDERR_FILENO) {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
     }
-    let file = c_string(file.into())?;
-    let arguments = arguments.into_iter().map(c_string).collect::<io::Result<Vec<_>>>()?;
-    let environment = environment.into_iter().map(|(mut name, value)| {
-        name.push("=");
-        name.push(value);
-        c_string(name)
+    let file = c_string(file.clone().into())?;
+    let arguments = arguments.iter().cloned().map(c_string).collect::<io::Result<Vec<_>>>()?;
+    let environment = environment.iter().map(|(name, value)| {
+        let mut variable = name.clone();
+        variable.push("=");
+        variable.push(value);
+        c_string(variable)
     });
     let environment = environment.collect::<io::Result<Vec<_>>>()?;
     let ended_by_null = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let (argv, envp) = (ended_by_null(&arguments), ended_by_null(&environment));
-    let length = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let filter = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    let length = u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let filter = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     let (mut report, verdict) = io::pipe()?;
 
     let child = || become_program(&file, &argv, &envp, &filter, standard, verdict.as_raw_fd());
     // SAFETY: `become_program` makes system calls only.
-    let (pid, process) = unsafe { fork_held(0, cgroup, child) }?;
+    let forked = unsafe { fork_held(0, *cgroup, child) };
+    let (pid, process) =
+        forked.map_err(if cgroup.is_some() { SpawnError::ForkIntoCgroup } else { SpawnError::Fork })?;
     drop(verdict);
-    let mut errno = [0; 4];
-    match report.read(&mut errno)? {
-        // Closed by a successful execve.
-        0 => {}
-        _ => return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+    let mut words = [0; 8];
+    // A successful execve closes the pipe.
+    if report.read(&mut words)? > 0 {
+        let [step, errno] =
+            [&words[..4], &words[4..]].map(|word| i32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        let error = io::Error::from_raw_os_error(errno);
+        return Err(if step == FILTERING { SpawnError::Filter(error) } else { SpawnError::Exec(error) });
     }
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::Error::from(io::ErrorKind::InvalidData))?;
     Ok((pid, process))
 }
+
+/// What the child was doing when it failed: the first word of its report. The second is the errno.
+const FILTERING: i32 = 1;
+const EXECUTING: i32 = 2;
 
 /// Where the child has its end of the pipe.
 const VERDICT: RawFd = libc::STDERR_FILENO + 1;
@@ -113,9 +142,9 @@ fn become_program(
         // long as this process.
         unsafe { libc::execve(file.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     }
-    let errno = Errno::last_raw();
-    // SAFETY: the buffer is the four bytes of `errno`, which lives in this frame.
-    unsafe { libc::write(VERDICT, (&raw const errno).cast(), size_of_val(&errno)) };
+    let report = [if filtered { EXECUTING } else { FILTERING }, Errno::last_raw()];
+    // SAFETY: the buffer is the eight bytes of `report`, which lives in this frame.
+    unsafe { libc::write(VERDICT, (&raw const report).cast(), size_of_val(&report)) };
     // SAFETY: ends the process without running anything of the parent's.
     unsafe { libc::_exit(127) }
 }
@@ -123,4 +152,37 @@ fn become_program(
 fn c_string(string: OsString) -> io::Result<CString> {
     // A NUL byte inside: InvalidInput.
     Ok(CString::new(string.into_vec())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    /// What comes of starting a program, in the cgroup behind a descriptor.
+    fn spawned(file: &str, filter: Vec<Instruction>, cgroup: Option<BorrowedFd<'_>>) -> Result<(), SpawnError> {
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        let (file, arguments, standard) = (file.into(), vec![file.into()], [null.as_fd(); 3]);
+        spawn(&Program { file, arguments, environment: BTreeMap::new(), standard, filter, cgroup }).map(drop)
+    }
+
+    #[test]
+    fn an_error_names_the_step() {
+        let no_cgroup = File::open("/").unwrap();
+        assert!(spawned("/bin/true", Vec::new(), None).is_ok());
+        assert!(
+            matches!(spawned("/nonexistent", Vec::new(), None), Err(SpawnError::Exec(error)) if is(&error, libc::ENOENT))
+        );
+        let refused = spawned("/bin/true", Vec::new(), Some(no_cgroup.as_fd()));
+        assert!(matches!(refused, Err(SpawnError::ForkIntoCgroup(error)) if is(&error, libc::EBADF)));
+        // A program that does not end with an answer.
+        let load = Instruction { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: 0 };
+        assert!(matches!(spawned("/bin/true", vec![load], None), Err(SpawnError::Filter(_))));
+        assert!(matches!(spawned("/bin/\0", Vec::new(), None), Err(SpawnError::Prepare(_))));
+    }
+
+    fn is(error: &io::Error, errno: i32) -> bool {
+        error.raw_os_error() == Some(errno)
+    }
 }

@@ -26,8 +26,9 @@ pub(super) struct Hierarchy {
     pub(super) name: String,
     /// The path in the same file of the cgroup that is the node's top.
     pub(super) root: PathBuf,
-    /// Its directory.
+    /// The directory of that cgroup, and its path on the node.
     pub(super) top: OwnedFd,
+    pub(super) path: PathBuf,
     /// Version 1: moves the thread that writes to it to the top.
     pub(super) entrance: Option<OwnedFd>,
 }
@@ -54,7 +55,7 @@ impl Hierarchy {
             }
             CgroupVersion::V2 => None,
         };
-        Ok(Self { version, name, root, top, entrance })
+        Ok(Self { version, name, root, top, path: target, entrance })
     }
 
     pub(super) fn counts_memory(&self) -> bool {
