@@ -78,6 +78,8 @@ fn a_helper_has_a_cgroup_of_its_own_from_its_first_instruction() {
         mounter.wait_for(events::MOUNTED, 1);
         let words = mounter.said();
         assert!(words.contains(name) && !words.contains("/container"), "{words}");
+        // The shell's child may not have become it yet.
+        test.wait_for_processes("sleep infinity", 1);
         let helpers = [test.pids_of("bindfs"), test.pids_of("sleep infinity")].concat();
         assert_eq!(helpers.len(), 2);
         for pid in helpers {
