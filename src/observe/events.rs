@@ -21,6 +21,8 @@ pub const MOUNTED: &str = "volume.mounted";
 pub const NOT_MOUNTED: &str = "volume.not-mounted";
 /// A volume is gone from everywhere, and its helper with it.
 pub const UNMOUNTED: &str = "volume.unmounted";
+/// A volume of a filesystem of the kernel's own: the mounter has nothing more to do with it.
+pub const SERVED_BY_KERNEL: &str = "volume.served-by-kernel";
 /// An earlier mounter's volume was found, and its helper lives.
 pub const ADOPTED: &str = "volume.adopted";
 /// A volume's helper has ended while the volume is mounted.

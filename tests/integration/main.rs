@@ -9,6 +9,7 @@ mod node;
 mod bad_luck;
 mod cgroups;
 mod chaos;
+mod client;
 mod configuration;
 mod deployment;
 mod device_numbers;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         configuration,
         bad_luck,
         operator,
+        client,
         metrics,
         install,
         deployment,

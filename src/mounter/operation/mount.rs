@@ -139,7 +139,10 @@ fn mount_at(mounter: &Mounter, plan: Plan, target: Target, caller: &Connection) 
     if volume.identity.connection.is_some() {
         mounter.registry.add(volume, released.serving);
     } else {
-        info!("the kernel serves it by itself: its helper is finished, and the node's mount table alone knows it");
+        info!(
+            event = events::SERVED_BY_KERNEL,
+            "the kernel serves it by itself: its helper is finished, and the node's mount table alone knows it"
+        );
     }
     Ok(Mounted { output: released.words, already: false })
 }

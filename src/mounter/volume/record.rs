@@ -1,7 +1,7 @@
 //! What the next mounter must know of a volume: a file for each, in the state directory.
 //!
 //! Runs in the mounter. Requests may hold secrets in their options, so records are kept on a memory filesystem only,
-//! readable by root only. A volume's [secrets](crate::secret) are not recorded, only that it had some: the next mounter
+//! readable by root only. A volume's [secrets](api::secret) are not recorded, only that it had some: the next mounter
 //! cannot start a fresh helper for it. A file appears whole, by rename(2).
 
 use super::{Known, Volume};
