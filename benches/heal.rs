@@ -2,17 +2,19 @@
 //! to start (a mount through hostmount); how long a swap takes; and what a pod sees of one, with MOVE_MOUNT_BENEATH and
 //! without.
 
+#[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../tests/node/mod.rs"]
 mod node;
 
-use hostmount::demo::machine::{Network, Process, Propagation};
+use hostmount::observe::events;
 use node::gluster::{self, Gluster};
 use node::mounter::Mounter;
-use node::{NODE_BIN, Place, TestNode, old_kernel, require};
+use node::{NODE_BIN, Place, TestNode, missing, obstacle, old_kernel};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use testbed::machine::{Network, Process, Propagation};
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 const ROUNDS: usize = 50;
@@ -24,7 +26,8 @@ struct Helper {
 }
 
 fn main() {
-    if !require(&[&["bindfs"], gluster::PROGRAMS].concat()) {
+    if let Some(why) = obstacle().or_else(|| missing(&["bindfs"])).or_else(|| missing(gluster::PROGRAMS)) {
+        println!("SKIP: {why}");
         return;
     }
     let network = Network::new().unwrap();
@@ -77,7 +80,7 @@ fn deaths(test: &TestNode, mounter: &Mounter, helper: &Helper) {
         mount();
         starts.push(begin.elapsed());
         test.node.sh_ok(&format!("umount {TARGET}"));
-        mounter.wait_until_said("\"unmounted\"", round);
+        mounter.wait_for(events::UNMOUNTED, round);
     }
     mount();
     test.node.sh_ok(&format!("echo served >{TARGET}/f"));
@@ -88,9 +91,9 @@ fn deaths(test: &TestNode, mounter: &Mounter, helper: &Helper) {
         let begin = Instant::now();
         swap(test);
         swaps.push(begin.elapsed());
-        mounter.wait_until_said("the helper that was replaced has ended", round);
+        mounter.wait_for(events::DRAINED, round);
         let (took, errors) = kill_and_wait(test, &pod, helper.name);
-        mounter.wait_until_said("\"healed\"", round);
+        mounter.wait_for(events::HEALED, round);
         deaths.push(took);
         failed += errors;
     }

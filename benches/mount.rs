@@ -1,20 +1,20 @@
 //! Time to mount and unmount through hostmount, beside the same helper mounted natively by the real mount(8): the
-//! filesystems of `tests/node/filesystems.rs`, with their real servers.
+//! filesystems of `tests/node/filesystems/`, with their real servers.
 //!
 //! One machine: natively the real mount(8) mounts in the container, which has the helpers; ours mounts on the node. Both
 //! in turn, in one run; what is printed are the medians, and the median of the ratios. Arguments name filesystems.
 
+#[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../tests/node/mod.rs"]
 mod node;
 
-use hostmount::demo::machine::{Network, Room};
-use node::filesystems::{ALL, Filesystem};
-use node::servers::fetched;
-use node::{NODE_BIN, Place, TestNode, require};
+use node::filesystems::{Filesystem, all};
+use node::{NODE_BIN, Place, TestNode, missing, obstacle};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use testbed::machine::{Network, Room};
 
 /// On the node, and in the container.
 const TARGET: &str = "/tmp/target";
@@ -50,7 +50,7 @@ fn main() {
     }
     println!("| filesystem | rounds | mount: native | hostmount | ratio | umount: native | hostmount | ratio |");
     let chosen = |name| NAMES.contains(&name) && (arguments.is_empty() || arguments.iter().any(|word| word == name));
-    ALL.iter().filter(|filesystem| chosen(filesystem.name)).for_each(compare);
+    all().filter(|filesystem| chosen(filesystem.name)).for_each(compare);
 }
 
 /// Mounts, until the filesystem answers, and unmounts; prints how many milliseconds each took.
@@ -76,12 +76,8 @@ fn milliseconds(work: impl FnOnce()) -> f64 {
 }
 
 fn compare(filesystem: &Filesystem) {
-    let place = |program: &&str| match program.contains('/') {
-        true => fetched(program).to_string_lossy().into_owned(),
-        false => (*program).to_owned(),
-    };
-    let programs: Vec<String> = filesystem.programs.iter().map(place).collect();
-    if !require(&programs.iter().map(String::as_str).collect::<Vec<_>>()) {
+    if let Some(why) = obstacle().or_else(|| missing(filesystem.programs)) {
+        println!("SKIP {}: {why}", filesystem.name);
         return;
     }
     let test = TestNode::start_in(&Network::new().unwrap());

@@ -2,10 +2,11 @@
 //! as for every secret and subPath, through hostmount first in PATH and by the real mount(8), in turn, on one node. No
 //! mounter runs.
 
+#[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../tests/node/mod.rs"]
 mod node;
 
-use node::{NODE_BIN, TestNode, require};
+use node::{NODE_BIN, TestNode, obstacle};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -20,7 +21,8 @@ fn main() {
         measure();
         return;
     }
-    if !require(&[]) {
+    if let Some(why) = obstacle() {
+        println!("SKIP: {why}");
         return;
     }
     let test = TestNode::start();

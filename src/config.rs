@@ -1,6 +1,6 @@
 //! `/etc/hostmount/config.toml`: what an administrator may set for the mounter.
 //!
-//! Parsing is pure; [`Config::load`] alone reads a file. A key that is not known is an error: a misspelt setting
+//! Read by the mounter, `doctor` and `install`, in the container. Parsing is pure; [`Config::load`] alone reads a file. A key that is not known is an error: a misspelt setting
 //! must not be silently without effect.
 //!
 //! ```toml
@@ -15,7 +15,7 @@
 //! default_options = "use_path_request_style"
 //! forced_options = "url=https://s3.example.org"
 //!
-//! # A file that only the helper sees; it is told `passwd_file=` and its path.
+//! # A file that only the helper sees; the helper gets the option `passwd_file=` with its path.
 //! [filesystem.s3fs.files.passwd]
 //! content = "{secret:access-key}:{secret:secret-key}"
 //! option = "passwd_file"
@@ -34,58 +34,48 @@
 //! on_hang = "heal"
 //! ```
 
-pub mod filesystem;
+pub mod command;
 pub mod handover;
+pub mod settings;
 
 use api::request::Request;
-use filesystem::Filesystem;
 use serde::Deserialize;
+use settings::{OnHang, Section, Settings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the configuration is looked for when nothing else is said. It need not exist.
 pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
 
 /// The mounter's settings.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Kubelet's directory on the node. Below it no symbolic link is followed: pods may have made it.
     pub kubelet_dir: PathBuf,
-    /// How long a helper may take until its filesystem answers, in seconds.
-    pub ready_timeout_seconds: u64,
-    /// Whether a volume whose helper died gets a fresh one.
-    pub heal: bool,
-    /// After how long without a sign of life a volume that requests wait for is said to hang, in seconds; 0: never.
-    pub hang_seconds: u64,
-    /// What is done about it.
-    pub on_hang: OnHang,
-    /// Settings for some types, by their names without `fuse.`.
-    filesystem: BTreeMap<String, Filesystem>,
+    /// For some types, by their names without `fuse.`.
+    types: BTreeMap<String, Arc<Settings>>,
+    /// For all other types.
+    others: Arc<Settings>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            kubelet_dir: "/var/lib/kubelet".into(),
-            ready_timeout_seconds: 120,
-            heal: true,
-            hang_seconds: 120,
-            on_hang: OnHang::Report,
-            filesystem: BTreeMap::new(),
-        }
+        Self { kubelet_dir: "/var/lib/kubelet".into(), types: BTreeMap::new(), others: Arc::default() }
     }
 }
 
-/// What is done about a volume that hangs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnHang {
-    /// It is logged and shown.
-    Report,
-    /// Its helper is ended as well, so that it is healed.
-    Heal,
+/// The file as it is written. Every key is optional.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ConfigFile {
+    kubelet_dir: Option<PathBuf>,
+    ready_timeout_seconds: Option<u64>,
+    heal: Option<bool>,
+    hang_seconds: Option<u64>,
+    on_hang: Option<OnHang>,
+    filesystem: BTreeMap<String, Section>,
 }
 
 /// A configuration that cannot be used.
@@ -128,72 +118,67 @@ impl Config {
         }
     }
 
-    fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let config: Self =
-            toml::from_str(text).map_err(|source| ConfigError::Parse { path: file.to_owned(), source })?;
-        if !config.kubelet_dir.is_absolute() {
-            return Err(ConfigError::Value { key: "kubelet_dir", problem: "must be an absolute path".into() });
-        }
-        if config.ready_timeout_seconds == 0 {
-            return Err(ConfigError::Value { key: "ready_timeout_seconds", problem: "must be at least 1".into() });
-        }
-        if let Some(name) = config.filesystem.keys().find(|name| name.starts_with("fuse.")) {
-            let problem = format!("cannot hold '{name}': a type is named without 'fuse.', which changes nothing");
-            return Err(ConfigError::Value { key: "filesystem", problem });
-        }
-        config.filesystem.values().try_for_each(Filesystem::check)?;
-        Ok(config)
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: ConfigFile =
+            toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        file.resolve()
     }
 
     /// The settings for the type of a request. `fuse.s3fs` is `s3fs`, and so is `fuse` with a source `s3fs#…`.
-    pub fn filesystem(&self, request: &Request) -> Filesystem {
-        let name = match request.fstype.strip_prefix("fuse.").unwrap_or(&request.fstype) {
+    pub fn settings(&self, request: &Request) -> Arc<Settings> {
+        Arc::clone(self.settings_of(match request.fstype.strip_prefix("fuse.").unwrap_or(&request.fstype) {
             "fuse" | "fuse3" => request.source.split('#').next().unwrap_or_default(),
             name => name,
-        };
-        self.filesystem.get(name).cloned().unwrap_or_default()
+        }))
+    }
+
+    /// The settings for a type, by its name without `fuse.`.
+    pub fn settings_of(&self, name: &str) -> &Arc<Settings> {
+        self.types.get(name).unwrap_or(&self.others)
     }
 
     /// The types that have a command of their own.
     pub fn types_with_command(&self) -> impl Iterator<Item = &str> {
-        let with_command = self.filesystem.iter().filter(|(_, settings)| settings.command.is_some());
+        let with_command = self.types.iter().filter(|(_, settings)| settings.command.is_some());
         with_command.map(|(name, _)| name.as_str())
-    }
-
-    /// The command that is configured for a type, by its name without `fuse.`.
-    pub fn command(&self, name: &str) -> Option<&filesystem::Command> {
-        self.filesystem.get(name)?.command.as_ref()
     }
 
     /// Whether a type has a memory limit.
     pub fn limits_memory(&self) -> bool {
-        self.filesystem.values().any(|settings| settings.memory_limit.is_some())
+        self.types.values().any(|settings| settings.memory_limit.is_some())
     }
 
-    /// How long a helper may take until its filesystem answers.
-    pub fn ready_timeout(&self, settings: &Filesystem) -> Duration {
-        Duration::from_secs(settings.ready_timeout_seconds.unwrap_or(self.ready_timeout_seconds))
-    }
-
-    /// Whether a volume whose helper died gets a fresh one.
-    pub fn heal(&self, settings: &Filesystem) -> bool {
-        settings.heal.unwrap_or(self.heal)
-    }
-
-    /// How long a volume must show no sign of life to hang; none: it is not looked at.
-    pub fn hang_time(&self, settings: &Filesystem) -> Option<Duration> {
-        Some(settings.hang_seconds.unwrap_or(self.hang_seconds)).filter(|time| *time > 0).map(Duration::from_secs)
-    }
-
-    /// The shortest of these times, of all types; none: no volume is looked at.
+    /// The shortest time after which a volume of any type hangs; `None`: no volume is looked at.
     pub fn shortest_hang_time(&self) -> Option<Duration> {
-        let settings = self.filesystem.values();
-        settings.chain([&Filesystem::default()]).filter_map(|settings| self.hang_time(settings)).min()
+        self.types.values().chain([&self.others]).filter_map(|settings| settings.hang_time).min()
     }
+}
 
-    /// What is done about a volume that hangs.
-    pub fn on_hang(&self, settings: &Filesystem) -> OnHang {
-        settings.on_hang.unwrap_or(self.on_hang)
+impl ConfigFile {
+    fn resolve(self) -> Result<Config, ConfigError> {
+        let default = Config::default();
+        let kubelet_dir = self.kubelet_dir.unwrap_or(default.kubelet_dir);
+        if !kubelet_dir.is_absolute() {
+            return Err(ConfigError::Value { key: "kubelet_dir", problem: "must be an absolute path".into() });
+        }
+        // A type that is set nothing for has what a section without a key would have.
+        let everywhere = Section {
+            ready_timeout_seconds: self.ready_timeout_seconds,
+            heal: self.heal,
+            hang_seconds: self.hang_seconds,
+            on_hang: self.on_hang,
+            ..Section::default()
+        };
+        let others = everywhere.resolve(&default.others)?;
+        let resolve = |(name, section): (String, Section)| {
+            if name.starts_with("fuse.") {
+                let problem = format!("cannot hold '{name}': a type is named without 'fuse.', which changes nothing");
+                return Err(ConfigError::Value { key: "filesystem", problem });
+            }
+            Ok((name, Arc::new(section.resolve(&others)?)))
+        };
+        let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
+        Ok(Config { kubelet_dir, types, others: Arc::new(others) })
     }
 }
 
@@ -208,7 +193,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_defaults() {
         assert_eq!(parse("").unwrap(), Config::default());
-        assert_eq!(Config::default().ready_timeout(&Filesystem::default()), Duration::from_secs(120));
+        assert_eq!(Config::default().settings_of("x").ready_timeout, Duration::from_secs(120));
     }
 
     #[test]
@@ -244,8 +229,8 @@ mod tests {
             let (fstype, source, target) = (fstype.into(), source.into(), "/t".into());
             let (options, switches, secrets) = Default::default();
             let request = Request { fstype, source, target, options, switches, secrets };
-            let settings = config.filesystem(&request);
-            assert_eq!(config.ready_timeout(&settings).as_secs(), if settings.foreground { 7 } else { 120 });
+            let settings = config.settings(&request);
+            assert_eq!(settings.ready_timeout.as_secs(), if settings.foreground { 7 } else { 120 });
             settings.foreground
         };
         assert!(foreground("x", "") && foreground("fuse.x", "y") && foreground("fuse", "x#y"));
@@ -256,7 +241,7 @@ mod tests {
     fn memory_limits_are_written_as_kubernetes_does() {
         for (text, bytes) in [("512Mi", 512 << 20), ("2Gi", 2 << 30), ("300M", 300_000_000), ("1048576", 1 << 20)] {
             let config = parse(&format!("[filesystem.x]\nmemory_limit = '{text}'")).unwrap();
-            assert_eq!(config.filesystem["x"].memory_limit.map(|limit| limit.bytes()), Some(bytes), "{text}");
+            assert_eq!(config.settings_of("x").memory_limit.map(|limit| limit.bytes()), Some(bytes), "{text}");
             assert!(config.limits_memory());
         }
     }

@@ -1,6 +1,6 @@
 //! `X-mount.idmap=`: which owners a volume shows for those that its filesystem stores (mount(8), mount_setattr(2)).
 //!
-//! Pure.
+//! Runs in the mounter; pure.
 
 use std::fmt::Write;
 

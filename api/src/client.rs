@@ -88,6 +88,11 @@ impl Client {
         Self { socket: named.unwrap_or_else(|| DEFAULT_SOCKET.into()).into(), host_proc: host_proc() }
     }
 
+    /// Asks at this socket.
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), host_proc: host_proc() }
+    }
+
     /// Mounts a volume. It is on the node, whole, when this returns, or nothing of it is.
     pub fn mount(&self, mount: impl Into<Mount>) -> Result<Mounted, CallError> {
         self.call(&Call::Mount(mount.into()))

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod exit;
 pub mod message;
+pub mod mount_words;
 pub mod options;
 pub mod request;
 pub mod secret;

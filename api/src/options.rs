@@ -1,6 +1,6 @@
 //! Mount options, as they are written after `-o` (mount(8)).
 //!
-//! Pure.
+//! Runs in every program; pure.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -45,6 +45,8 @@ pub struct Mount {
     pub fstype: OsString,
     /// What is mounted, as the filesystem names it.
     pub source: OsString,
+    /// The filesystem's own options, which all of its mounts have: `rw,user_id=0`.
+    pub super_options: String,
 }
 
 impl Mount {
@@ -87,7 +89,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     }
     let fstype = unescape(fields.next()?);
     let source = unescape(fields.next()?);
-    Some(Mount { id, parent, device, root, target, options, shared, master, fstype, source })
+    let super_options = String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
+    Some(Mount { id, parent, device, root, target, options, shared, master, fstype, source, super_options })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -128,6 +131,7 @@ mod tests {
         assert_eq!((mount.options.as_str(), mount.shared, mount.master), ("rw,noatime", Some(7), Some(1)));
         assert_eq!(mount.target, PathBuf::from("/mnt/a b"));
         assert_eq!((mount.fstype.to_str(), mount.source.to_str()), (Some("fuse.sshfs"), Some("me@host:/x\\y")));
+        assert_eq!(mount.super_options, "rw,user_id=0");
     }
 
     #[test]

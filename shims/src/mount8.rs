@@ -8,6 +8,7 @@ use crate::served_types::is_served;
 use api::client::Client;
 use api::exit::Exit;
 use api::message::Failure;
+use api::mount_words::acts_on_existing_mounts;
 use api::options::{MountOptions, OptionsError};
 use api::request::{Request, Switches};
 use api::secret::Secrets;
@@ -101,13 +102,6 @@ fn parse(arguments: &[OsString]) -> Result<Arguments, lexopt::Error> {
 
 fn text(argument: OsString) -> Result<String, lexopt::Error> {
     argument.into_string().map_err(lexopt::Error::NonUnicodeValue)
-}
-
-/// Operations of mount(8) that make no new filesystem; a type beside them means nothing.
-fn acts_on_existing_mounts(option: &str) -> bool {
-    let propagation = option.strip_prefix('r').unwrap_or(option);
-    matches!(option, "remount" | "bind" | "rbind" | "move")
-        || matches!(propagation, "shared" | "slave" | "private" | "unbindable")
 }
 
 fn mount(request: Request) -> ExitCode {

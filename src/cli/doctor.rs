@@ -88,7 +88,11 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
              with --host-proc or HOSTPROCPATH",
             node(&host_proc),
         ),
-        show("types", "add FUSE programs to the container's image", types(config.as_ref().ok())),
+        show(
+            "types",
+            "add FUSE programs to the container's image",
+            types(config.as_ref().unwrap_or(&Config::default())),
+        ),
     ];
     // Volumes work without.
     show(
@@ -158,16 +162,15 @@ fn outlives(host_proc: &Path) -> Result<&'static str, Box<dyn Error + Send + Syn
     }
 }
 
-fn types(config: Option<&Config>) -> Finding {
-    let configured: Vec<&str> = config.map(|config| config.types_with_command().collect()).unwrap_or_default();
+fn types(config: &Config) -> Finding {
+    let configured: Vec<&str> = config.types_with_command().collect();
     let mut lines = String::new();
     for fstype in find::types().iter().map(String::as_str).filter(|fstype| !configured.contains(fstype)) {
-        let program = find::helper(fstype, None)?;
+        let program = find::helper(fstype, config.settings_of(fstype))?;
         lines.push_str(&format!("\n      {fstype:<24}{}", program.path.display()));
     }
     for fstype in configured {
-        let command = config.and_then(|config| config.command(fstype));
-        match find::helper(fstype, command) {
+        match find::helper(fstype, config.settings_of(fstype)) {
             Ok(program) => lines.push_str(&format!("\n      {fstype:<24}{} (configured)", program.path.display())),
             Err(error) => lines.push_str(&format!("\n      {fstype:<24}not served: {error}")),
         }

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::engine::{Choice, preload::DEFAULT_OBJECT};
 use crate::helper::find::served_types;
-use crate::mounter::server::{ServeError, Settings, serve};
+use crate::mounter::start::{ServeError, Settings, serve};
 use crate::node::programs::Places;
 use crate::observe::log;
 use api::client::host_proc;

@@ -1,11 +1,11 @@
 //! How a volume's secrets reach its helper: in files, in its environment, or at its standard input; never in its
 //! arguments, which every process of the node may read.
 //!
-//! Pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files, where only the helper sees
+//! Runs in the mounter; pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files, where only the helper sees
 //! them.
 
 use super::ConfigError;
-use super::filesystem::Filesystem;
+use super::settings::Settings;
 use api::options::MountOptions;
 use api::secret::Secrets;
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub struct File {
     /// What is in it.
     pub content: Template,
-    /// The option that tells the helper where it is.
+    /// The helper's option for its path.
     pub option: Option<String>,
 }
 
@@ -65,7 +65,7 @@ pub enum SecretsError {
          name it as {{secret:{0}}} in a file, the environment or the stdin of its type, or take it out of the secret"
     )]
     Unused(String),
-    /// A helper without it would fail in its own words, or wait for somebody to type it.
+    /// Without it the helper would fail with a message of its own, or wait for input.
     #[error("the volume has no secret '{0}', which the mounter's configuration wants for its type")]
     Missing(String),
     /// The kernel would end the variable there.
@@ -122,7 +122,7 @@ impl Template {
     }
 }
 
-impl Filesystem {
+impl Settings {
     /// What the helper of a volume with these secrets gets, with its files in `directory`.
     pub fn hand_over(&self, secrets: &Secrets, directory: &Path) -> Result<Handover, SecretsError> {
         let wanted: BTreeSet<&str> = self.pieces().filter_map(secret_key).collect();
@@ -194,12 +194,12 @@ fn secret_key(piece: &Piece) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::Section;
     use api::secret::Secret;
 
-    fn settings(text: &str) -> Result<Filesystem, String> {
-        let settings: Filesystem = toml::from_str(text).map_err(|error| error.to_string())?;
-        settings.check().map_err(|error| error.to_string())?;
-        Ok(settings)
+    fn settings(text: &str) -> Result<Settings, String> {
+        let section: Section = toml::from_str(text).map_err(|error| error.to_string())?;
+        section.resolve(&Settings::default()).map_err(|error| error.to_string())
     }
 
     fn secrets(given: &[(&str, &[u8])]) -> Secrets {
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(error(&[("a", b"1"), ("b", b"2"), ("c", b"3")]), SecretsError::Unused("c".into()));
         assert_eq!(error(&[("a", b"1")]), SecretsError::Missing("b".into()));
         assert_eq!(error(&[("a", b"1"), ("b", b"2\0")]), SecretsError::Nul("A".into()));
-        let none = Filesystem::default();
+        let none = Settings::default();
         assert_eq!(
             none.hand_over(&secrets(&[("a", b"1")]), Path::new("/d")).err(),
             Some(SecretsError::Unused("a".into()))

@@ -5,11 +5,13 @@
 
 pub mod broker;
 pub mod helper_processes;
+pub mod judge;
 pub mod mount_point;
 pub mod preload;
 pub mod seccomp;
 pub mod watch;
 
+use crate::observe::events;
 use broker::Broker;
 use preload::FurnishError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -80,7 +82,11 @@ pub fn choose(choice: Choice, object: PathBuf) -> Result<Method, NoEngine> {
             if let Err(preload) = preload::check(&object) {
                 return Err(NoEngine::Neither { seccomp, preload });
             }
-            warn!("the preload engine is used: seccomp user notification does not work here ({seccomp})");
+            warn!(
+                event = events::ENGINE,
+                engine = "preload",
+                "the preload engine is used: seccomp user notification does not work here ({seccomp})"
+            );
             return Ok(Method::Preload(object));
         }
         None => {
@@ -89,7 +95,7 @@ pub fn choose(choice: Choice, object: PathBuf) -> Result<Method, NoEngine> {
         }
     };
     let why = if choice == Choice::Auto { "it works here" } else { "it was asked for" };
-    info!(engine = %method, why, "the engine is chosen");
+    info!(event = events::ENGINE, engine = %method, why, "the engine is chosen");
     Ok(method)
 }
 

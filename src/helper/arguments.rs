@@ -1,8 +1,9 @@
-//! What a helper is told: the contract of mount(8) towards its helpers.
+//! The arguments of a helper: the contract of mount(8) towards its helpers.
 //!
-//! Pure. `tests/mount8.rs` holds this against the real mount(8); `docs/mount8.md` lists the wanted differences.
+//! Runs in the mounter; pure. `tests/mount8.rs` holds this against the real mount(8); `docs/mount8.md` lists the wanted differences.
 
-use crate::config::filesystem::Command;
+use crate::config::command::CommandTemplate;
+use api::mount_words::{self, FuseKnows, Kind, MOUNT_WORDS};
 use api::options::{MountOption, MountOptions};
 use api::request::Request;
 use std::collections::BTreeSet;
@@ -17,15 +18,15 @@ pub enum Style {
     /// `PROGRAM SOURCE TARGET -o OPTIONS`: a FUSE program by its own name.
     Fuse,
     /// As the configuration says.
-    Configured(Command),
+    Configured(CommandTemplate),
 }
 
-/// An option that nobody would carry out.
+/// An option that neither the helper nor the grant would carry out.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "option '{option}' would be lost: the command that is configured for this type takes no options ({{options}} is not in it)"
 )]
-pub struct Lost {
+pub struct OptionNotTaken {
     /// Its name.
     pub option: String,
 }
@@ -37,7 +38,7 @@ pub fn arguments(
     request: &Request,
     place: &Path,
     files: &Path,
-) -> Result<Vec<OsString>, Lost> {
+) -> Result<Vec<OsString>, OptionNotTaken> {
     let mut options = for_helpers(&request.options);
     let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
     match style {
@@ -46,7 +47,7 @@ pub fn arguments(
             let given = [(switches.sloppy, "-s"), (switches.no_mtab, "-n"), (switches.verbose, "-v")];
             arguments.extend(given.iter().filter(|(given, _)| *given).map(|(_, switch)| switch.into()));
             arguments.extend(["-o".into(), options.to_string().into()]);
-            // Only a helper that is not named after the type must be told it. mount(8) would run `mount.fuse` for
+            // Only a helper that is not named after the type needs it as an argument. mount(8) would run `mount.fuse` for
             // `fuse.SUB` where we may take `mount.SUB`, which does not need to know.
             let named = request.fstype.rsplit_once('.').is_none_or(|(_, sub)| name.ends_with(&format!(".{sub}")));
             if !named {
@@ -62,9 +63,9 @@ pub fn arguments(
         Style::Configured(command) => {
             options.retain(|option| !unknown_to_fuse(option));
             if !command.takes_options()
-                && let Some(lost) = options.iter().find(|option| !is_mount2s(option))
+                && let Some(option) = options.iter().find(|option| !comes_true_without_helper(option))
             {
-                return Err(Lost { option: lost.name.clone() });
+                return Err(OptionNotTaken { option: option.name.clone() });
             }
             arguments = command.arguments(&request.source, place, &options, files);
         }
@@ -72,122 +73,74 @@ pub fn arguments(
     Ok(arguments)
 }
 
-/// Words for mount(2)'s flags, each with the word that takes it back.
-const FLAGS: [(&str, &str); 14] = [
-    ("noexec", "exec"),
-    ("nosuid", "suid"),
-    ("nodev", "dev"),
-    ("sync", "async"),
-    ("dirsync", ""),
-    ("silent", "loud"),
-    ("mand", "nomand"),
-    ("noatime", "atime"),
-    ("iversion", "noiversion"),
-    ("nodiratime", "diratime"),
-    ("relatime", "norelatime"),
-    ("strictatime", "nostrictatime"),
-    ("lazytime", "nolazytime"),
-    ("nosymfollow", "symfollow"),
-];
-
-/// Words about who may mount and when, which helpers are told, too.
-const USER: [(&str, &str); 4] = [("user", "nouser"), ("users", ""), ("_netdev", ""), ("nofail", "")];
-
 /// What mount(8) makes of options for its helpers: `ro` or `rw` first; then the flags that are left when the later word
 /// counts, those implied by `user` and its kin among them; then the filesystem's own options; then the words about who
 /// may mount and when, without those that are for mount(8) and the readers of fstab alone.
 fn for_helpers(options: &MountOptions) -> MountOptions {
-    let mut access = "rw";
-    let mut set: BTreeSet<&str> = BTreeSet::new();
-    for option in options.iter() {
-        match option.name.as_str() {
-            "ro" => access = "ro",
-            "rw" => access = "rw",
-            "user" | "users" if option.value.is_none() => set.extend(["noexec", "nosuid", "nodev"]),
-            "owner" | "group" if option.value.is_none() => set.extend(["nosuid", "nodev"]),
-            _ => {}
-        }
-        match word(option) {
-            Some((on, _)) if on == option.name => _ = set.insert(on),
-            Some((on, _)) => _ = set.remove(on),
-            None => {}
-        }
-    }
+    let in_force = mount_words::in_force(options);
     let mut result = MountOptions::default();
-    result.push_flag(access);
-    // Each word once, where it was first written.
-    let told = |words: &[(&str, &str)], result: &mut MountOptions| {
-        for option in options.iter().filter(|option| set.contains(option.name.as_str())) {
-            let said = result.iter().any(|said| said.name == option.name);
-            if !said && word(option).is_some_and(|word| words.contains(&word)) {
-                result.push(option.clone());
-            }
-        }
-    };
-    told(&FLAGS, &mut result);
-    for (implied, _) in FLAGS.iter().filter(|(on, _)| set.contains(on)) {
-        if !result.has_flag(implied) {
-            result.push_flag(implied);
+    result.push_flag(if in_force.contains("ro") { "ro" } else { "rw" });
+    push_spelt(Kind::Flag, options, &in_force, &mut result);
+    let flags = MOUNT_WORDS.iter().filter(|known| known.kind == Kind::Flag);
+    for implied in flags.filter(|known| in_force.contains(known.word)) {
+        if !result.has_flag(implied.word) {
+            result.push_flag(implied.word);
         }
     }
     options.iter().filter(|option| is_filesystems(option)).for_each(|option| result.push(option.clone()));
-    told(&USER, &mut result);
-    if set.contains("user") || set.contains("users") {
-        // Whoever may mount it gets no less than was said.
-        let unsaid = FLAGS.iter().filter(|(on, _)| ["noexec", "nosuid", "nodev"].contains(on) && !set.contains(on));
-        unsaid.for_each(|(_, off)| result.push_flag(off));
-    }
+    push_spelt(Kind::User, options, &in_force, &mut result);
+    let user = MOUNT_WORDS.iter().find(|known| known.kind == Kind::User && in_force.contains(known.word));
+    // `user` implies flags: the helper learns which of them the caller has taken back.
+    let unsaid = user.into_iter().flat_map(|user| user.implies).filter(|word| !in_force.contains(*word));
+    let opposites = unsaid.filter_map(|word| mount_words::find(word)?.0.opposite);
+    opposites.for_each(|opposite| result.push_flag(opposite));
     result
 }
 
-/// The pair of words that an option belongs to. Only `user` may have a value, and is the same word then.
-fn word(option: &MountOption) -> Option<(&'static str, &'static str)> {
-    let name = option.name.as_str();
-    let pair = FLAGS.iter().chain(&USER).find(|(on, off)| *on == name || *off == name)?;
-    (option.value.is_none() || name == "user").then_some(*pair)
+/// Adds the words of one kind that are in force, each once, where it was first written.
+fn push_spelt(kind: Kind, options: &MountOptions, in_force: &BTreeSet<&str>, result: &mut MountOptions) {
+    for option in options.iter().filter(|option| in_force.contains(option.name.as_str())) {
+        let said = result.iter().any(|said| said.name == option.name);
+        if !said && mount_words::find_option(option).is_some_and(|(known, _)| known.kind == kind) {
+            result.push(option.clone());
+        }
+    }
 }
 
 /// Whether an option is for the filesystem: neither the kernel's nor mount(8)'s nor our own.
 fn is_filesystems(option: &MountOption) -> bool {
     let taken = match (option.name.as_str(), &option.value) {
-        ("noallow_other" | "defaults" | "auto" | "noauto" | "owner" | "noowner" | "group" | "nogroup", None) => true,
-        ("ro" | "rw" | "comment", _) => true,
+        ("noallow_other", None) | ("comment", _) => true,
         (name, _) => name.starts_with("x-") || name.starts_with("X-"),
     };
-    !taken && word(option).is_none()
+    // What acts on existing mounts is refused long before; dropped here, it would be lost.
+    !taken && mount_words::find_option(option).is_none_or(|(known, _)| known.kind == Kind::Existing)
 }
 
-/// Whether the grant carries it out, whatever the helper does (see [`admit`](crate::policy::admit)).
-fn is_mount2s(option: &MountOption) -> bool {
-    let words = [
-        "ro",
-        "nosuid",
-        "nodev",
-        "noexec",
-        "exec",
-        "sync",
-        "async",
-        "dirsync",
-        "noatime",
-        "atime",
-        "nodiratime",
-        "diratime",
-        "relatime",
-        "strictatime",
-        "nostrictatime",
-    ];
-    words.contains(&option.name.as_str())
+/// Whether an option comes true whatever the helper does: the grant forces it (see [`Grant`](crate::policy::Grant)), or
+/// it is the kernel's default.
+fn comes_true_without_helper(option: &MountOption) -> bool {
+    mount_words::find_option(option).is_some_and(|(known, _)| known.forced || known.word == "relatime")
 }
 
 /// What mount.fuse3 keeps from FUSE programs, which would end with "unknown option".
 fn unknown_to_fuse(option: &MountOption) -> bool {
-    matches!(option.name.as_str(), "rw" | "user" | "users" | "_netdev" | "nofail")
+    mount_words::find_option(option).is_some_and(|(known, itself)| match known.fuse {
+        FuseKnows::Both => false,
+        FuseKnows::Word => !itself,
+        FuseKnows::Neither => true,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Grant;
     use api::request::Switches;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use rustix::mount::MountFlags;
 
     fn request(fstype: &str, options: &str) -> Request {
         Request {
@@ -227,10 +180,31 @@ mod tests {
 
     #[test]
     fn a_command_without_options_loses_none() {
-        let command = Command::try_from(["p", "{target}"].map(str::to_owned).to_vec()).unwrap();
+        let command = CommandTemplate::try_from(["p", "{target}"].map(str::to_owned).to_vec()).unwrap();
         let style = Style::Configured(command);
         let told = |options| arguments(&style, "p", &request("x", options), Path::new("/p/t"), Path::new("/d"));
         assert_eq!(told("ro,noexec,_netdev,x-a,noallow_other").unwrap(), ["/p/t"]);
-        assert_eq!(told("ro,uid=5").unwrap_err(), Lost { option: "uid".into() });
+        assert_eq!(told("ro,uid=5").unwrap_err(), OptionNotTaken { option: "uid".into() });
+    }
+
+    proptest! {
+        /// However the caller's options contradict each other: the helper's options say what its grant forces.
+        #[test]
+        fn what_is_told_is_what_is_forced(words in vec(select(words()), 0..12)) {
+            let mut options = MountOptions::default();
+            words.iter().for_each(|word| options.push_flag(word));
+            let told = for_helpers(&options);
+            let told = told.iter().filter_map(mount_words::find_option).filter(|(known, _)| known.forced);
+            let told = told.fold(0, |flags, (known, set)| if set { flags | known.flag } else { flags & !known.flag });
+            let always = MountFlags::NOSUID | MountFlags::NODEV;
+            let told = MountFlags::from_bits_retain(told) | always;
+            prop_assert_eq!(Grant::of("x", &options).flags, told);
+        }
+    }
+
+    /// All words but those that are refused.
+    fn words() -> Vec<&'static str> {
+        let served = MOUNT_WORDS.iter().filter(|known| known.kind != Kind::Existing);
+        served.flat_map(|known| [Some(known.word), known.opposite]).flatten().collect()
     }
 }

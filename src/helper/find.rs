@@ -4,7 +4,8 @@
 
 use super::arguments::Style;
 use crate::config::Config;
-use crate::config::filesystem::Command;
+use crate::config::command::CommandTemplate;
+use crate::config::settings::Settings;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -49,11 +50,11 @@ pub struct NoHelper {
 /// plain `SUB` the FUSE program itself.
 ///
 /// So `fuse` with a source `SUB#…` goes to `mount.fuse`. For `fuse.SUB` that one would only run `SUB` through a shell.
-pub fn helper(fstype: &str, command: Option<&Command>) -> Result<HelperProgram, NoHelper> {
-    helper_in(fstype, command, &search_path())
+pub fn helper(fstype: &str, settings: &Settings) -> Result<HelperProgram, NoHelper> {
+    helper_in(fstype, settings.command.as_ref(), &search_path())
 }
 
-fn helper_in(fstype: &str, command: Option<&Command>, directories: &str) -> Result<HelperProgram, NoHelper> {
+fn helper_in(fstype: &str, command: Option<&CommandTemplate>, directories: &str) -> Result<HelperProgram, NoHelper> {
     let candidates = match command {
         Some(command) => vec![(command.program().to_owned(), Style::Configured(command.clone()))],
         None => by_name(fstype),
@@ -166,7 +167,7 @@ mod tests {
         let rclone = helper_in("fuse.rclone", None, path).unwrap();
         assert_eq!((rclone.name(), rclone.path), ("mount.rclone".to_owned(), directory.join("rclone")));
         assert_eq!(rclone.style, Style::Mount8);
-        let command = Command::try_from(vec!["sshfs".to_owned(), "{target}{options}".to_owned()]).unwrap();
+        let command = CommandTemplate::try_from(vec!["sshfs".to_owned(), "{target}{options}".to_owned()]).unwrap();
         assert_eq!(helper_in("x", Some(&command), path).unwrap().name(), "sshfs");
         std::fs::remove_dir_all(directory).unwrap();
     }

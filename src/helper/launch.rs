@@ -6,13 +6,14 @@ use super::confine::{ConfineError, confine_this_thread};
 use super::find::{HelperProgram, search_path};
 use super::output::HelperOutput;
 use super::reaper::{Ending, Reaper};
-use crate::config::filesystem::Filesystem;
 use crate::config::handover::Handover;
+use crate::config::settings::Settings;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::{filter, listener::Listener};
 use crate::engine::{Engine, Method};
 use crate::node::cgroup::{Cgroup, Placement};
+use crate::observe::events;
 use linux::sys::spawn::{Program, SpawnError};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::ioctl_fionbio;
@@ -106,7 +107,7 @@ pub struct Start<'a> {
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
     /// The settings of its type.
-    pub settings: &'a Filesystem,
+    pub settings: &'a Settings,
     /// The secrets that it is given otherwise than in files.
     pub handover: Handover,
     /// Its places among the node's cgroups.
@@ -126,7 +127,6 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
     let called = program.called.map_or_else(|| program.path.clone().into_os_string(), OsString::from);
     let arguments = [called].into_iter().chain(arguments).collect();
     let environment = environment(&handover);
-    let keep = settings.capabilities().collect();
     if let Method::Preload(object) = method {
         preload::furnish(object)?;
     }
@@ -134,7 +134,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         if let Err(error) = placement.enter() {
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
         }
-        confine_this_thread(&keep)?;
+        confine_this_thread(&settings.capabilities)?;
         let mut engine = prepare(method, &processes)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };
@@ -278,7 +278,10 @@ impl Helper {
         }
         match self.engine.wait_for_end(LAST_MOMENTS) {
             Ok(true) => {}
-            Ok(false) => warn!("processes of the helper are still there after SIGKILL: they wait for storage"),
+            Ok(false) => warn!(
+                event = events::HELPER_STAYS,
+                "processes of the helper are still there after SIGKILL: they wait for storage"
+            ),
             Err(error) => warn!("cannot see whether the processes of the helper are gone: {error}"),
         }
         self.output.drain();
@@ -289,6 +292,7 @@ impl Helper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use api::exit::chain;
     use nix::sched::{CloneFlags, unshare};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -299,10 +303,11 @@ mod tests {
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
             let style = super::super::arguments::Style::Fuse;
             let program = HelperProgram { path: program.into(), called: None, style };
-            let settings = Filesystem::default();
+            let config = Config::default();
+            let settings = config.settings_of("x");
             let handover = Handover::default();
             let arguments = vec!["started".into()];
-            let start = Start { program: &program, arguments, settings: &settings, handover, placement: placement() };
+            let start = Start { program: &program, arguments, settings, handover, placement: placement() };
             let mut helper = launch(&Method::Seccomp, &Reaper::default(), start)?;
             let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
             poll(&mut [PollFd::new(&helper.output, PollFlags::IN)], Some(&patience)).unwrap();
@@ -313,10 +318,8 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "confining a helper needs root: make test-quick"]
     fn a_cgroup_that_refuses_the_helper_is_done_without() {
-        if !rustix::process::geteuid().is_root() {
-            return eprintln!("SKIP: it needs root to confine a helper");
-        }
         let refused = || Placement::refused_at(Path::new("/sys/fs/cgroup/hostmount/x.1"));
         assert_eq!(launched("/bin/echo", refused).unwrap(), ["started"]);
         let error = launched("/nonexistent", refused).unwrap_err();

@@ -3,6 +3,7 @@
 //! They go to the log line by line; the last lines are kept for the caller. Runs in the mounter. Reading never waits,
 //! and what is kept and what is logged is bounded, so that a helper that writes without end fills nothing.
 
+use crate::observe::events;
 use linux::processes::Process;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::pipe::fcntl_setpipe_size;
@@ -129,8 +130,10 @@ impl HelperOutput {
             return self.log(line);
         }
         match *lines {
-            0..LOGGED => info!(helper = line, "helper says"),
-            LOGGED => warn!("further lines of the helper's are not logged for a minute"),
+            0..LOGGED => info!(event = events::HELPER_LINE, helper = line, "helper says"),
+            LOGGED => {
+                warn!(event = events::HELPER_QUIETED, "further lines of the helper's are not logged for a minute")
+            }
             _ => {}
         }
         *lines += 1;

@@ -1,23 +1,20 @@
 //! The mounter: the daemon in the container, and the life of volumes.
 //!
-//! One process, privileged. Its main thread ([`server`]) waits for events; each request has a thread of its own for as
-//! long as it lasts ([`mount`]); a volume that stands has none.
+//! One process, privileged. It [starts](start); its main thread then waits for events ([`event_loop`]); each request has a
+//! thread of its own for as long as it lasts ([`requests`]), and so has each [`operation`] on a [`volume`]. A volume that is
+//! mounted has none.
 
-pub mod answer;
-pub mod caller;
-pub mod hang;
-pub mod heal;
-pub mod install;
-pub mod mount;
-pub mod raise;
-pub mod ready;
-pub mod record;
-pub mod recover;
-pub mod registry;
-pub mod replace;
-pub mod scrape;
-pub mod server;
-pub mod turns;
+pub mod connection;
+mod event_loop;
+mod install;
+mod metrics_http;
+pub mod operation;
+mod process;
+mod replies;
+mod requests;
+pub mod start;
+mod step;
+pub mod target_locks;
 pub mod volume;
 
 use crate::config::Config;
@@ -27,15 +24,15 @@ use crate::helper::scratch::Scratch;
 use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
 use crate::observe::metrics::Metrics;
-use hang::Hangs;
 use linux::mount_namespace::MountNamespace;
-use registry::Registry;
+use operation::hang::Hangs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use turns::Turns;
+use target_locks::TargetLocks;
+use volume::registry::Registry;
 
-/// What every request's thread needs.
+/// What every thread of the mounter needs.
 #[derive(Debug)]
 pub struct Mounter {
     /// The administrator's settings.
@@ -58,9 +55,9 @@ pub struct Mounter {
     pub hangs: Hangs,
     /// What has happened so far.
     pub metrics: Metrics,
-    /// Who may change what is mounted where.
-    pub turns: Turns,
-    /// Who collects processes.
+    /// The targets where an operation is under way.
+    pub target_locks: TargetLocks,
+    /// Collects processes that have ended.
     pub reaper: Reaper,
     /// How helpers' calls reach us.
     pub method: Method,

@@ -7,8 +7,9 @@
 
 use linux::mount_table::{Device, Mount};
 use linux::statx;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, open, openat, openat2};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, unlinkat};
 use rustix::io::Errno;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -37,6 +38,9 @@ pub enum TargetError {
         /// Kubelet's directory.
         kubelet_dir: PathBuf,
     },
+    /// mkdir(2).
+    #[error("cannot make the mount point")]
+    Make(#[source] io::Error),
     /// Anything else.
     #[error("cannot open the mount point")]
     Open(#[source] io::Error),
@@ -66,6 +70,25 @@ impl Target {
         Ok(Self { fd, mounted })
     }
 
+    /// Makes the last directory of `path`, which must be below `kubelet_dir`, and opens it. Nobody but its owner may enter
+    /// it, as with the directories that kubelet makes.
+    pub fn make(path: &Path, kubelet_dir: &Path) -> Result<(Self, MadeDirectory), TargetError> {
+        let below = path.strip_prefix(kubelet_dir).is_ok_and(|below| !below.as_os_str().is_empty());
+        let (Some(above), Some(name), true) = (path.parent(), path.file_name(), below) else {
+            return Err(TargetError::Missing);
+        };
+        let above = Self::open(above, kubelet_dir)?.fd;
+        mkdirat(&above, name, Mode::RWXU | Mode::RGRP | Mode::XGRP).map_err(|errno| TargetError::Make(errno.into()))?;
+        let made = MadeDirectory { above, name: name.to_owned() };
+        match Self::open(path, kubelet_dir) {
+            Ok(target) => Ok((target, made)),
+            Err(error) => {
+                let _ = made.remove();
+                Err(error)
+            }
+        }
+    }
+
     /// The root of a mount that the table has shown, if it is still there and on top.
     pub fn of_mount(mount: &Mount) -> Result<Self, TargetError> {
         let fd = open(&mount.target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
@@ -77,6 +100,20 @@ impl Target {
             return Err(TargetError::Gone);
         }
         Ok(Self { fd, mounted: Some(mount.device) })
+    }
+}
+
+/// A directory that was made for a mount.
+#[derive(Debug)]
+pub struct MadeDirectory {
+    above: OwnedFd,
+    name: OsString,
+}
+
+impl MadeDirectory {
+    /// Removes it, if nothing is in it or mounted on it.
+    pub fn remove(self) -> io::Result<()> {
+        Ok(unlinkat(self.above, self.name, AtFlags::REMOVEDIR)?)
     }
 }
 

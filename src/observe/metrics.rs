@@ -1,6 +1,6 @@
 //! What the mounter counts, in the text format of Prometheus (OpenMetrics 1.0). docs/metrics.md lists the names.
 //!
-//! Runs in the mounter: counters wherever something happens, the text on the thread of whoever asks for it.
+//! Runs in the mounter: counters wherever something happens, the text on the thread of the request for it.
 
 use api::volume::{VolumeState, VolumeView};
 use prometheus_client::encoding::text::encode;
@@ -13,21 +13,21 @@ use prometheus_client::registry::Registry;
 /// What was counted since the mounter started.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    operations: Family<Operation, Counter>,
+    operations: Family<Counted, Counter>,
     /// Volumes that began to hang.
     pub hangs: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
-    operation: What,
+struct Counted {
+    operation: Operation,
     result: Outcome,
 }
 
 /// Something that is done to a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "these are the values of a label")]
-pub enum What {
+pub enum Operation {
     /// It is mounted.
     mount,
     /// A dead one gets a fresh helper.
@@ -56,9 +56,9 @@ struct OfVolume {
 
 impl Metrics {
     /// Something was done, or was tried in vain.
-    pub fn count<T, E>(&self, operation: What, result: &Result<T, E>) {
+    pub fn count<T, E>(&self, operation: Operation, result: &Result<T, E>) {
         let result = if result.is_ok() { Outcome::done } else { Outcome::failed };
-        self.operations.get_or_create(&Operation { operation, result }).inc();
+        self.operations.get_or_create(&Counted { operation, result }).inc();
     }
 
     /// The text, with the volumes as they are now.

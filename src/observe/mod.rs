@@ -1,4 +1,5 @@
 //! What the mounter tells about itself.
 
+pub mod events;
 pub mod log;
 pub mod metrics;

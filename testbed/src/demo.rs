@@ -133,7 +133,7 @@ pub fn show() -> Result<(), DemoError> {
     time.step("node", "umount: the pod goes on using it, as with any mount");
     time.show(&format!("  {:<10} {}\n  {:<10} {}", "node", sees(node, TARGET)?, "pod", sees(&pod, "/data")?));
     drop(pod);
-    mounter.wait_until_said("\"unmounted\"")?;
+    mounter.wait_for("volume.unmounted")?;
     time.step("pod", "ended: its copy was the last, so the helper has ended by itself and the volume is forgotten");
 
     drop(mounter);
@@ -266,17 +266,18 @@ impl Mounter {
         let mut process = container.spawn(command)?;
         let log = process.stderr.take().ok_or_else(|| DemoError::Unexpected("the mounter has no log".to_owned()))?;
         let mut mounter = Self { process, log: BufReader::new(log), said: String::new() };
-        mounter.wait_until_said("the mounter is ready")?;
+        mounter.wait_for("mounter.ready")?;
         Ok(mounter)
     }
 
-    /// Reads its log up to a line with these words.
-    fn wait_until_said(&mut self, words: &str) -> Result<(), DemoError> {
+    /// Reads its log up to this event.
+    fn wait_for(&mut self, event: &str) -> Result<(), DemoError> {
+        let field = format!("\"event\":\"{event}\"");
         loop {
             let mut line = String::new();
             let length = self.log.read_line(&mut line).map_err(files("reading the mounter's log"))?;
             self.said.push_str(&line);
-            if line.contains(words) {
+            if line.contains(&field) {
                 return Ok(());
             }
             if length == 0 {

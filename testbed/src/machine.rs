@@ -93,7 +93,7 @@ impl Machine {
     /// Starts a machine in `network` whose node has the root of `recipe`.
     pub fn start(network: &Network, recipe: Recipe) -> Result<Self, Error> {
         let scratch = on_new_thread(make_scratch)?;
-        let cgroups = Cgroups::make();
+        let cgroups = on_new_thread(Cgroups::make)?;
         let (mnt, pid, init) = on_new_thread(|| {
             cgroups.enter()?;
             let mnt = recipe.cgroups(&cgroups).build(scratch.as_fd(), 0, Vec::new(), None)?;
@@ -108,6 +108,11 @@ impl Machine {
     /// The node itself: the room of PID 1.
     pub fn node(&self) -> &Room {
         &self.node
+    }
+
+    /// Whether it has cgroups of its own.
+    pub fn has_cgroups(&self) -> bool {
+        self.life.cgroups.shown().next().is_some()
     }
 
     /// Makes another room: a container beside the node, or, with [`Recipe::from_node`], a pod on it.

@@ -7,6 +7,7 @@
 mod filesystem;
 mod inodes;
 
+use api::mount_words::{self, Kind};
 use filesystem::Memfs;
 use fuser::{Config, Session, SessionACL};
 use inodes::Inodes;
@@ -87,7 +88,7 @@ fn wait_until_ready(mut background: PipeReader) -> Result<(), Error> {
     let mut said = String::new();
     match background.read_to_string(&mut said) {
         Ok(_) if said == READY => Ok(()),
-        Ok(0) => Err(Error::Start("it ended without a word".into())),
+        Ok(0) => Err(Error::Start("the background process exited without a message".into())),
         Ok(_) => Err(Error::Start(said)),
         Err(error) => Err(Error::Start(error.to_string())),
     }
@@ -97,7 +98,7 @@ fn wait_until_ready(mut background: PipeReader) -> Result<(), Error> {
 /// then on nobody listens.
 fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> Result<(), Error> {
     let filesystem = Memfs::new(Inodes::new(request.size, request.root));
-    // fuser would answer only the user it runs as; who may enter is for the kernel and `allow_other` to decide.
+    // fuser would answer only the user it runs as; which users may enter is decided by the kernel and `allow_other`.
     let session = Session::from_fd(filesystem, device, SessionACL::All, Config::default())
         .and_then(|session| let_go_of_the_caller().map(|()| session));
     match session {
@@ -113,7 +114,7 @@ fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> R
     Ok(())
 }
 
-/// Whoever reads our caller's output reads until it is closed everywhere, and a working directory keeps a mount busy.
+/// The process that reads our caller's output reads until it is closed everywhere; a working directory keeps a mount busy.
 fn let_go_of_the_caller() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
@@ -217,33 +218,14 @@ fn parse_size(value: &str) -> Option<u64> {
 
 /// An option that is a flag of mount(2), and whether it sets or clears it.
 fn flag(option: &str) -> Option<(MsFlags, bool)> {
-    Some(match option {
-        "ro" => (MsFlags::MS_RDONLY, true),
-        "rw" => (MsFlags::MS_RDONLY, false),
-        "nosuid" => (MsFlags::MS_NOSUID, true),
-        "suid" => (MsFlags::MS_NOSUID, false),
-        "nodev" => (MsFlags::MS_NODEV, true),
-        "dev" => (MsFlags::MS_NODEV, false),
-        "noexec" => (MsFlags::MS_NOEXEC, true),
-        "exec" => (MsFlags::MS_NOEXEC, false),
-        "sync" => (MsFlags::MS_SYNCHRONOUS, true),
-        "async" => (MsFlags::MS_SYNCHRONOUS, false),
-        "dirsync" => (MsFlags::MS_DIRSYNC, true),
-        "noatime" => (MsFlags::MS_NOATIME, true),
-        "atime" => (MsFlags::MS_NOATIME, false),
-        "nodiratime" => (MsFlags::MS_NODIRATIME, true),
-        "diratime" => (MsFlags::MS_NODIRATIME, false),
-        "relatime" => (MsFlags::MS_RELATIME, true),
-        "norelatime" => (MsFlags::MS_RELATIME, false),
-        "strictatime" => (MsFlags::MS_STRICTATIME, true),
-        _ => return None,
-    })
+    let (known, set) = mount_words::find(option).filter(|(known, _)| known.flag != 0)?;
+    Some((MsFlags::from_bits_retain(known.flag.into()), set))
 }
 
-/// Options that tell mount(8) and fstab's readers when and by whom something is mounted, and mean nothing to a filesystem.
+/// Options about when and by which user something is mounted: they are for mount(8) and the readers of fstab.
 fn is_for_mount8_alone(option: &str) -> bool {
-    let words = ["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"];
-    words.contains(&option) || option.starts_with("x-") || option.starts_with("comment=")
+    let known = mount_words::find(option).is_some_and(|(known, _)| matches!(known.kind, Kind::User | Kind::Mount8));
+    known || option.starts_with("x-") || option.starts_with("comment=")
 }
 
 #[cfg(test)]

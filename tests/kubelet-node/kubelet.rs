@@ -4,7 +4,6 @@
 
 use crate::node::{Done, Place, helpers};
 use crate::pod::Pod;
-use hostmount::demo::machine::{Machine, Network, Process, Recipe, Room};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -13,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use testbed::machine::{Machine, Network, Process, Recipe, Room};
 
 /// Longer than anything takes: only a failing test waits for it. A kubelet tries again after two minutes at most.
 const FAR_TOO_LONG: Duration = Duration::from_secs(180);

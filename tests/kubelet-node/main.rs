@@ -5,13 +5,13 @@
 //! Runs as root, step by step, on a node of its own, and prints a table; the first step that fails is the last. What
 //! containerd, kubelet and the mounter have said is in `kubelet/` of cargo's target directory then.
 
+#[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../node/mod.rs"]
 mod node;
 
 mod kubelet;
 mod pod;
 
-use hostmount::demo::machine::Network;
 use kubelet::{KubeletNode, PROGRAMS, wait};
 use node::sshd::{self, Sshd};
 use node::{Done, SERVER_ADDRESS};
@@ -21,6 +21,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use testbed::machine::Network;
 
 /// The node's directory that the mounter's pod has at /etc/hostmount.
 const CONFIGURATION: &str = "/var/lib/kubelet/plugins/hostmount";

@@ -3,8 +3,8 @@
 //! Runs in the tests' process; a shell on the node does the work.
 
 use super::Place;
-use hostmount::demo::machine::{Machine, Network, Recipe};
 use std::sync::LazyLock;
+use testbed::machine::{Machine, Network, Recipe};
 
 /// A line of shell that prints where the node's hierarchies are.
 pub const HIERARCHIES: &str = "grep -Eo '/sys/fs/cgroup[^ ]* .* - cgroup2? ' /proc/self/mountinfo | cut -d' ' -f1 | sort -u | while read -r h; do [ -e $h/cgroup.procs ] && echo $h; done";
@@ -26,20 +26,9 @@ pub fn enter(name: &str, process: &str) -> String {
     )
 }
 
-/// Whether machines here have cgroups of their own. If not, says SKIP and why, or panics as [`super::require`] does.
-pub fn require() -> bool {
-    static THERE: LazyLock<bool> = LazyLock::new(|| {
-        let machine = Machine::start(&Network::new().unwrap(), Recipe::userland()).unwrap();
-        let root = Place(machine.node().clone()).sh_ok("cat /proc/self/mountinfo");
-        root.lines().any(|line| line.contains("/hostmount-machine-") && line.contains(" - cgroup"))
-    });
-    if *THERE {
-        return true;
-    }
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    let why = "cgroups cannot be made here";
-    assert!(std::env::var_os("HOSTMOUNT_TESTS").is_none_or(|value| value != "must-run"), "{test} must run: {why}");
-    println!("SKIP {test}: {why}");
-    false
+/// Why machines here cannot have cgroups of their own.
+pub fn obstacle() -> Option<String> {
+    static THERE: LazyLock<bool> =
+        LazyLock::new(|| Machine::start(&Network::new().unwrap(), Recipe::userland()).unwrap().has_cgroups());
+    (!*THERE).then(|| "cgroups cannot be made here".to_owned())
 }

@@ -2,10 +2,10 @@
 //!
 //! Runs in the tests' process, as root.
 
-use super::{Place, SERVER_ADDRESS};
-use hostmount::demo::machine::{Machine, Network, Recipe};
+use super::{Place, SERVER_ADDRESS, TestNode};
+use testbed::machine::{Machine, Network, Recipe};
 
-/// The programs it needs, for [`super::require`].
+/// The programs it needs, for [`super::missing`].
 pub const PROGRAMS: &[&str] = &["glusterd", "gluster", "mount.glusterfs", "ip"];
 
 /// A glusterd with its volumes; all of them are gone with it.
@@ -17,6 +17,14 @@ pub struct Gluster {
 }
 
 impl Gluster {
+    /// A server with a volume, and a node in its network: the server, the volume's source, the node.
+    pub fn with_node() -> (Self, String, TestNode) {
+        let network = Network::new().unwrap();
+        let server = Self::start(&network);
+        let source = server.volume("gv0");
+        (server, source, TestNode::start_in(&network))
+    }
+
     /// Starts a server at [`SERVER_ADDRESS`] in `network`, without volumes.
     pub fn start(network: &Network) -> Self {
         // Bricks need trusted.* attributes, which a tmpfs has.

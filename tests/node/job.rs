@@ -4,6 +4,7 @@
 
 use super::mounter::Mounter;
 use super::{NODE_BIN, Processes, TestNode};
+use hostmount::observe::events;
 use std::time::{Duration, Instant};
 
 /// Where the volume is mounted.
@@ -57,12 +58,33 @@ pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Pro
     assert!(found > 0, "no process of {helper}: {processes:?}");
 }
 
+/// The first lines of a helper that asks for more than it is granted: `try COMMAND` says how that went.
+pub const TRY: &str = r#"exec 2>&1
+    try() { if "$@" >/tmp/said 2>&1; then echo "GRANTED: $*"; else echo "refused: $*"; fi; }"#;
+
+/// So many tries were refused and none was granted, and the mounter has told the reasons.
+#[track_caller]
+pub fn assert_refused(mounter: &Mounter, tries: usize) {
+    let said = mounter.said();
+    assert!(!said.contains("GRANTED"), "{said}");
+    assert_eq!(said.matches("refused: ").count(), tries, "{said}");
+    for objection in [
+        "a filesystem of type 'tmpfs' is not granted",
+        "they act on existing mounts",
+        "does not name an open /dev/fuse",
+        "anywhere but at its own mount point",
+        "a second mount of the same helper",
+    ] {
+        assert!(said.contains(objection), "{objection} is not in {said}");
+    }
+}
+
 /// Unmounts with the node's own umount(8), and sees the helper end by itself: nothing is left but what was there
 /// `before`. It is the mounter's unmount number `times`.
 #[track_caller]
 pub fn unmount_and_see_it_end(test: &TestNode, mounter: &Mounter, before: &Processes, times: usize) {
     test.node.sh_ok(&format!("umount {TARGET}"));
-    mounter.wait_until_said("\"unmounted\"", times);
+    mounter.wait_for(events::UNMOUNTED, times);
     assert_eq!(test.node.mount_at(TARGET), None);
     assert_eq!(list(test), "[]");
     // A process is listed for a moment after it has ended.

@@ -1,7 +1,6 @@
 //! The test node: an immutable node and, beside it, the container with the mounter; machines of this test alone.
 //!
 //! Runs in the tests' process, as root. What a room's commands see is a copy in memory of the real root filesystem.
-#![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
 pub mod cgroups;
@@ -10,14 +9,17 @@ pub mod gluster;
 pub mod job;
 pub mod moosefs;
 pub mod mounter;
+pub mod notes;
 pub mod old_kernel;
 pub mod preloaded;
+pub mod programs;
 pub mod servers;
 pub mod setting;
 pub mod sshd;
 
-use hostmount::demo::machine::{Machine, Network, Process, Propagation, Recipe, Room};
 use mounter::Mounter;
+use notes::note;
+use programs::{TESTBED, show_programs, target_directory};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -25,15 +27,16 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-
-/// The program under test.
-pub const HOSTMOUNT: &str = env!("CARGO_BIN_EXE_hostmount");
+use testbed::machine::{Machine, Network, Process, Propagation, Recipe, Room};
 
 /// Where the node has it, with its other names beside it.
 pub const NODE_BIN: &str = "/opt/hostmount/bin";
 
 /// The address that a [`gluster`] or [`sshd`] server of the node's network listens on.
 pub const SERVER_ADDRESS: &str = "10.77.0.1";
+
+/// Podman as it runs on a node. crun refuses the hybrid cgroups that some machines have.
+pub const PODMAN: &str = "podman --runtime runc --cgroup-manager cgroupfs --events-backend none";
 
 /// What the packages with FUSE helpers bring, by the first letters of its name. The node has none of it.
 const HELPERS: &[&str] = &[
@@ -77,9 +80,9 @@ pub type Processes = BTreeMap<u32, String>;
 /// The order of the fields is the order of their end: the machine last.
 #[derive(Debug)]
 pub struct TestNode {
-    /// The container: userland with the helpers, /dev/fuse, the program at /usr/local/bin/hostmount.
+    /// The container: userland with the helpers, /dev/fuse, the programs in /usr/local/bin.
     pub container: Place,
-    /// The node: userland without a helper, on a read-only root; the program at [`NODE_BIN`].
+    /// The node: userland without a helper, on a read-only root; the programs in [`NODE_BIN`].
     pub node: Place,
     /// The network of both, for servers to join.
     pub network: Network,
@@ -94,24 +97,22 @@ impl TestNode {
 
     /// Starts one in a network that others may share.
     pub fn start_in(network: &Network) -> Self {
-        let recipe = Recipe::userland()
+        let recipe = show_programs(Recipe::userland(), NODE_BIN)
             .without(helpers())
             .read_only()
             .shared()
             .writable(["/var/lib/kubelet", "/run", "/tmp", "/mnt", "/opt/hostmount"])
             .share("socket", "/run/hostmount")
-            .bind(HOSTMOUNT, format!("{NODE_BIN}/hostmount"))
             .setup(|| {
-                symlink("hostmount", format!("{NODE_BIN}/mount"))?;
-                symlink("hostmount", format!("{NODE_BIN}/umount"))
+                symlink("hostmount-shim", format!("{NODE_BIN}/mount"))?;
+                symlink("hostmount-shim", format!("{NODE_BIN}/umount"))
             });
         let machine = Machine::start(network, recipe).unwrap();
-        let container = Recipe::userland()
+        let container = show_programs(Recipe::userland(), "/usr/local/bin")
             .fuse()
             .writable(["/run", "/tmp"])
             .share("socket", "/run/hostmount")
-            .bind(HOSTMOUNT, "/usr/local/bin/hostmount")
-            .setup(|| symlink("/usr/local/bin/hostmount", "/usr/sbin/mount.memfs"));
+            .bind(&*TESTBED, "/usr/sbin/mount.memfs");
         let container = Place(machine.room(container).unwrap());
         let node = Place(machine.node().clone());
         Self { container, node, network: network.clone(), machine }
@@ -147,6 +148,11 @@ impl TestNode {
     /// [`Place::processes`] of the node.
     pub fn processes(&self) -> Processes {
         self.node.processes()
+    }
+
+    /// The PIDs of those that have `word` in their command line.
+    pub fn pids_of(&self, word: &str) -> Vec<u32> {
+        self.processes().into_iter().filter(|(_, line)| line.contains(word)).map(|(pid, _)| pid).collect()
     }
 
     /// [`Place::wait_for_processes`] of the node.
@@ -303,30 +309,34 @@ pub fn kept(line: &str) -> Vec<String> {
     fields[3..6].iter().copied().chain(kinds).map(str::to_owned).collect()
 }
 
-/// A source of chance whose seed is printed; `HOSTMOUNT_SEED` repeats a run.
+/// A source of chance whose seed is noted; `HOSTMOUNT_SEED` repeats a run.
 pub fn chance() -> fastrand::Rng {
     let given = std::env::var("HOSTMOUNT_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
-    println!("HOSTMOUNT_SEED={seed}");
+    note(format!("HOSTMOUNT_SEED={seed}"));
     fastrand::Rng::with_seed(seed)
 }
 
-/// Whether the test can run here: as root, with /dev/fuse and all of `programs`. If not it says SKIP and why; with
-/// `HOSTMOUNT_TESTS=must-run` it panics instead.
-#[must_use]
-pub fn require(programs: &[&str]) -> bool {
-    let missing = programs.iter().find(|program| which::which_in(program, Some(SEARCH), "/").is_err());
-    let why = match missing {
-        _ if !nix::unistd::geteuid().is_root() => "not root".to_owned(),
-        _ if !Path::new("/dev/fuse").exists() => "no /dev/fuse".to_owned(),
-        Some(program) => format!("no {program}"),
-        None => return true,
+/// Why no test node can be started here.
+pub fn obstacle() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("not root".to_owned());
+    }
+    (!Path::new("/dev/fuse").exists()).then(|| "no /dev/fuse".to_owned())
+}
+
+/// The first of these programs that is not here, in words. One with a slash in its name is [`fetched`].
+pub fn missing(programs: &[&str]) -> Option<String> {
+    let is_here = |program: &&&str| match program.contains('/') {
+        true => fetched(program).exists(),
+        false => which::which_in(program, Some(SEARCH), "/").is_ok(),
     };
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    assert!(std::env::var_os("HOSTMOUNT_TESTS").is_none_or(|value| value != "must-run"), "{test} must run: {why}");
-    println!("SKIP {test}: {why}");
-    false
+    programs.iter().find(|program| !is_here(program)).map(|program| format!("no {program}"))
+}
+
+/// Where something is, or would be, that `make packages` has fetched into cargo's target directory.
+pub fn fetched(path: &str) -> PathBuf {
+    target_directory().join(path)
 }
 
 const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

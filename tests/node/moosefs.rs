@@ -3,11 +3,11 @@
 //! Runs in the tests' process, as root.
 
 use super::{Place, SERVER_ADDRESS};
-use hostmount::demo::machine::{Machine, Network, Recipe};
 use std::fs;
 use std::path::Path;
+use testbed::machine::{Machine, Network, Recipe};
 
-/// The programs it needs, for [`super::require`].
+/// The programs it needs, for [`super::missing`].
 pub const PROGRAMS: &[&str] = &["mfsmaster", "mfschunkserver", "mount.moosefs", "ip"];
 
 /// Both servers; all of it is gone with this value.

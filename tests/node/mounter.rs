@@ -3,7 +3,8 @@
 //! Runs in the tests' process, as root.
 
 use super::Place;
-use hostmount::demo::machine::{Process, Room};
+use super::notes::note;
+use hostmount::observe::events;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -12,6 +13,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
+use testbed::machine::{Process, Room};
 
 /// Where the mounter listens.
 pub const SOCKET: &str = "/run/hostmount/hostmount.sock";
@@ -64,8 +66,8 @@ impl Mounter {
             });
         }
         let mounter = Self { process, said };
-        // Not that somebody takes connections: an earlier one's helper may hold its socket until it is started.
-        mounter.wait_until_said("the mounter is ready", 1);
+        // Not when a process takes connections: an earlier mounter's helper may hold its socket until it is started.
+        mounter.wait_for(events::READY, 1);
         mounter
     }
 
@@ -74,9 +76,25 @@ impl Mounter {
         self.said.so_far.lock().unwrap().text.clone()
     }
 
-    /// Waits until `words` have been in its stderr for so many times in all.
+    /// How often it has logged this event (src/observe/events.rs) so far.
+    pub fn count(&self, event: &str) -> usize {
+        self.said().matches(&field(event)).count()
+    }
+
+    /// Waits until it has logged this event so many times in all.
     #[track_caller]
-    pub fn wait_until_said(&self, words: &str, times: usize) {
+    pub fn wait_for(&self, event: &str, times: usize) {
+        self.wait_until_said(&field(event), times);
+    }
+
+    /// Waits until a helper has written these words so many times in all.
+    #[track_caller]
+    pub fn wait_for_helper(&self, words: &str, times: usize) {
+        self.wait_until_said(words, times);
+    }
+
+    #[track_caller]
+    fn wait_until_said(&self, words: &str, times: usize) {
         let so_far = self.said.so_far.lock().unwrap();
         let unsaid = |so_far: &Text| so_far.text.matches(words).count() < times;
         let wait = |so_far: &mut Text| unsaid(so_far) && !so_far.ended;
@@ -105,10 +123,15 @@ impl Mounter {
     }
 }
 
+/// An event as its log has it.
+fn field(event: &str) -> String {
+    format!("\"event\":\"{event}\"")
+}
+
 impl Drop for Mounter {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- the mounter said:\n{}---", self.said());
+            note(format!("--- the mounter said:\n{}---", self.said()));
         }
     }
 }

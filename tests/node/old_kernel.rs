@@ -3,9 +3,9 @@
 //! Runs in the tests' process, as root. A seccomp filter belongs to a thread, and to whatever it starts: as the mounter
 //! does with its helpers (`src/helper/confine.rs`).
 
-use hostmount::sys::seccomp::{Instruction, restrict};
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO};
+use linux::sys::seccomp::{Instruction, restrict};
 use std::thread;
 
 /// Something that an older kernel lacks.

@@ -2,7 +2,8 @@
 //!
 //! Runs in the tests' process; cargo and make do the work.
 
-use super::{HOSTMOUNT, Place};
+use super::Place;
+use super::programs::{HOSTMOUNT, target_directory};
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,10 @@ use std::sync::LazyLock;
 
 /// The shared object.
 pub static OBJECT: LazyLock<PathBuf> = LazyLock::new(|| {
-    // TARGET-DIRECTORY/TRIPLE/PROFILE/hostmount
     let triple = Path::new(HOSTMOUNT).ancestors().nth(2).unwrap();
     let mut make = Command::new("make");
     make.args(["-C", env!("CARGO_MANIFEST_DIR"), "preload", concat!("CARGO=", env!("CARGO"))]);
-    let made = make.env("CARGO_TARGET_DIR", triple.parent().unwrap()).output().unwrap();
+    let made = make.env("CARGO_TARGET_DIR", target_directory()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     triple.join("preload/libhostmount_preload.so")
 });

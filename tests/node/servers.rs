@@ -2,11 +2,10 @@
 //!
 //! Runs in the tests' process, as root; each server in a room of its own, in the network of the node.
 
-use super::{HOSTMOUNT, Place, SERVER_ADDRESS, TestNode};
-use hostmount::demo::machine::{Process, Recipe, Room};
+use super::{Place, SERVER_ADDRESS, TestNode, fetched};
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use testbed::machine::{Process, Recipe, Room};
 
 /// A server that takes connections. It ends with this value.
 #[derive(Debug)]
@@ -55,12 +54,6 @@ pub fn install_rclone(room: &Place) {
 /// Puts a program that was fetched into a room, at `path`.
 pub fn install_fetched(name: &str, room: &Place, path: &str) {
     room.program(path, std::fs::read(fetched(name)).unwrap());
-}
-
-/// Where something is that `tests/fetch-programs` fetched; if it has not been run, a path for [`super::require`] to miss.
-pub fn fetched(path: &str) -> PathBuf {
-    let target = Path::new(HOSTMOUNT).ancestors().find(|target| target.join(path).exists());
-    target.unwrap_or(Path::new("/what tests/fetch-programs fetches:")).join(path)
 }
 
 impl Server {

@@ -2,15 +2,15 @@
 //!
 //! Runs in the tests' process, as root. Clients are known by their key, the server by its own; there is no password.
 
-use super::{Place, SERVER_ADDRESS};
-use hostmount::demo::machine::{Machine, Network, Process, Recipe, Room};
+use super::{Place, SERVER_ADDRESS, TestNode};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
+use testbed::machine::{Machine, Network, Process, Recipe, Room};
 
-/// The programs it needs, for [`super::require`].
+/// The programs it needs, for [`super::missing`].
 pub const PROGRAMS: &[&str] = &["sshd", "ssh", "ssh-keygen", "ip"];
 
 /// The port it listens on.
@@ -28,6 +28,15 @@ pub struct Sshd {
 }
 
 impl Sshd {
+    /// A server, and a node in its network whose container has the key.
+    pub fn with_node() -> (Self, TestNode) {
+        let network = Network::new().unwrap();
+        let server = Self::start(&network);
+        let test = TestNode::start_in(&network);
+        server.install_client(&test.container);
+        (server, test)
+    }
+
     /// Starts a server at [`SERVER_ADDRESS`] in `network`; returns when it listens.
     pub fn start(network: &Network) -> Self {
         let recipe = Recipe::userland().writable(["/run", "/tmp", "/srv", "/root", "/etc/ssh"]);

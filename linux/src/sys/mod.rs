@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod ask;
+pub mod cgroup;
 pub mod descriptor;
 pub mod fork;
 pub mod mount_attr;

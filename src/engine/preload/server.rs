@@ -8,6 +8,7 @@ use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall};
 use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::watch::Watch;
+use crate::observe::events;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
@@ -101,7 +102,7 @@ fn perform(
         }
         (Operation::Unmount, Some(broker)) => broker.unmount(&target),
         (Operation::Mount, None) => {
-            warn!("refused mount(2): the helper has already mounted");
+            warn!(event = events::HELPER_REFUSED, "refused mount(2): the helper has already mounted");
             Err(Errno::PERM)
         }
         // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs.

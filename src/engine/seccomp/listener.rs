@@ -7,6 +7,7 @@ use super::filter;
 use super::memory::StoppedThread;
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall};
+use crate::observe::events;
 use api::options::MountOptions;
 use linux::sys::seccomp::{self, Notification};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -121,13 +122,21 @@ fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
 fn refuse(call: Notification) -> Result<(), Errno> {
     match call.number {
         libc::SYS_mount => {
-            warn!(thread = call.tid, "refused mount(2): the helper has already mounted");
+            warn!(
+                event = events::HELPER_REFUSED,
+                thread = call.tid,
+                "refused mount(2): the helper has already mounted"
+            );
             Err(Errno::PERM)
         }
         // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs: the kernel would
         // give the same answer.
         libc::SYS_umount2 => {
-            info!(thread = call.tid, "refused umount2(2): the helper has nothing mounted");
+            info!(
+                event = events::HELPER_REFUSED,
+                thread = call.tid,
+                "refused umount2(2): the helper has nothing mounted"
+            );
             Err(Errno::INVAL)
         }
         number => {

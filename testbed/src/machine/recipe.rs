@@ -6,6 +6,7 @@
 
 use super::cgroups::Cgroups;
 use super::{Error, SCRATCH, at, open_namespace, step};
+use linux::statx::device_at;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chdir, pivot_root};
@@ -238,9 +239,7 @@ impl Recipe {
             mount(none, "/", none, flags, none).map_err(at("make read-only", "/"))?;
         }
         if self.shared {
-            let control = "/sys/fs/fuse/connections";
-            mount(Some("fusectl"), control, Some("fusectl"), MsFlags::empty(), none)
-                .map_err(at("mount fusectl on", control))?;
+            mount_fusectl()?;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).map_err(at("make shared", "/"))?;
         }
         Ok(())
@@ -310,6 +309,15 @@ fn change_root(root: &Path) -> Result<(), Error> {
     pivot_root(".", ".").map_err(at("make a root of", root))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(at("detach the old root, under", root))?;
     chdir("/").map_err(at("change to", "/"))
+}
+
+/// It is there already if the real machine has it, as with systemd: /sys came with what is mounted in it.
+fn mount_fusectl() -> Result<(), Error> {
+    let path = Path::new("/sys/fs/fuse/connections");
+    if device_at(path).map_err(at("look at", path))?.is_some() {
+        return Ok(());
+    }
+    mount(Some("fusectl"), path, Some("fusectl"), MsFlags::empty(), None::<&str>).map_err(at("mount fusectl on", path))
 }
 
 fn mount_tmpfs(path: &Path) -> Result<(), Error> {

@@ -43,7 +43,7 @@ impl Room {
     pub fn spawn(&self, mut command: Command) -> Result<Process, Error> {
         let life = self.life.upgrade().ok_or(Error::Ended)?;
         let child = on_new_thread(|| {
-            self.enter(&life)?;
+            self.enter(&life, &mut command)?;
             command.spawn().map_err(at("start", command.get_program()))
         })?;
         Ok(Process { child, _life: life })
@@ -53,7 +53,7 @@ impl Room {
     pub fn output(&self, mut command: Command) -> Result<Output, Error> {
         let life = self.life.upgrade().ok_or(Error::Ended)?;
         on_new_thread(|| {
-            self.enter(&life)?;
+            self.enter(&life, &mut command)?;
             command.output().map_err(at("run", command.get_program()))
         })
     }
@@ -73,8 +73,9 @@ impl Room {
         self.mnt.as_fd()
     }
 
-    fn enter(&self, life: &Life) -> Result<(), Error> {
-        life.cgroups.enter()?;
+    /// Prepares the calling thread and `command`, which it is about to start.
+    fn enter(&self, life: &Life, command: &mut Command) -> Result<(), Error> {
+        life.cgroups.start_in(command)?;
         setns(&self.network, CloneFlags::CLONE_NEWNET).map_err(step("enter the room's network namespace"))?;
         // For children only: nobody's own PID ever changes.
         setns(&self.pid, CloneFlags::CLONE_NEWPID).map_err(step("enter the machine's PID namespace"))?;

@@ -1,0 +1,256 @@
+//! `[filesystem.TYPE]`: how volumes of one type are served, where the ordinary way will not do.
+//!
+//! Read by the mounter, `doctor` and `install`, in the container; pure. What the caller of a mount may not decide (capabilities, environment, forced options) is decided here.
+
+use super::ConfigError;
+use super::command::CommandTemplate;
+use super::handover::{File, Template};
+use api::options::MountOptions;
+use api::request::Request;
+use caps::{Capability, CapsHashSet};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The settings of one type, with what is set for all types where nothing is set for this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The program and its arguments, instead of the program that would be found by the type's name.
+    pub command: Option<CommandTemplate>,
+    /// The program stays in the foreground: it is ready when its filesystem answers, not when it has exited.
+    pub foreground: bool,
+    /// Environment variables for the program.
+    pub environment: BTreeMap<String, Template>,
+    /// Files that only the program sees, by their names.
+    pub files: BTreeMap<String, File>,
+    /// What the program reads from its standard input, which is empty otherwise.
+    pub stdin: Option<Template>,
+    /// Directories that the program writes to, beside the usual ones: each is an empty tmpfs of its own, which ends with it.
+    pub writable: Vec<PathBuf>,
+    /// What the program may keep of the mounter's capabilities: `CAP_DAC_READ_SEARCH`.
+    pub capabilities: CapsHashSet,
+    /// How much memory all processes of a helper together may use, and what they write to their own directories.
+    pub memory_limit: Option<MemoryLimit>,
+    /// How long a helper may take until its filesystem answers.
+    pub ready_timeout: Duration,
+    /// Whether a volume whose helper died gets a fresh one.
+    pub heal: bool,
+    /// How long a volume must show no sign of life to hang; `None`: it is not looked at.
+    pub hang_time: Option<Duration>,
+    /// What is done about a volume that hangs.
+    pub on_hang: OnHang,
+    /// Options for volumes whose caller says nothing under the same name.
+    pub default_options: MountOptions,
+    /// Options that every volume gets, last; what the caller says under the same name does not count.
+    pub forced_options: MountOptions,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            command: None,
+            foreground: false,
+            environment: BTreeMap::new(),
+            files: BTreeMap::new(),
+            stdin: None,
+            writable: Vec::new(),
+            capabilities: CapsHashSet::new(),
+            memory_limit: None,
+            ready_timeout: Duration::from_secs(120),
+            heal: true,
+            hang_time: Some(Duration::from_secs(120)),
+            on_hang: OnHang::Report,
+            default_options: MountOptions::default(),
+            forced_options: MountOptions::default(),
+        }
+    }
+}
+
+/// What is done about a volume that hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnHang {
+    /// It is logged and shown.
+    Report,
+    /// Its helper is killed as well, so that it is healed.
+    Heal,
+}
+
+/// The settings of one type as they are written. All of them are optional.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Section {
+    pub(super) command: Option<CommandTemplate>,
+    pub(super) foreground: bool,
+    pub(super) environment: BTreeMap<String, Template>,
+    pub(super) files: BTreeMap<String, File>,
+    pub(super) stdin: Option<Template>,
+    pub(super) writable: Vec<PathBuf>,
+    pub(super) capabilities: Vec<String>,
+    pub(super) memory_limit: Option<MemoryLimit>,
+    pub(super) ready_timeout_seconds: Option<u64>,
+    pub(super) heal: Option<bool>,
+    pub(super) hang_seconds: Option<u64>,
+    pub(super) on_hang: Option<OnHang>,
+    pub(super) default_options: MountOptions,
+    pub(super) forced_options: MountOptions,
+}
+
+/// A helper with one of these could leave its mount namespace, move its root, or enter the mounter: what keeps it in
+/// its place, and lets it be killed, is that it cannot.
+const NEVER_KEPT: [Capability; 4] =
+    [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_CHROOT, Capability::CAP_SYS_MODULE, Capability::CAP_SYS_PTRACE];
+
+impl Section {
+    /// The settings, with those of all other types where this one has none.
+    pub(super) fn resolve(self, others: &Settings) -> Result<Settings, ConfigError> {
+        let settings = Settings {
+            command: self.command,
+            foreground: self.foreground,
+            environment: self.environment,
+            files: self.files,
+            stdin: self.stdin,
+            writable: self.writable,
+            capabilities: capabilities(&self.capabilities)?,
+            memory_limit: self.memory_limit,
+            ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
+            heal: self.heal.unwrap_or(others.heal),
+            hang_time: self.hang_seconds.map_or(others.hang_time, hang_time),
+            on_hang: self.on_hang.unwrap_or(others.on_hang),
+            default_options: self.default_options,
+            forced_options: self.forced_options,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+fn ready_timeout(seconds: u64) -> Result<Duration, ConfigError> {
+    if seconds == 0 {
+        return Err(ConfigError::Value { key: "ready_timeout_seconds", problem: "must be at least 1".into() });
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+fn hang_time(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+fn capabilities(names: &[String]) -> Result<CapsHashSet, ConfigError> {
+    let bad = |problem| Err(ConfigError::Value { key: "capabilities", problem });
+    let mut capabilities = CapsHashSet::new();
+    for name in names {
+        match name.parse::<Capability>() {
+            Ok(capability) if NEVER_KEPT.contains(&capability) => {
+                return bad(format!("cannot hold {name}: with it a helper could leave its place"));
+            }
+            Ok(capability) => _ = capabilities.insert(capability),
+            Err(_) => return bad(format!("cannot hold '{name}': no capability has this name")),
+        }
+    }
+    Ok(capabilities)
+}
+
+impl Settings {
+    /// A request with the default and forced options of its type.
+    pub fn complete(&self, mut request: Request) -> Request {
+        let named = |options: &MountOptions, name: &str| options.iter().any(|option| option.name == name);
+        let mut options = self.default_options.clone();
+        options.retain(|option| !named(&request.options, &option.name));
+        options.append(request.options);
+        options.retain(|option| !named(&self.forced_options, &option.name));
+        options.append(self.forced_options.clone());
+        request.options = options;
+        request
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if let Some(name) = self.environment.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+            return bad("environment", format!("cannot hold '{}': it is no variable's name", name.escape_debug()));
+        }
+        if self.environment.values().any(Template::has_nul) {
+            return bad("environment", "cannot hold a NUL byte".into());
+        }
+        if let Some(path) = self.writable.iter().find(|path| !path.is_absolute() || *path == Path::new("/")) {
+            return bad("writable", format!("cannot hold '{}': absolute paths below / are needed", path.display()));
+        }
+        self.check_handover()
+    }
+}
+
+/// An amount of memory, written as Kubernetes does: `512Mi`, `2Gi`, `300M`, or bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct MemoryLimit(u64);
+
+/// Not an amount, or one that no program could run with.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a memory limit is written as 512Mi, 2Gi, 300M or a number of bytes, and is 1Mi at least")]
+pub struct MemoryLimitError;
+
+impl MemoryLimit {
+    const LEAST: u64 = 1 << 20;
+
+    /// In bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB", self.0 >> 20)
+    }
+}
+
+impl TryFrom<String> for MemoryLimit {
+    type Error = MemoryLimitError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit: u64 = match unit {
+            "" => 1,
+            "k" => 1_000,
+            "M" => 1_000_000,
+            "G" => 1_000_000_000,
+            "Ki" => 1 << 10,
+            "Mi" => 1 << 20,
+            "Gi" => 1 << 30,
+            _ => return Err(MemoryLimitError),
+        };
+        let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+        bytes.filter(|bytes| *bytes >= Self::LEAST).map(Self).ok_or(MemoryLimitError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::request::Switches;
+
+    fn options(text: &str) -> MountOptions {
+        MountOptions::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_caller_overrides_defaults_and_is_overridden() {
+        let settings = Settings {
+            default_options: options("uid=5,retries=3"),
+            forced_options: options("ro,url=https://s3"),
+            ..Settings::default()
+        };
+        let request = Request {
+            fstype: "s3fs".into(),
+            source: "b".into(),
+            target: "/t".into(),
+            options: options("url=http://evil,rw,uid=7"),
+            switches: Switches::default(),
+            secrets: Default::default(),
+        };
+        assert_eq!(settings.complete(request).options.to_string(), "retries=3,rw,uid=7,ro,url=https://s3");
+    }
+}

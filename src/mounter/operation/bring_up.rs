@@ -1,0 +1,224 @@
+//! The movement that mounting, healing and swapping share: launch a helper, and wait until its filesystem answers.
+//!
+//! Runs in the mounter, on a thread of its own, which [`namespace::prepare`] moves into a mount namespace that it shares
+//! with the helper alone, for the rest of its life.
+
+use super::ready::{NotReady, Watched, until_ready};
+use crate::config::handover::SecretsError;
+use crate::config::settings::MemoryLimit;
+use crate::engine::broker::{Broker, Progress};
+use crate::engine::helper_processes::HelperProcesses;
+use crate::helper::arguments::{self, arguments};
+use crate::helper::find::{self, NoHelper};
+use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
+use crate::helper::namespace::{self, PrepareError, files_directory, in_words_of_the_node};
+use crate::helper::output::HelperOutput;
+use crate::mounter::Mounter;
+use crate::mounter::connection::Connection;
+use crate::node::cgroup::Placement;
+use crate::node::connections::Identity;
+use crate::node::log_file::{self, LogFileError};
+use crate::policy::Plan;
+use api::exit::chain;
+use api::options::MountOptions;
+use linux::mount_namespace::NamespaceError;
+use linux::sys::user_namespace::new_user_namespace;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use tracing::warn;
+
+/// Why there is no filesystem that answers. Nothing is left of the helper then.
+#[derive(Debug, thiserror::Error)]
+pub enum BringUpError {
+    /// The request's secrets.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The request's options.
+    #[error(transparent)]
+    Option(#[from] arguments::OptionNotTaken),
+    /// No program for the type.
+    #[error(transparent)]
+    NoHelper(#[from] NoHelper),
+    /// The node's namespace.
+    #[error(transparent)]
+    Node(#[from] NamespaceError),
+    /// The helper's namespace.
+    #[error(transparent)]
+    Namespace(#[from] PrepareError),
+    /// A log file on the node that kubelet named.
+    #[error("the option log-file={path} names a file on the node", path = path.display())]
+    LogFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LogFileError,
+    },
+    /// No user namespace for the ids.
+    #[error("cannot make the mapping of X-mount.idmap")]
+    IdMap(#[source] io::Error),
+    /// The helper does not run.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The helper ran, and no filesystem came of it.
+    #[error("{helper} could not mount {source_name}")]
+    Helper {
+        /// The program.
+        helper: String,
+        /// What it should have mounted.
+        source_name: String,
+        /// What happened.
+        #[source]
+        reason: NotReady,
+        /// What it wrote.
+        output: Vec<String>,
+        /// What was refused to it.
+        objections: Vec<String>,
+    },
+}
+
+/// A filesystem that answers, seen by its helper and by the calling thread only: to be shown and then
+/// [released](Self::release), or [discarded](Self::discard).
+#[derive(Debug)]
+pub struct FreshFilesystem {
+    /// Which one it is.
+    pub identity: Identity,
+    /// The helper's program.
+    pub program: String,
+    helper: Helper,
+    broker: Broker,
+    ids: Option<OwnedFd>,
+}
+
+/// What is left of a helper when its volume is on the node.
+#[derive(Debug)]
+pub struct Released {
+    /// To be held on to.
+    pub serving: Serving,
+    /// What it wrote so far, in words of the node.
+    pub words: Vec<String>,
+}
+
+/// Launches the helper for a plan and waits until its filesystem answers. If `caller` goes away meanwhile, the helper is
+/// killed. On an error nothing is left of it.
+pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> Result<FreshFilesystem, BringUpError> {
+    let settings = &plan.settings;
+    let files = files_directory(&mounter.state);
+    let ids = plan.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
+    let ids = ids.transpose().map_err(BringUpError::IdMap)?;
+    let handover = settings.hand_over(&plan.request.secrets, &files)?;
+    let program = find::helper(&plan.request.fstype, settings)?;
+    // From here on this thread is in the helper's mount namespace.
+    let place =
+        namespace::prepare(&mounter.state, &plan.target, &mounter.scratch, &settings.writable, &handover.files)?;
+    let mut request = plan.request.clone();
+    settings.point_to_files(&mut request.options, &files);
+    show_log_file(mounter, &mut request.options)?;
+    let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
+    let placement = placement(mounter, &plan.target, caller, settings.memory_limit);
+    let start = Start { program: &program, arguments, settings, handover, placement };
+    let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
+    let mut broker = Broker::new(plan.grant, place);
+    let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed: settings.ready_timeout };
+    let ready = until_ready(&mut helper, &mut broker, watched);
+    let reason = match (ready, broker.progress()) {
+        (Ok(()), Progress::Mounted(device)) => {
+            let identity = mounter.connections.identify(device);
+            return Ok(FreshFilesystem { identity, program: program.name(), helper, broker, ids });
+        }
+        (Ok(()), _) => NotReady::Withdrawn,
+        (Err(reason), _) => reason,
+    };
+    Err(failed(mounter, plan, program.name(), (helper, broker), reason))
+}
+
+/// Kills a helper that is not ready, and gathers all that may explain why.
+fn failed(
+    mounter: &Mounter,
+    plan: &Plan,
+    program: String,
+    (helper, broker): (Helper, Broker),
+    reason: NotReady,
+) -> BringUpError {
+    let mut objections = broker.objections().to_vec();
+    if objections.is_empty() && broker.progress() == Progress::Waiting {
+        objections.extend(helper.missed_call_hint().map(str::to_owned));
+    }
+    objections.extend(helper.ran_out_of_memory());
+    let lines = end(helper, broker).lines();
+    let output = in_words_of_the_node(&mounter.state, &lines);
+    mounter.registry.keep_failed(plan, program.clone(), lines);
+    let source_name = plan.request.source.clone();
+    BringUpError::Helper { helper: program, source_name, reason, output, objections }
+}
+
+/// Where the helper will be among the node's cgroups. A volume that has to do without one works all the same.
+fn placement<'a>(
+    mounter: &'a Mounter,
+    target: &Path,
+    caller: Option<&Connection>,
+    limit: Option<MemoryLimit>,
+) -> Placement<'a> {
+    if let Some(limit) = limit.filter(|_| !mounter.cgroups.can_limit()) {
+        warn!("the memory_limit of {limit} is not in force: the node's cgroups cannot be used for it");
+    }
+    let caller = caller.and_then(Connection::process);
+    mounter.cgroups.placement(target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
+        warn!("the helper has no cgroup of its own, and no limit; it ends with the container: {}", chain(&error));
+        Placement::default()
+    })
+}
+
+/// A log file that kubelet names is the node's, and the helper shall write to it.
+fn show_log_file(mounter: &Mounter, options: &mut MountOptions) -> Result<(), BringUpError> {
+    let kubelet_dir = &mounter.config.kubelet_dir;
+    let Some(named) = options.value(log_file::OPTION).map(PathBuf::from) else { return Ok(()) };
+    if !log_file::is_on_node(&named, kubelet_dir) {
+        return Ok(());
+    }
+    let tree = mounter.node.visit(|| log_file::open(&named, kubelet_dir))?;
+    let tree = tree.map_err(|source| BringUpError::LogFile { path: named, source })?;
+    let shown = namespace::show_log_file(&mounter.state, tree)?;
+    options.retain(|option| option.name != log_file::OPTION);
+    options.push_value(log_file::OPTION, shown.display());
+    Ok(())
+}
+
+impl FreshFilesystem {
+    /// Everything the helper started.
+    pub fn processes(&self) -> HelperProcesses {
+        self.helper.processes().clone()
+    }
+
+    /// The user namespace that maps its ids, if they are to be mapped.
+    pub fn ids(&self) -> Option<BorrowedFd<'_>> {
+        self.ids.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Where the calling thread sees the filesystem.
+    pub fn path(&self) -> &Path {
+        self.broker.place().path()
+    }
+
+    /// The filesystem shows elsewhere now: lets go of the helper's own copy, so that its end there is its end.
+    pub fn release(mut self, state: &Path) -> Released {
+        if let Err(error) = self.broker.let_go() {
+            warn!("cannot let go of the helper's own copy; `umount` on the node will not end the helper: {error}");
+        }
+        // Its exit may have been noticed before its last words.
+        self.helper.output.drain();
+        let words = in_words_of_the_node(state, &self.helper.output.lines());
+        Released { serving: self.helper.release(), words }
+    }
+
+    /// Ends it, and everything the helper started.
+    pub fn discard(self) {
+        end(self.helper, self.broker);
+    }
+}
+
+fn end(helper: Helper, broker: Broker) -> HelperOutput {
+    // The filesystem first: a helper that waits for its own filesystem could not end before it.
+    drop(broker);
+    helper.end()
+}

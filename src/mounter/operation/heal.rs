@@ -1,0 +1,105 @@
+//! Healing: what becomes of a volume whose helper has ended.
+//!
+//! Runs in the mounter, each on a thread of its own: it searches the mount tables of the node's processes, and starts
+//! helpers. When is decided by the volume's [state](crate::mounter::volume::state).
+
+use super::kill::kill_helper;
+use super::replace::{ReplaceError, Replaced, replace};
+use crate::mounter::Mounter;
+use crate::mounter::volume::VolumeId;
+use crate::mounter::volume::state::{Effect, Event, State, Where};
+use crate::node::visible_mounts::{self, VisibleMounts};
+use crate::observe::events;
+use crate::observe::metrics::Operation;
+use api::exit::chain;
+use std::path::Path;
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+/// Does what a volume's state asks for.
+pub fn carry_out(mounter: &Mounter, id: VolumeId, effect: Effect) {
+    match effect {
+        Effect::Search => search(mounter, id),
+        Effect::Heal => heal_dead(mounter, id),
+        // The event loop knows when; the registry has forgotten it already.
+        Effect::HealLater(_) | Effect::Forget => {}
+    }
+}
+
+/// Finds out whether the filesystem of a volume without a helper is still mounted, and does what follows from that.
+fn search(mounter: &Mounter, id: VolumeId) {
+    let Some(volume) = mounter.registry.volume(id) else { return };
+    let _span = volume.span().entered();
+    let (found, pin) = match visible_mounts::find(volume.identity, &mounter.connections, &mounter.host_proc) {
+        Ok(None) => (Where::Nowhere, None),
+        Ok(Some(VisibleMounts { pin: Some(pin), .. })) => (Where::Mounted, Some(pin)),
+        Ok(Some(_)) => (Where::Covered, None),
+        Err(error) => return warn!("cannot search the mount tables for the volume: {error}"),
+    };
+    if found == Where::Covered {
+        warn!("the volume's helper has ended, and its mounts are covered by others");
+    }
+    let effect = mounter.registry.report_found(id, found, pin);
+    if let Some(effect @ (Effect::Heal | Effect::HealLater(_))) = effect {
+        error!(
+            event = events::DEAD,
+            "the helper has ended, its mount has not: every access answers \"Transport endpoint is not connected\""
+        );
+        match effect {
+            Effect::HealLater(wait) if volume.not_healed().is_none() => heals_later(wait),
+            _ => heal_dead(mounter, id),
+        }
+    }
+}
+
+fn heals_later(wait: Duration) {
+    let next_try_seconds = wait.as_secs_f64();
+    warn!(event = events::HEAL_LATER, next_try_seconds, "it has not served for long; it is tried again later");
+}
+
+/// Heals a dead volume, or sees to it that it is tried again; if that is of any use.
+fn heal_dead(mounter: &Mounter, id: VolumeId) {
+    let Some(volume) = mounter.registry.volume(id) else { return };
+    let _span = volume.span().entered();
+    if let Some(why) = volume.not_healed() {
+        mounter.registry.report(id, Event::LeftDead);
+        return warn!(event = events::NOT_HEALED, "it is not healed: {why}");
+    }
+    let result = replace(mounter, id, None);
+    mounter.metrics.count(Operation::heal, &result);
+    match result {
+        Ok(Replaced::Shown { places, .. }) => info!(event = events::HEALED, places, "healed"),
+        Ok(Replaced::Gone) | Err(ReplaceError::NoVolume) => {}
+        Err(error) => {
+            let error = chain(&error);
+            match mounter.registry.report(id, Event::HealingFailed) {
+                Some(Effect::HealLater(wait)) => {
+                    let next_try_seconds = wait.as_secs_f64();
+                    error!(event = events::HEAL_FAILED, next_try_seconds, "cannot heal the volume: {error}");
+                }
+                _ => error!(event = events::HEAL_FAILED, "cannot heal the volume: {error}"),
+            }
+        }
+    }
+}
+
+/// A caller wants the volume at `target` healed. `None`: it is neither dead nor does it hang.
+pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, ReplaceError> {
+    let (id, state) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
+    if matches!(state, State::Dead { .. }) {
+        return replace(mounter, id, None).map(Some);
+    }
+    let hung = mounter.hangs.since(id).and_then(|_| mounter.registry.volume(id));
+    let Some(volume) = hung else { return Ok(None) };
+    if let Some(note) = volume.known.note() {
+        return Err(ReplaceError::NotKnown(note));
+    }
+    // Its helper's end is expected from here on: nobody else is to heal it.
+    mounter.registry.report(id, Event::ReplacementBegun);
+    kill_helper(mounter, &volume);
+    let replaced = replace(mounter, id, None);
+    if replaced.is_err() {
+        mounter.registry.report(id, Event::ReplacementFailed);
+    }
+    replaced.map(Some)
+}

@@ -1,0 +1,13 @@
+//! What is done to volumes, each from beginning to end.
+//!
+//! Runs in the mounter, each operation on a thread of its own. Mounting, healing and swapping are one movement: [`bring_up`] a
+//! fresh helper and wait until it is [`ready`], then show its filesystem: at one target ([`mount`]), or in the place of an
+//! old one everywhere ([`replace`]). [`heal`] and [`hang`] decide when.
+
+pub mod bring_up;
+pub mod hang;
+pub mod heal;
+pub mod kill;
+pub mod mount;
+pub mod ready;
+pub mod replace;

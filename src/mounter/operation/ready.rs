@@ -1,0 +1,210 @@
+//! Waiting until a helper's filesystem may be shown: by events, and not longer than allowed.
+//!
+//! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
+
+use crate::engine::EngineEvent;
+use crate::engine::broker::{Broker, Progress};
+use crate::helper::launch::Helper;
+use crate::mounter::Mounter;
+use linux::statx::ask;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::io::{self, PipeReader};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+/// Why a filesystem is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// The helper ended with an error.
+    #[error("it failed ({status})")]
+    Failed {
+        /// Its exit status, or the signal that ended it.
+        status: ExitStatus,
+    },
+    /// Nothing of it runs any more, without an error and without a filesystem.
+    #[error("it ended without having mounted anything")]
+    Ended,
+    /// It mounted, and the filesystem is dead: the process that served it has gone.
+    #[error("it mounted and then ended: its filesystem does not answer")]
+    Died(#[source] io::Error),
+    /// It unmounted again by itself.
+    #[error("it unmounted again before it was ready")]
+    Withdrawn,
+    /// Too slow.
+    #[error("it was not ready within {} s ({}); a longer time may be set with ready_timeout_seconds",
+            .allowed.as_secs(), if *.mounted { "it has mounted, but its filesystem does not answer" } else { "it has not mounted" })]
+    TimedOut {
+        /// The time it had.
+        allowed: Duration,
+        /// Whether it had mounted.
+        mounted: bool,
+    },
+    /// The caller's program was ended.
+    #[error("the caller went away")]
+    CallerGone,
+    /// SIGTERM.
+    #[error("the mounter is being stopped")]
+    Stopping,
+    /// A system call of ours.
+    #[error("cannot wait for the helper")]
+    Wait(#[source] io::Error),
+}
+
+/// What else a wait depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    /// Who may be stopping.
+    pub mounter: &'a Mounter,
+    /// The caller's connection, if somebody waits.
+    pub caller: Option<BorrowedFd<'a>>,
+    /// How long it may take.
+    pub allowed: Duration,
+}
+
+/// Where an event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Output,
+    Engine,
+    Ending,
+    Probe,
+    Caller,
+    Stopping,
+}
+
+/// Serves the helper's calls until it is ready: until it has mounted, the program that was started has exited with 0 (but
+/// for one that stays in the foreground), and the filesystem answers. On an error the filesystem, if there is one, has been ended; the helper has not.
+pub fn until_ready(helper: &mut Helper, broker: &mut Broker, watched: Watched<'_>) -> Result<(), NotReady> {
+    thread::scope(|scope| {
+        let done = wait(scope, helper, broker, watched);
+        if done.is_err() {
+            // A probe may be waiting for an answer that will never come: this gives it one.
+            broker.abort().map_err(NotReady::Wait)?;
+        }
+        done
+    })
+}
+
+fn wait<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    helper: &mut Helper,
+    broker: &mut Broker,
+    watched: Watched<'_>,
+) -> Result<(), NotReady> {
+    let Watched { mounter, caller, allowed } = watched;
+    let deadline = Instant::now() + allowed;
+    let mut exited = false;
+    let mut probe = None;
+    loop {
+        let mounted = matches!(broker.progress(), Progress::Mounted(_));
+        if (exited || helper.foreground) && mounted && probe.is_none() {
+            if !broker.is_fuse() {
+                // A filesystem of the kernel's: mount(2) has had its answer from the server.
+                return Ok(());
+            }
+            probe = Some(start_probe(scope, broker.place().path()).map_err(NotReady::Wait)?);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Whatever there is still to hear: a helper may have something to say without end.
+        if left.is_zero() {
+            return Err(NotReady::TimedOut { allowed, mounted });
+        }
+        let events = next_events(helper, exited, probe.as_ref(), mounter, caller, left).map_err(NotReady::Wait)?;
+        for source in events {
+            match source {
+                Source::Output => helper.output.drain(),
+                Source::Engine => {
+                    let event = helper.engine.handle_event(Some(broker)).map_err(NotReady::Wait)?;
+                    // The program's own status, if it is still to come, tells more.
+                    if event == EngineEvent::HelperGone && exited && !mounted {
+                        return Err(gave_up(broker));
+                    }
+                }
+                Source::Ending => {
+                    let status = helper.ending.status().map_err(NotReady::Wait)?;
+                    exited = true;
+                    if !status.success() {
+                        helper.output.drain();
+                        return Err(NotReady::Failed { status });
+                    }
+                    if broker.progress() == Progress::Withdrawn {
+                        return Err(NotReady::Withdrawn);
+                    }
+                }
+                Source::Probe => {
+                    let answer = probe.take().map(Probe::answer);
+                    return answer.unwrap_or(Ok(())).map_err(NotReady::Died);
+                }
+                Source::Caller => return Err(NotReady::CallerGone),
+                Source::Stopping => return Err(NotReady::Stopping),
+            }
+        }
+    }
+}
+
+fn gave_up(broker: &Broker) -> NotReady {
+    if broker.progress() == Progress::Withdrawn { NotReady::Withdrawn } else { NotReady::Ended }
+}
+
+fn next_events(
+    helper: &Helper,
+    exited: bool,
+    probe: Option<&Probe<'_>>,
+    mounter: &Mounter,
+    caller: Option<BorrowedFd<'_>>,
+    left: Duration,
+) -> io::Result<Vec<Source>> {
+    let mut sources = vec![Source::Stopping, Source::Engine];
+    let mut fds = vec![PollFd::new(&mounter.stopping, PollFlags::IN), PollFd::new(&helper.engine, PollFlags::IN)];
+    let mut add = |source, fd| {
+        sources.push(source);
+        fds.push(fd);
+    };
+    if let Some(caller) = caller {
+        add(Source::Caller, PollFd::from_borrowed_fd(caller, PollFlags::IN | PollFlags::RDHUP));
+    }
+    if !helper.output.has_ended() {
+        add(Source::Output, PollFd::new(&helper.output, PollFlags::IN));
+    }
+    if !exited {
+        add(Source::Ending, PollFd::new(&helper.ending, PollFlags::IN));
+    }
+    if let Some(probe) = probe {
+        add(Source::Probe, PollFd::new(&probe.done, PollFlags::IN));
+    }
+    let timeout = Timespec::try_from(left).map_err(|_| io::Error::from(Errno::OVERFLOW))?;
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let events = sources.into_iter().zip(fds.iter().map(PollFd::revents));
+    Ok(events.filter(|(_, flags)| !flags.is_empty()).map(|(source, _)| source).collect())
+}
+
+/// A thread that asks the filesystem one question. It may wait in the kernel for as long as nobody answers; so it is
+/// not the thread that watches.
+struct Probe<'scope> {
+    done: PipeReader,
+    thread: thread::ScopedJoinHandle<'scope, io::Result<()>>,
+}
+
+fn start_probe<'scope>(scope: &'scope Scope<'scope, '_>, path: &Path) -> io::Result<Probe<'scope>> {
+    let (done, finished) = io::pipe()?;
+    let path = path.to_owned();
+    let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, move || {
+        // Closed when this thread is through, which makes the other end readable.
+        let _finished = finished;
+        ask(&path)
+    })?;
+    Ok(Probe { done, thread })
+}
+
+impl Probe<'_> {
+    fn answer(self) -> io::Result<()> {
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}

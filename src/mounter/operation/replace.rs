@@ -1,0 +1,170 @@
+//! Healing a dead volume and swapping a live one: a fresh helper's filesystem takes the old one's place, wherever the
+//! old one shows, on the node and in every running pod.
+//!
+//! Runs in the mounter, on a thread of its own. It is the movement of mounting, with other places to graft to.
+
+use super::bring_up::{BringUpError, FreshFilesystem, bring_up};
+use crate::mounter::Mounter;
+use crate::mounter::target_locks::TargetBusy;
+use crate::mounter::volume::state::{Event, Where};
+use crate::mounter::volume::{Known, Volume, VolumeId};
+use crate::node::connections::Identity;
+use crate::node::visible_mounts::{self, VisibleMount, VisibleMounts};
+use crate::observe::events;
+use crate::policy::{ChangeError, Denied, Origin, Plan, authorize};
+use api::exit::chain;
+use api::message::Changes;
+use std::io;
+use std::path::Path;
+use tracing::{info, warn};
+
+/// What came of a replacement.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The new filesystem shows at so many places. At others, named with the reason, the old one is left, or a mount that was
+    /// inside the old one is lost.
+    Shown {
+        /// How many there are.
+        places: usize,
+        /// Where it did not work, and why.
+        left: Vec<String>,
+    },
+    /// The old filesystem showed nowhere any more: there is nothing to replace, and the volume is forgotten.
+    Gone,
+}
+
+/// Why a volume keeps its old helper, or none.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// Unmounted meanwhile.
+    #[error("there is no such volume")]
+    NoVolume,
+    /// A fresh helper could not be told what the old one was.
+    #[error("{0}")]
+    NotKnown(&'static str),
+    /// What is asked anew makes no sense, or cannot be changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// What is asked anew is not to be had from where it came.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Another operation at this target is not finished yet.
+    #[error(transparent)]
+    Busy(#[from] TargetBusy),
+    /// No new helper.
+    #[error(transparent)]
+    BringUp(#[from] BringUpError),
+    /// /proc cannot be read.
+    #[error("cannot search the mount tables for the volume")]
+    Search(#[source] io::Error),
+    /// Not at a single place.
+    #[error("the new filesystem could not be shown anywhere: {0}")]
+    Nowhere(String),
+}
+
+/// What a caller asks for otherwise than before.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is to change.
+    pub changes: Changes,
+    /// Where the request came from.
+    pub origin: Origin,
+}
+
+/// Puts a fresh helper in the place of the one of the volume at `target`.
+pub fn swap(mounter: &Mounter, target: &Path, asked: Asked) -> Result<Replaced, ReplaceError> {
+    let (id, _) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
+    replace(mounter, id, Some(asked))
+}
+
+/// Puts a fresh helper in the place of volume `id`'s. Unless something else is `asked`, it is given what the old one was.
+///
+/// Files that are open stay with the old helper, which ends by itself when the last of them is closed.
+pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<Replaced, ReplaceError> {
+    let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
+    let _lock = mounter.target_locks.take(&volume.plan.target)?;
+    // It may have been replaced or unmounted before the lock was had.
+    let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
+    let plan = next_plan(mounter, &volume, asked)?;
+    let fresh = bring_up(mounter, &plan, None)?;
+    mounter.registry.report(id, Event::ReplacementBegun);
+    match show_everywhere(mounter, volume.identity, &fresh) {
+        Ok(Replaced::Gone) => {
+            fresh.discard();
+            mounter.registry.report(id, Event::ReplacementFailed);
+            mounter.registry.report(id, Event::Found(Where::Nowhere));
+            Ok(Replaced::Gone)
+        }
+        Ok(shown) => {
+            let (helper, identity, processes) = (fresh.program.clone(), fresh.identity, fresh.processes());
+            let next = Volume { plan, helper, identity, processes, since: volume.since, known: Known::All };
+            let (old, new) = (volume.identity.device, identity.device);
+            info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
+            let released = fresh.release(&mounter.state);
+            mounter.registry.take_over(id, next, released.serving);
+            Ok(shown)
+        }
+        Err(error) => {
+            fresh.discard();
+            mounter.registry.report(id, Event::ReplacementFailed);
+            Err(error)
+        }
+    }
+}
+
+/// What the fresh helper shall do.
+fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result<Plan, ReplaceError> {
+    let secrets_anew = asked.as_ref().is_some_and(|asked| !asked.changes.secrets.is_empty());
+    let given_anew = volume.known == Known::AllButSecrets && secrets_anew;
+    if let Some(note) = volume.known.note().filter(|_| !given_anew) {
+        return Err(ReplaceError::NotKnown(note));
+    }
+    let Some(Asked { changes, origin }) = asked else { return Ok(volume.plan.clone()) };
+    let new_options = changes.options.is_some();
+    let plan = volume.plan.changed(&mounter.config, changes)?;
+    if new_options {
+        authorize(origin, &plan)?;
+    }
+    Ok(plan)
+}
+
+/// Goes from place to place, and searches again until there is nothing more to be done: what is put in place on the node
+/// may show in pods by itself, and a pod may have started meanwhile.
+fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> Result<Replaced, ReplaceError> {
+    let mut shown: Vec<VisibleMount> = Vec::new();
+    let mut lost = Vec::new();
+    let left = loop {
+        let before = shown.len();
+        let mut left = Vec::new();
+        let visible =
+            visible_mounts::find(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Search)?;
+        let Some(VisibleMounts { mut mounts, pin: _pin }) = visible else { break left };
+        mounts.retain(|mount| !mount.is_covered_by(new.identity));
+        mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(new.path()));
+        for mut mount in mounts {
+            let master = shown.iter().find(|place| mount.follows(place));
+            match mount.replace_by(new.path(), new.ids(), master) {
+                Ok(inner) => {
+                    lost.extend(inner.iter().map(|inner| chain(inner)));
+                    shown.push(mount);
+                }
+                Err(error) => left.push(chain(&error)),
+            }
+        }
+        if shown.len() == before {
+            break left;
+        }
+    };
+    let places = shown.len();
+    for problem in &left {
+        warn!(event = events::PLACE_LEFT, "the old filesystem stays: {problem}");
+    }
+    for problem in &lost {
+        warn!(event = events::INNER_MOUNT_LOST, "{problem}");
+    }
+    match (places, left.is_empty()) {
+        (0, true) => Ok(Replaced::Gone),
+        (0, false) => Err(ReplaceError::Nowhere(left.join("; "))),
+        _ => Ok(Replaced::Shown { places, left: left.into_iter().chain(lost).collect() }),
+    }
+}

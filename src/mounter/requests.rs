@@ -1,0 +1,91 @@
+//! One request and its reply.
+//!
+//! Runs in the mounter, each on a thread of its own: an operation may take long, and moves the thread into its helper's
+//! mount namespace.
+
+use super::connection::{Connection, PeerError};
+use super::operation::{heal, mount, replace};
+use super::volume::views;
+use super::{Mounter, replies};
+use crate::observe::events;
+use crate::observe::metrics::Operation;
+use api::exit::{Exit, chain};
+use api::message::{self, Call, Failure, MessageError, Reply};
+use serde::Serialize;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use tracing::{info_span, warn};
+
+/// Hears a connection's request and answers it.
+pub(super) fn converse(mounter: &Mounter, stream: UnixStream) {
+    let mut caller = match Connection::check(stream) {
+        Ok(caller) => caller,
+        Err((mut stream, error @ PeerError::NotRoot { .. })) => {
+            warn!(event = events::REFUSED, "refused a caller: {error}");
+            return send(&mut stream, &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
+        }
+        Err((_, error)) => return warn!(event = events::REFUSED, "{}", chain(&error)),
+    };
+    match message::receive::<Call>(caller.stream()) {
+        Ok(call) => perform(mounter, call, caller),
+        Err(MessageError::Closed) => {}
+        Err(error) => {
+            warn!(event = events::REFUSED, "{}", chain(&error));
+            send(caller.stream(), &Reply::<()>::Err(Failure::new(Exit::Usage, chain(&error))));
+        }
+    }
+}
+
+fn send<T: Serialize>(stream: &mut UnixStream, reply: &Reply<T>) {
+    match message::send(stream, reply) {
+        Ok(()) => {}
+        // The caller has gone; what it asked for has been undone or is done, and nobody is there to hear of it.
+        Err(MessageError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => warn!("cannot reply: {}", chain(&error)),
+    }
+}
+
+fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
+    match call {
+        Call::Mount(asked) => {
+            let (target, fstype) = (&asked.request.target, &asked.request.fstype);
+            let _span = info_span!("volume", target, fstype).entered();
+            let result = mount::mount(mounter, asked, &caller);
+            mounter.metrics.count(Operation::mount, &result);
+            let reply = result.map_err(replies::to_mount);
+            if let Err(Failure { message, .. }) = &reply {
+                warn!(event = events::NOT_MOUNTED, "not mounted: {message}");
+            }
+            send(caller.stream(), &reply);
+        }
+        Call::Heal { target } => {
+            let _span = info_span!("volume", target).entered();
+            let result = heal::heal(mounter, Path::new(&target)).transpose();
+            result.iter().for_each(|result| mounter.metrics.count(Operation::heal, result));
+            send(caller.stream(), &replies::to_replace(result.transpose()));
+        }
+        Call::Swap { target, changes } => {
+            let _span = info_span!("volume", target).entered();
+            let asked = replace::Asked { changes, origin: caller.origin() };
+            let result = replace::swap(mounter, Path::new(&target), asked);
+            mounter.metrics.count(Operation::swap, &result);
+            send(caller.stream(), &replies::to_replace(result.map(Some)));
+        }
+        Call::Status { target } => {
+            let volume = views::detail(mounter, Path::new(&target)).map_err(|error| no_table(&error));
+            let none = format!("no volume of hostmount's is or was at {target}, or it ended too long ago");
+            let volume = volume.and_then(|volume| volume.ok_or_else(|| Failure::new(Exit::Usage, none)));
+            send(caller.stream(), &volume);
+        }
+        Call::List => send(caller.stream(), &views::views(mounter).map_err(|error| no_table(&error))),
+        Call::Metrics => {
+            let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes));
+            send(caller.stream(), &text.map_err(|error| no_table(&error)));
+        }
+    }
+}
+
+fn no_table(error: &io::Error) -> Failure {
+    Failure::new(Exit::System, format!("cannot read the node's mount table: {error}"))
+}

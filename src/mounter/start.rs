@@ -1,0 +1,161 @@
+//! Starting the mounter, step by step, and stopping it.
+//!
+//! Runs in the mounter's main thread, before any other thread is there.
+
+use super::Mounter;
+use super::event_loop::{EventLoop, event_descriptor};
+use super::operation::hang::Hangs;
+use super::step::{StepError, step};
+use super::target_locks::TargetLocks;
+use super::volume::record::Records;
+use super::volume::recovery::recover;
+use super::volume::registry::Registry;
+use super::{install, metrics_http, process};
+use crate::config::Config;
+use crate::engine::{self, Choice, NoEngine};
+use crate::helper::namespace;
+use crate::helper::reaper::Reaper;
+use crate::helper::scratch::Scratch;
+use crate::node::cgroup::{self, Cgroups};
+use crate::node::connections::Connections;
+use crate::node::kernel::{self, TooOld};
+use crate::node::programs::Places;
+use crate::observe::events;
+use crate::observe::metrics::Metrics;
+use api::exit::chain;
+use linux::mount_namespace::{MountNamespace, NamespaceError};
+use rustix::event::epoll;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// How the mounter is started.
+#[derive(Debug)]
+pub struct Settings {
+    /// The administrator's settings.
+    pub config: Config,
+    /// The socket to listen on.
+    pub socket: PathBuf,
+    /// A directory for what the mounter keeps while it runs.
+    pub state: PathBuf,
+    /// A proc filesystem that shows the node's processes.
+    pub host_proc: PathBuf,
+    /// How helpers' calls shall reach us.
+    pub engine: Choice,
+    /// The preload engine's shared object.
+    pub preload: PathBuf,
+    /// Where the node's copies of this program shall be.
+    pub places: Places,
+    /// The types that they shall know to be served.
+    pub types: BTreeSet<String>,
+    /// Where to serve the metrics over HTTP.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Why the mounter does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// No volume could be mounted.
+    #[error(transparent)]
+    Kernel(#[from] TooOld),
+    /// The node cannot be reached.
+    #[error(transparent)]
+    Node(#[from] NamespaceError),
+    /// There is one already.
+    #[error("another mounter is running: it holds {path}", path = path.display())]
+    AlreadyRunning {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Helpers' calls would not reach us.
+    #[error(transparent)]
+    Engine(#[from] NoEngine),
+    /// The node would not know of the mounter.
+    #[error(transparent)]
+    Install(#[from] install::InstallError),
+    /// A step of the start, or a system call of the event loop.
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+/// Runs the mounter until SIGTERM or SIGINT. Volumes go on being served by their helpers after that.
+pub fn serve(settings: Settings) -> Result<(), ServeError> {
+    process::become_a_daemon()?;
+    kernel::check()?;
+    let node = MountNamespace::of_node(&settings.host_proc)?;
+    if node.is_callers().map_err(step("look at our mount namespace"))? {
+        let proc = settings.host_proc.display();
+        warn!(
+            "{proc} shows our own first process: volumes appear here, and on a node only if this is none's container"
+        );
+    }
+    // Before there are other threads: they inherit the cgroup namespace.
+    let cgroups = Arc::new(find_cgroups(&node, &settings));
+    process::enter_own_namespace()?;
+    fs::create_dir_all(&settings.state).map_err(step(format!("create {}", settings.state.display())))?;
+    let path = settings.state.join("lock");
+    let Some(_lock) = process::take_lock(&path)? else { return Err(ServeError::AlreadyRunning { path }) };
+    let method = engine::choose(settings.engine, settings.preload)?;
+    namespace::create_directories(&settings.state).map_err(step("prepare the state directory"))?;
+    let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
+    install::install(&node, &settings.places, settings.types)?;
+    let listener = process::listen(&settings.socket)?;
+    let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
+    let stopping = event_descriptor()?;
+    let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
+    let scratch = Scratch::new().map_err(step("look for the directories that helpers write to"))?;
+    let mounter = Arc::new(Mounter {
+        config: settings.config,
+        node,
+        cgroups: Arc::clone(&cgroups),
+        scratch,
+        connections,
+        host_proc: settings.host_proc,
+        state: settings.state,
+        registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
+        hangs: Hangs::default(),
+        metrics: Metrics::default(),
+        target_locks: TargetLocks::default(),
+        reaper: Reaper::default(),
+        method,
+        stopping,
+    });
+    mounter.cgroups.remove_empty();
+    recover(&mounter).map_err(step("look for the volumes of an earlier mounter"))?;
+    let event_loop = EventLoop::new(Arc::clone(&mounter), events, listener)?;
+    // After it, as it blocks signals: a thread that does not would swallow them.
+    if let Some(address) = settings.metrics {
+        let listener = TcpListener::bind(address);
+        let listener = listener.map_err(step(format!("listen on {address} for the metrics")))?;
+        metrics_http::serve_on(listener, mounter).map_err(step("start a thread"))?;
+    }
+    info!(
+        event = events::READY,
+        socket = %settings.socket.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "the mounter is ready"
+    );
+    let result = event_loop.run();
+    cgroups.close();
+    if let Err(error) = fs::remove_file(&settings.socket) {
+        warn!("cannot remove {}: {error}", settings.socket.display());
+    }
+    Ok(result?)
+}
+
+fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
+    let (cgroups, ends_with_container) = Cgroups::find(node, &settings.host_proc, cgroup::DIRECTORY);
+    if let Some(why) = ends_with_container {
+        warn!(event = events::ENDS_WITH_CONTAINER, "volumes end when the mounter's container does: {}", chain(&why));
+    }
+    if settings.config.limits_memory() && !cgroups.can_limit() {
+        warn!(
+            event = events::ENDS_WITH_CONTAINER,
+            "no memory_limit is in force: the node's cgroups cannot be used for it"
+        );
+    }
+    cgroups
+}

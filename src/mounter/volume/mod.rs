@@ -1,0 +1,112 @@
+//! What the mounter knows of a volume, and all the volumes that it knows.
+//!
+//! Runs in the mounter. [`state`] is the life of one, pure; [`registry`] holds them all; [`record`] and [`recovery`] carry them
+//! over from one mounter to the next; [`views`] shows them.
+
+pub mod past;
+pub mod record;
+pub mod recovery;
+pub mod registry;
+pub mod state;
+pub mod views;
+
+use crate::engine::helper_processes::HelperProcesses;
+use crate::node::connections::Identity;
+use crate::policy::Plan;
+use api::volume::{VolumeState, VolumeView};
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Names a volume for as long as this mounter runs. A fresh helper that takes over makes a new one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeId(u64);
+
+impl fmt::Display for VolumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A volume that is on the node.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// What was asked for, and what follows from it: a fresh helper gets the same.
+    pub plan: Plan,
+    /// The helper's program.
+    pub helper: String,
+    /// Which filesystem it is.
+    pub identity: Identity,
+    /// When it was mounted.
+    pub since: SystemTime,
+    /// Everything its helper started.
+    pub processes: HelperProcesses,
+    /// How much is known of what was asked for.
+    pub known: Known,
+}
+
+/// How much the mounter knows of what a volume was asked for with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// All of it.
+    All,
+    /// All but its secrets, which are never recorded.
+    AllButSecrets,
+    /// What its mount shows: neither its options nor how its source was written.
+    MountAlone,
+}
+
+impl Known {
+    /// What an operator should know about it, and do.
+    pub fn note(self) -> Option<&'static str> {
+        match self {
+            Self::All => None,
+            Self::AllButSecrets => Some(
+                "its secrets are not known any more, as an earlier mounter has mounted it: it cannot be healed; \
+                 give them anew (hostmount swap --secret), or unmount it and mount it again",
+            ),
+            Self::MountAlone => Some(
+                "its options are not known any more, as an earlier mounter has mounted it and its record is lost: it \
+                 cannot be healed or swapped; unmount it and mount it again",
+            ),
+        }
+    }
+}
+
+impl Volume {
+    /// A volume that has just been mounted.
+    pub fn new(plan: Plan, helper: String, identity: Identity, processes: HelperProcesses) -> Self {
+        Self { plan, helper, identity, since: SystemTime::now(), processes, known: Known::All }
+    }
+
+    /// Why it is not healed when its helper has ended, and what to do then. None: it is healed.
+    pub fn not_healed(&self) -> Option<&'static str> {
+        let off = "healing is off: use `hostmount heal`, or unmount it and mount it again";
+        self.known.note().or((!self.plan.settings.heal).then_some(off))
+    }
+
+    /// How it is shown in a list, in this state.
+    fn view(&self, state: VolumeState) -> VolumeView {
+        VolumeView {
+            target: self.plan.target.to_string_lossy().into_owned(),
+            fstype: self.plan.request.fstype.clone(),
+            source: self.plan.request.source.clone(),
+            state,
+            helper: self.helper.clone(),
+            device: self.identity.device.to_string(),
+            since: seconds(self.since),
+            waiting: None,
+            hung_since: None,
+            note: None,
+        }
+    }
+
+    /// What marks log lines about it.
+    pub fn span(&self) -> tracing::Span {
+        tracing::info_span!("volume", target = %self.plan.target.display())
+    }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

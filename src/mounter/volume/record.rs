@@ -1,0 +1,241 @@
+//! What the next mounter must know of a volume: a file for each, in the state directory.
+//!
+//! Runs in the mounter. Requests may hold secrets in their options, so records are kept on a memory filesystem only,
+//! readable by root only. A volume's [secrets](api::secret) are not recorded, only that it had some: the next mounter
+//! cannot start a fresh helper for it. A file appears whole, by rename(2).
+
+use super::{Known, Volume};
+use crate::config::Config;
+use crate::engine::helper_processes::HelperProcesses;
+use crate::node::connections::Identity;
+use crate::policy::Plan;
+use api::exit::chain;
+use api::request::Request;
+use linux::mount_table::Device;
+use linux::namespace::NamespaceId;
+use rustix::fs::{Mode, statfs};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+use tracing::warn;
+
+/// Changes whenever an older mounter would misread a record.
+const VERSION: u32 = 2;
+/// What statfs(2) calls filesystems that are in memory.
+const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// The directory of the records, or none if it would be on a disk.
+#[derive(Debug)]
+pub struct Records(Option<PathBuf>);
+
+/// What every version's record begins with.
+#[derive(Debug, Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    /// Without its secrets.
+    request: Request,
+    had_secrets: bool,
+    helper: String,
+    device: (u32, u32),
+    /// See [`Identity`].
+    connection: Option<u64>,
+    /// Since 1970.
+    since: Duration,
+    /// The mount namespace that the helper lives in. Its number may be used again: the reader must look who lives there.
+    namespace: (u64, u64),
+}
+
+impl Records {
+    /// The records below `state`.
+    pub fn below(state: &Path) -> io::Result<Self> {
+        if !MEMORY.contains(&statfs(state)?.f_type) {
+            warn!(
+                "{} is not on a memory filesystem: volumes will not be known any more after a restart of the mounter",
+                state.display()
+            );
+            return Ok(Self(None));
+        }
+        let directory = state.join("volumes");
+        DirBuilder::new().recursive(true).mode(Mode::RWXU.bits()).create(&directory)?;
+        Ok(Self(Some(directory)))
+    }
+
+    /// Keeps what is known of a volume. That it cannot be kept is no reason to fail: the volume works.
+    pub fn keep(&self, volume: &Volume) {
+        let Some(file) = self.file_of(volume.identity) else { return };
+        if let Err(error) = write(&file, volume) {
+            warn!("cannot keep a record of the volume, a later mounter will not know it: {}: {error}", file.display());
+        }
+    }
+
+    /// The helper is gone, or serves nothing new any more.
+    pub fn drop(&self, filesystem: Identity) {
+        if let Some(file) = self.file_of(filesystem)
+            && let Err(error) = fs::remove_file(&file)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!("cannot remove a record: {}: {error}", file.display());
+        }
+    }
+
+    /// No records: nothing is kept.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// All volumes that were kept, the oldest first: of several at one target the last is on top. A record that is no
+    /// record is removed: it would not be better the next time. One that this version does not understand stays: another
+    /// version may, and its volume is found by its mount.
+    pub fn read(&self, config: &Config) -> Vec<Volume> {
+        let Some(directory) = &self.0 else { return Vec::new() };
+        let files = match fs::read_dir(directory) {
+            Ok(files) => files.flatten().map(|entry| entry.path()),
+            Err(error) => {
+                warn!("cannot list the records in {}: {error}", directory.display());
+                return Vec::new();
+            }
+        };
+        let volume = |file: PathBuf| match read(&file, config) {
+            Ok(volume) if self.file_of(volume.identity).as_ref() == Some(&file) => Some(volume),
+            Ok(_) => discard(&file, "its name is not its filesystem's"),
+            Err(Unreadable::Never(problem)) => discard(&file, &problem),
+            Err(Unreadable::ByThisVersion(problem)) => {
+                warn!("a record is not understood, and stays: {}: {problem}", file.display());
+                None
+            }
+        };
+        let mut volumes: Vec<Volume> = files.filter_map(volume).collect();
+        volumes.sort_by_key(|volume| volume.since);
+        volumes
+    }
+
+    /// A name that no other volume gets, before or after. None for a filesystem of the kernel's own, which needs no helper.
+    fn file_of(&self, filesystem: Identity) -> Option<PathBuf> {
+        let (minor, connection) = (filesystem.device.minor, filesystem.connection?);
+        Some(self.0.as_ref()?.join(format!("{minor}-{connection}.json")))
+    }
+}
+
+fn discard(file: &Path, problem: &str) -> Option<Volume> {
+    warn!("a record is left aside: {}: {problem}", file.display());
+    if let Err(error) = fs::remove_file(file) {
+        warn!("cannot remove it: {error}");
+    }
+    None
+}
+
+fn write(file: &Path, volume: &Volume) -> io::Result<()> {
+    let mut request = volume.plan.request.clone();
+    let had_secrets = !std::mem::take(&mut request.secrets).is_empty();
+    let record = Record {
+        version: VERSION,
+        request,
+        had_secrets,
+        helper: volume.helper.clone(),
+        device: (volume.identity.device.major, volume.identity.device.minor),
+        connection: volume.identity.connection,
+        since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        namespace: (volume.processes.namespace().device, volume.processes.namespace().inode),
+    };
+    let unfinished = file.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut new = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    new.write_all(&serde_json::to_vec(&record)?)?;
+    fs::rename(unfinished, file)
+}
+
+/// Why a record is of no use.
+enum Unreadable {
+    /// It is damaged, or none of ours.
+    Never(String),
+    /// Another version of the mounter may know better.
+    ByThisVersion(String),
+}
+
+fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
+    let bytes = fs::read(file).map_err(|error| Unreadable::Never(error.to_string()))?;
+    let version: VersionOnly = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
+    if version.version != VERSION {
+        return Err(Unreadable::ByThisVersion(format!("it has version {}", version.version)));
+    }
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
+    let (major, minor) = record.device;
+    let (device, inode) = record.namespace;
+    // Whether it may be had was decided when it was mounted.
+    let (plan, known) = match Plan::recorded(config, record.request.clone()) {
+        Ok(plan) => (plan, if record.had_secrets { Known::AllButSecrets } else { Known::All }),
+        Err(error) => {
+            // The volume is there, and the record stays for a version that understands it.
+            warn!("the request of a recorded volume is not understood: {}: {}", file.display(), chain(&error));
+            (Plan::of_lost_request(config, record.request), Known::MountAlone)
+        }
+    };
+    Ok(Volume {
+        plan,
+        helper: record.helper,
+        identity: Identity { device: Device { major, minor }, connection: record.connection },
+        since: UNIX_EPOCH + record.since,
+        processes: HelperProcesses::of_namespace(NamespaceId { device, inode }),
+        known,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of one record whose request has these options.
+    fn read_one(options: &str) -> (Vec<Volume>, bool) {
+        let directory = std::env::temp_dir().join(format!("hostmount-record-{}-{options}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("7-8.json");
+        let request = format!(r#"{{"fstype":"x","source":"s","target":"/t","options":"{options}"}}"#);
+        let since = r#"{"secs":1,"nanos":0}"#;
+        let record = format!(
+            r#"{{"version":2,"request":{request},"had_secrets":false,"helper":"h","device":[0,7],"connection":8,"since":{since},"namespace":[4,5]}}"#
+        );
+        fs::write(&file, record).unwrap();
+        let volumes = Records(Some(directory.clone())).read(&Config::default());
+        let stays = file.exists();
+        fs::remove_dir_all(directory).unwrap();
+        (volumes, stays)
+    }
+
+    #[test]
+    fn a_request_that_is_not_understood_any_more_costs_neither_the_record_nor_the_volume() {
+        let (volumes, stays) = read_one("ro,X-mount.new");
+        assert!(stays);
+        let [volume] = volumes.as_slice() else { panic!("{volumes:?}") };
+        assert_eq!((volume.known, volume.plan.target.as_path()), (Known::MountAlone, Path::new("/t")));
+        assert!(volume.plan.request.options.is_empty());
+    }
+
+    #[test]
+    fn a_record_of_another_version_stays_for_that_version() {
+        let directory = std::env::temp_dir().join(format!("hostmount-records-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (newer, damaged) = (directory.join("7-8.json"), directory.join("7-9.json"));
+        fs::write(&newer, r#"{"version":999,"anything":true}"#).unwrap();
+        fs::write(&damaged, r#"{"version":"#).unwrap();
+        assert!(Records(Some(directory.clone())).read(&Config::default()).is_empty());
+        assert_eq!((newer.exists(), damaged.exists()), (true, false));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_would_not_be_granted_any_more_is_known_all_the_same() {
+        let (volumes, stays) = read_one("suid,uid=5");
+        assert!(stays);
+        assert_eq!(volumes[0].known, Known::All);
+        assert_eq!(volumes[0].plan.request.options.to_string(), "suid,uid=5");
+    }
+}

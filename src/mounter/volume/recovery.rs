@@ -1,0 +1,197 @@
+//! Finding the volumes of an earlier mounter again: from its records, and where those are lost, from the mount tables and
+//! the processes.
+//!
+//! Runs in the mounter, on the main thread, before it takes requests. A helper that serves a volume is never killed for want
+//! of a record.
+
+use super::{Known, Volume};
+use crate::engine::Engine;
+use crate::engine::helper_processes::HelperProcesses;
+use crate::engine::watch::Watch;
+use crate::helper::launch::Serving;
+use crate::helper::output::HelperOutput;
+use crate::helper::{namespace, scratch};
+use crate::mounter::Mounter;
+use crate::node::visible_mounts;
+use crate::observe::events;
+use crate::policy::Plan;
+use api::options::MountOptions;
+use api::request::{Request, Switches};
+use api::secret::Secrets;
+use linux::mount_table::Mount;
+use linux::processes::{self, PopulatedNamespace, Process};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::mount::{UnmountFlags, unmount};
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use tracing::{info, info_span, warn};
+
+/// Takes in every volume that is there, and kills what an earlier mounter had begun and cannot finish any more.
+pub fn recover(mounter: &Mounter) -> io::Result<()> {
+    let namespaces = processes::mount_namespaces(Path::new(processes::OWN))?;
+    let table = Process::first(&mounter.host_proc).mounts()?;
+    let recorded = mounter.registry.records().read(&mounter.config);
+    // The list of connections is made, and numbered, anew when nobody has had it mounted.
+    let renumbered = !table.iter().any(|mount| mount.fstype == "fusectl");
+    if renumbered && !recorded.is_empty() {
+        warn!(
+            "fusectl is not mounted on the node: volumes whose helpers died while no mounter ran are not known any more; \
+             mount it at start: mount -t fusectl none /sys/fs/fuse/connections"
+        );
+    }
+    for volume in &recorded {
+        let _span = volume.span().entered();
+        let home = namespaces.iter().find(|home| home.id == volume.processes.namespace());
+        if let Some(note) = volume.known.note() {
+            warn!(event = events::FORGOTTEN, "{note}");
+        }
+        let place = namespace::mount_point(&mounter.state, &volume.plan.target);
+        match home.filter(|home| shows(home, &place)) {
+            Some(home) => {
+                // The earlier mounter may have died before it could.
+                let_go(home, &home.mounts(), &place);
+                let mut volume = volume.clone();
+                if renumbered {
+                    mounter.registry.records().drop(volume.identity);
+                    // Its helper lives, so the device number is still its own.
+                    volume.identity = mounter.connections.identify(volume.identity.device);
+                }
+                take_in(mounter, volume, home);
+            }
+            // Its helper died while nobody looked: the main thread sees what is left of it.
+            None => mounter.registry.add_ended(volume.clone()),
+        }
+    }
+    let known: HashSet<_> = recorded.iter().map(|volume| volume.processes.namespace()).collect();
+    for home in namespaces.iter().filter(|home| !known.contains(&home.id)) {
+        let mounts = home.mounts();
+        if let Some(target) = target_of(home, &mounts, &mounter.state) {
+            let _span = info_span!("volume", target = %target.display()).entered();
+            take_in_without_record(mounter, home, &mounts, &target, &table)?;
+        }
+    }
+    Ok(())
+}
+
+fn take_in(mounter: &Mounter, volume: Volume, home: &PopulatedNamespace) {
+    match Watch::over(volume.processes.clone()) {
+        Ok(None) => mounter.registry.add_ended(volume),
+        Ok(Some(watch)) => {
+            info!(event = events::ADOPTED, device = %volume.identity.device, "an earlier mounter's volume is taken in");
+            let output = HelperOutput::of_processes(&home.processes);
+            let cgroup = mounter.cgroups.of(home.processes[0].pid());
+            mounter.registry.add(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
+        }
+        Err(error) => warn!("cannot watch the helper of an earlier mounter's volume: {error}"),
+    }
+}
+
+/// A helper of an earlier mounter's of which there is no record: it was starting when that one died, or records are lost.
+fn take_in_without_record(
+    mounter: &Mounter,
+    home: &PopulatedNamespace,
+    mounts: &[Mount],
+    target: &Path,
+    table: &[Mount],
+) -> io::Result<()> {
+    let place = namespace::mount_point(&mounter.state, target);
+    let here = mounts.iter().rfind(|mount| mount.target == place && mount.is_fuse());
+    let shown = match &here {
+        // Not let go of yet. Attached on the node already?
+        Some(mount) => {
+            let filesystem = mounter.connections.identify(mount.device);
+            let visible = visible_mounts::find(filesystem, &mounter.connections, &mounter.host_proc)?;
+            visible.filter(|visible| visible.mounts.len() > 1).map(|_| Mount::clone(mount))
+        }
+        // Let go of, if it ever mounted: then the node shows it, unless another volume does.
+        None => {
+            let there = table.iter().rfind(|mount| mount.target == target).filter(|mount| mount.is_fuse());
+            there.filter(|mount| !mounter.registry.knows(mounter.connections.identify(mount.device))).cloned()
+        }
+    };
+    match shown {
+        Some(mount) => {
+            let_go(home, mounts, &place);
+            let Some(volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
+            volume.known.note().into_iter().for_each(|note| warn!(event = events::FORGOTTEN, "{note}"));
+            take_in(mounter, volume, home);
+        }
+        None if here.is_none() && home.processes.iter().any(|process| process.has_open(Path::new("/dev/fuse"))) => {
+            warn!("processes of an earlier mounter's helper are left alone: they may serve a pod still");
+        }
+        None => {
+            info!("a helper that was starting when the earlier mounter ended is killed");
+            // Removed when they are out of it.
+            drop(mounter.cgroups.of(home.processes[0].pid()));
+            HelperProcesses::of_namespace(home.id).kill()?;
+        }
+    }
+    Ok(())
+}
+
+/// What can be told of a volume by its mount alone.
+fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &PopulatedNamespace) -> Option<Volume> {
+    let request = Request {
+        fstype: mount.fstype.to_string_lossy().into_owned(),
+        source: mount.source.to_string_lossy().into_owned(),
+        target: target.to_string_lossy().into_owned(),
+        options: MountOptions::default(),
+        switches: Switches::default(),
+        secrets: Secrets::new(),
+    };
+    Some(Volume {
+        plan: Plan::recorded(&mounter.config, request).ok()?,
+        helper: home.processes[0].name(),
+        identity: mounter.connections.identify(mount.device),
+        since: SystemTime::now(),
+        processes: HelperProcesses::of_namespace(home.id),
+        known: Known::MountAlone,
+    })
+}
+
+/// Which target a helper was started for: its mount point's path tells.
+fn target_of(home: &PopulatedNamespace, mounts: &[Mount], state: &Path) -> Option<PathBuf> {
+    let root = namespace::mount_point(state, Path::new("/"));
+    let marked = mounts.iter().any(|mount| mount.target == root && mount.source == scratch::SOURCE);
+    if !marked {
+        return None;
+    }
+    let mut target = PathBuf::from("/");
+    loop {
+        // Below the mount point itself is the helper's filesystem, if it is still there: not to be asked.
+        let here = namespace::mount_point(state, &target);
+        if mounts.iter().any(|mount| mount.target == here && mount.is_fuse()) {
+            return Some(target);
+        }
+        let mut directories = fs::read_dir(home.path_into(&here))
+            .ok()?
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        match directories.next() {
+            Some(directory) => target.push(directory.file_name()),
+            None => return (target != Path::new("/")).then_some(target),
+        }
+    }
+}
+
+/// Whether there is a helper's mount point at `place`. What is mounted on it is not asked.
+fn shows(home: &PopulatedNamespace, place: &Path) -> bool {
+    open(home.path_into(place), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).is_ok()
+}
+
+fn let_go(home: &PopulatedNamespace, mounts: &[Mount], place: &Path) {
+    if !mounts.iter().any(|mount| mount.target == place && mount.is_fuse()) {
+        return;
+    }
+    let opened = home.processes[0].open_mount_namespace();
+    let done =
+        opened.and_then(|namespace| namespace.visit(|| unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)));
+    match done {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!("cannot let go of the helper's own copy: {error}"),
+        Err(error) => warn!("cannot let go of the helper's own copy: {}", api::exit::chain(&error)),
+    }
+}

@@ -1,0 +1,376 @@
+//! All volumes, each with its state and the descriptors to wait on for it.
+//!
+//! Runs in the mounter: request threads add volumes, the main thread takes in what happens on their descriptors. A volume
+//! lasts as long as its helper runs or its filesystem is mounted somewhere, whichever is longer.
+
+use super::past::Past;
+use super::record::Records;
+use super::state::{Effect, Event, Old, State, Where};
+use super::{Known, Volume, VolumeId};
+use crate::engine::{Engine, EngineEvent};
+use crate::helper::launch::Serving;
+use crate::helper::output::HelperOutput;
+use crate::node::cgroup::Cgroup;
+use crate::node::connections::Identity;
+use crate::node::tree::Tree;
+use crate::observe::events;
+use crate::policy::Plan;
+use api::request::Request;
+use rustix::event::epoll;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// How many of a volume's last lines are kept, over all its helpers.
+const LINES: usize = 64;
+/// How long until a descriptor that could not be watched is tried again.
+const WATCH_AGAIN: Duration = Duration::from_secs(10);
+
+/// Which of a volume's descriptors an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// The engine.
+    Engine,
+    /// The helper's output.
+    Output,
+}
+
+/// All volumes.
+#[derive(Debug)]
+pub struct Registry {
+    /// An epoll descriptor.
+    events: OwnedFd,
+    records: Records,
+    volumes: Mutex<Volumes>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Volumes {
+    last: u64,
+    pub(super) by_id: BTreeMap<VolumeId, Entry>,
+    pub(super) past: Past,
+}
+
+/// One volume.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) volume: Volume,
+    pub(super) state: State,
+    /// Gone when nothing of the helper runs any more.
+    engine: Option<Engine>,
+    /// Gone when nobody can write any more.
+    pub(super) output: Option<HelperOutput>,
+    /// Gone with the helper, if it had one of its own.
+    cgroup: Option<Cgroup>,
+    /// The lines of helpers that it has taken over from, and all of them once its output is gone.
+    earlier_lines: Vec<String>,
+    /// Keeps the number of a dead volume's filesystem from being used again, for as long as it may be healed.
+    pin: Option<Tree>,
+    /// Its descriptors could not be watched yet.
+    unwatched: bool,
+}
+
+impl Registry {
+    /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`].
+    pub fn new(events: OwnedFd, records: Records) -> Self {
+        Self { events, records, volumes: Mutex::default() }
+    }
+
+    /// What the next mounter will know.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    pub(super) fn locked(&self) -> MutexGuard<'_, Volumes> {
+        // A thread that panicked while it held the lock has left nothing half-done: every change here is one step.
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a volume whose helper serves it.
+    pub fn add(&self, volume: Volume, serving: Serving) {
+        let state = State::serving(Instant::now(), 0);
+        self.enter(&mut self.locked(), volume, state, Some(serving), Vec::new());
+    }
+
+    /// Adds a volume whose helper ended while no mounter ran.
+    pub fn add_ended(&self, volume: Volume) {
+        self.enter(&mut self.locked(), volume, State::ended(), None, Vec::new());
+    }
+
+    /// A fresh helper serves volume `old` from here on.
+    pub fn take_over(&self, old: VolumeId, volume: Volume, serving: Serving) {
+        let mut volumes = self.locked();
+        let (mut failures, mut lines) = (0, Vec::new());
+        if let Some(entry) = volumes.by_id.get(&old) {
+            failures = entry.state.failures_of_the_next();
+            lines = entry.lines();
+            self.records.drop(entry.volume.identity);
+        }
+        self.report_to(&mut volumes, old, Event::Replaced);
+        self.enter(&mut volumes, volume, State::serving(Instant::now(), failures), Some(serving), lines);
+    }
+
+    fn enter(
+        &self,
+        volumes: &mut Volumes,
+        volume: Volume,
+        state: State,
+        serving: Option<Serving>,
+        earlier_lines: Vec<String>,
+    ) {
+        volumes.last += 1;
+        let id = VolumeId(volumes.last);
+        if volume.known == Known::All {
+            self.records.keep(&volume);
+        }
+        let (engine, output, cgroup) = match serving {
+            Some(Serving { engine, output, cgroup }) => (Some(engine), output, cgroup),
+            None => (None, None, None),
+        };
+        let mut entry = Entry { volume, state, engine, output, cgroup, earlier_lines, pin: None, unwatched: false };
+        self.watch(id, &mut entry);
+        volumes.by_id.insert(id, entry);
+    }
+
+    /// Whether a volume is this filesystem.
+    pub fn knows(&self, filesystem: Identity) -> bool {
+        self.locked().by_id.values().any(|entry| entry.volume.identity == filesystem)
+    }
+
+    /// Whether this filesystem is a volume that was asked for with the same type and source.
+    pub fn has(&self, filesystem: Identity, request: &Request) -> bool {
+        self.locked().by_id.values().any(|Entry { volume, .. }| {
+            let asked = &volume.plan.request;
+            volume.identity == filesystem && asked.fstype == request.fstype && asked.source == request.source
+        })
+    }
+
+    /// What is known of a volume that no other has taken over from.
+    pub fn volume(&self, id: VolumeId) -> Option<Volume> {
+        let volumes = self.locked();
+        volumes.by_id.get(&id).filter(|entry| entry.state.is_current()).map(|entry| entry.volume.clone())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.locked().by_id.is_empty()
+    }
+
+    /// The volumes that a helper serves.
+    pub fn serving(&self) -> Vec<(VolumeId, Volume)> {
+        let volumes = self.locked();
+        let serves = |entry: &Entry| entry.state.is_current() && entry.state.has_helper();
+        let serving = volumes.by_id.iter().filter(|(_, entry)| serves(entry));
+        serving.map(|(id, entry)| (*id, entry.volume.clone())).collect()
+    }
+
+    /// The volume at `target`, and its state. Of several on top of each other it is the topmost.
+    pub fn at(&self, target: &Path) -> Option<(VolumeId, State)> {
+        let volumes = self.locked();
+        let here = |entry: &&Entry| entry.state.is_current() && entry.volume.plan.target == target;
+        volumes.by_id.iter().rfind(|(_, entry)| here(entry)).map(|(id, entry)| (*id, entry.state))
+    }
+
+    /// Something has happened to a volume. What is to be done about it by the caller: [`Effect::Forget`] is done here.
+    pub fn report(&self, id: VolumeId, event: Event) -> Option<Effect> {
+        self.report_to(&mut self.locked(), id, event)
+    }
+
+    /// The mount tables were searched for a volume's filesystem. `pin` is a copy of it, which holds its number.
+    pub fn report_found(&self, id: VolumeId, found: Where, pin: Option<Tree>) -> Option<Effect> {
+        let mut volumes = self.locked();
+        let effect = self.report_to(&mut volumes, id, Event::Found(found));
+        if let Some(entry) = volumes.by_id.get_mut(&id)
+            && matches!(entry.state, State::Dead { .. })
+            && entry.pin.is_none()
+        {
+            entry.pin = pin;
+        }
+        effect
+    }
+
+    /// Something has happened that concerns every volume: those for which there is something to be done.
+    pub fn report_to_all(&self, event: Event) -> Vec<(VolumeId, Effect)> {
+        let mut volumes = self.locked();
+        let ids: Vec<_> = volumes.by_id.keys().copied().collect();
+        ids.into_iter().filter_map(|id| Some((id, self.report_to(&mut volumes, id, event)?))).collect()
+    }
+
+    fn report_to(&self, volumes: &mut Volumes, id: VolumeId, event: Event) -> Option<Effect> {
+        let entry = volumes.by_id.get_mut(&id)?;
+        let before = entry.state;
+        let (after, effect) = before.after(event, Instant::now());
+        entry.state = after;
+        if effect == Some(Effect::Forget) {
+            self.forget(volumes, id, before);
+            return None;
+        }
+        effect
+    }
+
+    /// Nothing is left of a volume that was in the state `before`.
+    fn forget(&self, volumes: &mut Volumes, id: VolumeId, before: State) {
+        let Some(mut entry) = volumes.by_id.remove(&id) else { return };
+        let _span = entry.volume.span().entered();
+        self.let_go(&mut entry.engine);
+        match before {
+            State::Ended { .. } | State::Dead { .. } => {
+                info!(event = events::UNMOUNTED, "unmounted");
+                self.records.drop(entry.volume.identity);
+                if let Some(output) = &mut entry.output {
+                    output.drain();
+                }
+                volumes.past.keep_ended(&entry.volume, entry.lines());
+            }
+            State::Retired | State::Replacing(Old::EndedMeanwhile { .. }) => {
+                info!(event = events::DRAINED, "the helper that was replaced has ended: nothing was open any more");
+            }
+            _ => {}
+        }
+        self.let_go(&mut entry.output);
+    }
+
+    /// When the next volume is to be tried again, or a descriptor to be watched.
+    pub fn next_due(&self) -> Option<Duration> {
+        let volumes = self.locked();
+        let retry = volumes.by_id.values().filter_map(|entry| entry.state.retry()).min();
+        let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
+        let watch = volumes.by_id.values().any(|entry| entry.unwatched).then_some(WATCH_AGAIN);
+        retry.into_iter().chain(watch).min()
+    }
+
+    /// Takes in what has happened on one of a volume's descriptors.
+    pub fn descriptor_ready(&self, id: VolumeId, channel: Channel) -> Option<Effect> {
+        let mut volumes = self.locked();
+        let entry = volumes.by_id.get_mut(&id)?;
+        let _span = entry.volume.span().entered();
+        match channel {
+            Channel::Output => {
+                self.read_output(entry);
+                None
+            }
+            Channel::Engine => match entry.engine.as_mut()?.handle_event(None) {
+                Ok(EngineEvent::HelperGone) => {
+                    self.let_go(&mut entry.engine);
+                    if let Some(why) = entry.cgroup.take().and_then(|cgroup| cgroup.ran_out_of_memory()) {
+                        error!(
+                            event = events::HELPER_OUT_OF_MEMORY,
+                            "the kernel killed processes of the helper: {why}"
+                        );
+                    }
+                    self.report_to(&mut volumes, id, Event::HelperEnded)
+                }
+                Ok(EngineEvent::Call) => None,
+                Err(error) => {
+                    warn!("cannot answer a call of the helper: {error}");
+                    None
+                }
+            },
+        }
+    }
+
+    fn read_output(&self, entry: &mut Entry) {
+        let ended = entry.output.as_mut().is_none_or(|output| {
+            output.drain();
+            output.has_ended()
+        });
+        if ended {
+            entry.earlier_lines = entry.lines();
+            self.let_go(&mut entry.output);
+        }
+    }
+
+    /// Keeps the last lines of a helper that could not mount.
+    pub fn keep_failed(&self, plan: &Plan, helper: String, lines: Vec<String>) {
+        self.locked().past.keep_failed(plan, helper, lines);
+    }
+
+    /// Tries again to watch what could not be watched.
+    pub fn watch_again(&self) {
+        let mut volumes = self.locked();
+        volumes.by_id.iter_mut().filter(|(_, entry)| entry.unwatched).for_each(|(id, entry)| self.watch(*id, entry));
+    }
+
+    /// A volume whose helper cannot be watched works all the same, but its end would not be noticed: it is tried again.
+    fn watch(&self, id: VolumeId, entry: &mut Entry) {
+        let engine = entry.engine.as_ref().map(|fd| (Channel::Engine, fd.as_fd()));
+        let output = entry.output.as_ref().map(|fd| (Channel::Output, fd.as_fd()));
+        let watched = engine.into_iter().chain(output).try_for_each(|(channel, fd)| {
+            match epoll::add(&self.events, fd, epoll::EventData::new_u64(token(id, channel)), epoll::EventFlags::IN) {
+                // At an earlier try.
+                Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+                Err(errno) => Err(io::Error::from(errno)),
+            }
+        });
+        if let Err(error) = &watched
+            && !entry.unwatched
+        {
+            error!(target = %entry.volume.plan.target.display(), "cannot watch the volume's helper yet: {error}");
+        }
+        entry.unwatched = watched.is_err();
+    }
+
+    fn let_go(&self, slot: &mut Option<impl AsFd>) {
+        if let Some(fd) = slot.take() {
+            // Not closing alone: a copy of the descriptor in a process just being forked would keep the events coming.
+            let _ = epoll::delete(&self.events, &fd);
+        }
+    }
+}
+
+impl Entry {
+    /// The last lines of its helper, and of those before.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = self.earlier_lines.clone();
+        lines.extend(self.output.iter().flat_map(HelperOutput::lines));
+        lines.split_off(lines.len().saturating_sub(LINES))
+    }
+}
+
+/// The number that marks events of one of a volume's descriptors. Ids begin at 1: the mounter's own events are below 2.
+pub fn token(id: VolumeId, channel: Channel) -> u64 {
+    id.0 << 1 | u64::from(channel == Channel::Output)
+}
+
+/// The way back from [`token`].
+pub fn from_token(token: u64) -> (VolumeId, Channel) {
+    (VolumeId(token >> 1), if token & 1 == 1 { Channel::Output } else { Channel::Engine })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::helper_processes::HelperProcesses;
+    use crate::engine::watch::Watch;
+    use linux::mount_table::Device;
+
+    /// The kernel may refuse to watch a descriptor (epoll_ctl(2): ENOSPC, ENOMEM). A volume whose helper lives must not
+    /// look dead for that: it would be healed, and its helper replaced.
+    #[test]
+    fn a_volume_that_cannot_be_watched_is_not_taken_for_a_dead_one() {
+        let not_epoll = std::fs::File::open("/dev/null").unwrap();
+        let registry = Registry::new(not_epoll.into(), Records::none());
+        let request = Request {
+            fstype: "fuse.x".into(),
+            source: "x".into(),
+            target: "/t".into(),
+            options: Default::default(),
+            switches: Default::default(),
+            secrets: Default::default(),
+        };
+        let plan = Plan::new(&Config::default(), request).unwrap();
+        let family = HelperProcesses::of_this_thread().unwrap();
+        let identity = Identity { device: Device { major: 0, minor: 7 }, connection: Some(7) };
+        let engine = Engine::Adopted(Watch::new(family.clone()).unwrap());
+        let serving = Serving { engine, output: None, cgroup: None };
+        registry.add(Volume::new(plan, "x".into(), identity, family), serving);
+        assert_eq!(registry.report_to_all(Event::MountsChanged), []);
+        assert_eq!(registry.serving().len(), 1);
+        assert!(registry.next_due().is_some(), "it is to be tried again");
+    }
+}

@@ -1,0 +1,407 @@
+//! The life of a volume as a state machine: an event comes in, the state changes, and what is to be done goes out.
+//!
+//! Pure: no descriptor, no clock, no lock. The registry holds a state for each volume and passes on what happens; the event
+//! loop starts what is asked for.
+//!
+//! ```text
+//!            HelperEnded           Found(Mounted)            RetryDue, then ReplacementBegun
+//! Serving ───────────────▶ Ended ─────────────────▶ Dead ──────────────────────────────────▶ Replacing
+//!    ▲  │                    │ Found(Nowhere)        │ Found(Nowhere)                          │   │
+//!    │  └── ReplacementBegun (a swap) ───────────────┼───────────────────────────────────────▶ │   │
+//!    │                       ▼                       ▼                                         │   │
+//!    │                      Gone ◀──────────────────────────────── Replaced, its helper ended ─┘   │
+//!    └── ReplacementFailed                             Retired ◀── Replaced, its helper runs ──────┘
+//! ```
+
+use std::time::{Duration, Instant};
+
+/// A helper that served so long has done well: the next death is healed at once.
+const LONG: Duration = Duration::from_secs(60);
+/// The waits between tries: they double.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How often in a row a volume's helper ended, or could not be started, without one that served for [`LONG`] in between.
+pub type Failures = u32;
+
+/// What a volume's helper is to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// The helper runs.
+    Serving {
+        /// When it began to serve.
+        since: Instant,
+        /// How many failed before it.
+        failures: Failures,
+    },
+    /// Nothing of the helper runs any more. Whether the filesystem is still mounted somewhere is to be found out.
+    Ended {
+        /// How many failed, this one not counted.
+        failures: Failures,
+    },
+    /// The helper has ended and the filesystem is still mounted: every access answers "Transport endpoint is not
+    /// connected".
+    Dead {
+        /// How many failed, this one not counted.
+        failures: Failures,
+        /// When a fresh helper is to be tried. None while that is under way, or if it would be of no use.
+        retry: Option<Instant>,
+    },
+    /// A fresh helper's filesystem is being put in the place of this one: the old helper's end is expected.
+    Replacing(Old),
+    /// A fresh helper has taken over. The old one serves what was open before, until that is closed.
+    Retired,
+    /// Nothing is left of it.
+    Gone,
+}
+
+/// What is being replaced: what the state was before, and will be again if nothing comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    /// A helper that runs.
+    Serving {
+        /// When it began to serve.
+        since: Instant,
+        /// How many failed before it.
+        failures: Failures,
+    },
+    /// A helper that ran when its replacement began, and has ended since.
+    EndedMeanwhile {
+        /// How many failed before it.
+        failures: Failures,
+    },
+    /// None: the volume is dead.
+    Dead {
+        /// How many failed.
+        failures: Failures,
+        /// When it is to be tried again, if this try fails.
+        retry: Option<Instant>,
+    },
+}
+
+/// Something that happened to a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The last process of the helper has ended.
+    HelperEnded,
+    /// A mount table has changed: a volume without a helper may have been unmounted.
+    MountsChanged,
+    /// The mount tables have been searched for the filesystem.
+    Found(Where),
+    /// It is time for the next try to heal it.
+    RetryDue,
+    /// A fresh helper could not be started for a dead volume.
+    HealingFailed,
+    /// A fresh helper will not be started for a dead volume: healing is off, or too little is known of it.
+    LeftDead,
+    /// A fresh helper's filesystem is about to be put in its place.
+    ReplacementBegun,
+    /// It was not, after all.
+    ReplacementFailed,
+    /// It was: another volume has taken over.
+    Replaced,
+}
+
+/// Where a filesystem without a helper is still mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// Nowhere.
+    Nowhere,
+    /// Somewhere, where it can be reached.
+    Mounted,
+    /// Under other mounts only: nobody meets it, and it cannot be replaced.
+    Covered,
+}
+
+/// What is to be done about a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Search the mount tables for its filesystem.
+    Search,
+    /// It is dead: start a fresh helper now.
+    Heal,
+    /// It is dead, and its helper had not served for long: a fresh one is due after this time ([`Event::RetryDue`]).
+    HealLater(Duration),
+    /// Drop all that is known of it: it is [`State::Gone`].
+    Forget,
+}
+
+impl State {
+    /// A helper serves since `now`, after so many failures.
+    pub fn serving(now: Instant, failures: Failures) -> Self {
+        Self::Serving { since: now, failures }
+    }
+
+    /// A volume whose helper ended while no mounter ran.
+    pub fn ended() -> Self {
+        Self::Ended { failures: 0 }
+    }
+
+    /// What the state becomes when `event` happens at `now`, and what is to be done. An event that a state does not expect
+    /// changes nothing: threads report what they saw, and another may have been quicker.
+    pub fn after(self, event: Event, now: Instant) -> (Self, Option<Effect>) {
+        use Event::*;
+        match (self, event) {
+            (Self::Serving { since, failures }, HelperEnded) => {
+                (Self::Ended { failures: lived(since, failures, now) }, Some(Effect::Search))
+            }
+            (Self::Retired, HelperEnded) => (Self::Gone, Some(Effect::Forget)),
+            (Self::Replacing(Old::Serving { since, failures }), HelperEnded) => {
+                (Self::Replacing(Old::EndedMeanwhile { failures: lived(since, failures, now) }), None)
+            }
+
+            (Self::Ended { .. } | Self::Dead { .. }, MountsChanged) => (self, Some(Effect::Search)),
+            (Self::Ended { .. } | Self::Dead { .. }, Found(Where::Nowhere)) => (Self::Gone, Some(Effect::Forget)),
+            (Self::Ended { failures: 0 }, Found(Where::Mounted)) => {
+                (Self::Dead { failures: 0, retry: None }, Some(Effect::Heal))
+            }
+            (Self::Ended { failures }, Found(Where::Mounted)) => dead_for_now(failures, now),
+
+            (Self::Dead { failures, retry: Some(at) }, RetryDue) if at <= now => {
+                (Self::Dead { failures, retry: None }, Some(Effect::Heal))
+            }
+            (Self::Dead { failures, .. }, HealingFailed) => dead_for_now(failures.saturating_add(1), now),
+
+            (Self::Dead { failures, .. }, LeftDead) => (Self::Dead { failures, retry: None }, None),
+
+            (Self::Serving { since, failures }, ReplacementBegun) => {
+                (Self::Replacing(Old::Serving { since, failures }), None)
+            }
+            (Self::Ended { failures }, ReplacementBegun) => {
+                (Self::Replacing(Old::Dead { failures, retry: Some(now) }), None)
+            }
+            (Self::Dead { failures, retry }, ReplacementBegun) => {
+                (Self::Replacing(Old::Dead { failures, retry }), None)
+            }
+
+            (Self::Replacing(Old::Serving { since, failures }), ReplacementFailed) => {
+                (Self::Serving { since, failures }, None)
+            }
+            (Self::Replacing(Old::EndedMeanwhile { failures }), ReplacementFailed) => {
+                (Self::Dead { failures, retry: Some(now) }, None)
+            }
+            (Self::Replacing(Old::Dead { failures, retry }), ReplacementFailed) => {
+                (Self::Dead { failures, retry }, None)
+            }
+
+            (Self::Replacing(Old::Serving { .. }), Replaced) => (Self::Retired, None),
+            (Self::Replacing(_), Replaced) => (Self::Gone, Some(Effect::Forget)),
+            _ => (self, None),
+        }
+    }
+
+    /// How many failures the helper that takes over has before it: having died counts, having been swapped does not.
+    pub fn failures_of_the_next(self) -> Failures {
+        match self {
+            Self::Dead { failures, .. } | Self::Replacing(Old::Dead { failures, .. }) => failures.saturating_add(1),
+            _ => 0,
+        }
+    }
+
+    /// When [`Event::RetryDue`] is due.
+    pub fn retry(self) -> Option<Instant> {
+        match self {
+            Self::Dead { retry, .. } => retry,
+            _ => None,
+        }
+    }
+
+    /// Whether its helper runs, as far as is known.
+    pub fn has_helper(self) -> bool {
+        matches!(self, Self::Serving { .. } | Self::Replacing(Old::Serving { .. }) | Self::Retired)
+    }
+
+    /// Whether it is a volume that callers may ask for: not one that another has taken over from.
+    pub fn is_current(self) -> bool {
+        !matches!(self, Self::Retired | Self::Gone)
+    }
+}
+
+/// The failures before a helper that has ended at `now`: a long service makes up for them.
+fn lived(since: Instant, failures: Failures, now: Instant) -> Failures {
+    if now.saturating_duration_since(since) > LONG { 0 } else { failures }
+}
+
+fn dead_for_now(failures: Failures, now: Instant) -> (State, Option<Effect>) {
+    let wait = wait_after(failures);
+    (State::Dead { failures, retry: Some(now + wait) }, Some(Effect::HealLater(wait)))
+}
+
+/// How long to wait after so many failures: not at all after none.
+fn wait_after(failures: Failures) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        more => FIRST_WAIT.saturating_mul(2u32.saturating_pow(more - 1)).min(LONGEST_WAIT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(mut state: State, events: &[(Event, Duration)]) -> (State, Vec<Effect>) {
+        let (mut now, mut effects) = (Instant::now(), Vec::new());
+        for (event, later) in events {
+            now += *later;
+            let (next, effect) = state.after(*event, now);
+            state = next;
+            effects.extend(effect);
+        }
+        (state, effects)
+    }
+
+    const AT_ONCE: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_plain_umount_is_forgotten() {
+        let events = [(Event::HelperEnded, AT_ONCE), (Event::Found(Where::Nowhere), AT_ONCE)];
+        let (state, effects) = all(State::serving(Instant::now(), 0), &events);
+        assert_eq!((state, effects), (State::Gone, vec![Effect::Search, Effect::Forget]));
+    }
+
+    #[test]
+    fn the_first_death_is_healed_at_once() {
+        let events = [(Event::HelperEnded, AT_ONCE), (Event::Found(Where::Mounted), AT_ONCE)];
+        let (state, effects) = all(State::serving(Instant::now(), 0), &events);
+        assert_eq!(effects, [Effect::Search, Effect::Heal]);
+        assert_eq!(state.failures_of_the_next(), 1);
+    }
+
+    /// 0.25 s, 0.5 s, 1 s …, each failure counted once.
+    #[test]
+    fn waits_double_from_a_quarter_of_a_second_to_a_minute() {
+        let mut failures = 0;
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            let dies = [(Event::HelperEnded, AT_ONCE), (Event::Found(Where::Mounted), AT_ONCE)];
+            let (state, effects) = all(State::serving(Instant::now(), failures), &dies);
+            waits.push(match effects[..] {
+                [Effect::Search, Effect::Heal] => 0.0,
+                [Effect::Search, Effect::HealLater(wait)] => wait.as_secs_f64(),
+                _ => panic!("{effects:?}"),
+            });
+            failures = state.failures_of_the_next();
+        }
+        assert_eq!(waits, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]);
+    }
+
+    #[test]
+    fn a_heal_that_fails_counts_as_a_death_does() {
+        let dead = State::Dead { failures: 0, retry: None };
+        let waits: Vec<_> = all(dead, &[(Event::HealingFailed, AT_ONCE); 3]).1;
+        let wait = |millis| Effect::HealLater(Duration::from_millis(millis));
+        assert_eq!(waits, [wait(250), wait(500), wait(1000)]);
+    }
+
+    #[test]
+    fn a_minute_of_service_resets_the_waits() {
+        let dies_after =
+            |seconds| [(Event::HelperEnded, Duration::from_secs(seconds)), (Event::Found(Where::Mounted), AT_ONCE)];
+        assert_eq!(all(State::serving(Instant::now(), 5), &dies_after(61)).1, [Effect::Search, Effect::Heal]);
+        assert!(matches!(all(State::serving(Instant::now(), 5), &dies_after(59)).1[1], Effect::HealLater(_)));
+    }
+
+    #[test]
+    fn a_try_is_due_when_its_time_has_come_and_once() {
+        let dead = State::Dead { failures: 1, retry: Some(Instant::now() + Duration::from_secs(1)) };
+        assert_eq!(all(dead, &[(Event::RetryDue, AT_ONCE)]).1, []);
+        let due = (Event::RetryDue, Duration::from_secs(2));
+        assert_eq!(all(dead, &[due, due]).1, [Effect::Heal]);
+    }
+
+    #[test]
+    fn what_is_left_dead_is_not_tried_again() {
+        let dead = State::Dead { failures: 1, retry: Some(Instant::now()) };
+        assert_eq!(all(dead, &[(Event::LeftDead, AT_ONCE), (Event::RetryDue, AT_ONCE)]).1, []);
+    }
+
+    #[test]
+    fn a_swap_expects_the_old_helpers_end() {
+        let begun = (Event::ReplacementBegun, AT_ONCE);
+        let ended = (Event::HelperEnded, AT_ONCE);
+        let now = State::serving(Instant::now(), 3);
+        assert_eq!(all(now, &[begun, (Event::Replaced, AT_ONCE)]), (State::Retired, vec![]));
+        let after = [begun, (Event::Replaced, AT_ONCE), ended];
+        assert_eq!(all(now, &after), (State::Gone, vec![Effect::Forget]));
+        let before = [begun, ended, (Event::Found(Where::Nowhere), AT_ONCE), (Event::Replaced, AT_ONCE)];
+        assert_eq!(all(now, &before), (State::Gone, vec![Effect::Forget]));
+        assert_eq!(all(now, &[begun, (Event::ReplacementFailed, AT_ONCE)]), (now, vec![]));
+    }
+
+    #[test]
+    fn a_helper_that_ends_during_a_swap_that_fails_is_healed() {
+        let events = [
+            (Event::ReplacementBegun, AT_ONCE),
+            (Event::HelperEnded, AT_ONCE),
+            (Event::ReplacementFailed, AT_ONCE),
+            (Event::RetryDue, AT_ONCE),
+        ];
+        assert_eq!(all(State::serving(Instant::now(), 0), &events).1, [Effect::Heal]);
+    }
+
+    #[test]
+    fn a_dead_volume_that_is_unmounted_is_forgotten_whatever_is_under_way() {
+        let nowhere = (Event::Found(Where::Nowhere), AT_ONCE);
+        let dead = State::Dead { failures: 2, retry: None };
+        assert_eq!(all(dead, &[(Event::MountsChanged, AT_ONCE), nowhere]).1, [Effect::Search, Effect::Forget]);
+        // While a fresh filesystem is put in its places, nowhere means that it has them.
+        let begun = (Event::ReplacementBegun, AT_ONCE);
+        assert_eq!(all(dead, &[begun, nowhere, (Event::ReplacementFailed, AT_ONCE)]), (dead, vec![]));
+    }
+
+    #[test]
+    fn what_is_covered_waits_for_a_change() {
+        let events = [
+            (Event::HelperEnded, AT_ONCE),
+            (Event::Found(Where::Covered), AT_ONCE),
+            (Event::MountsChanged, AT_ONCE),
+            (Event::Found(Where::Mounted), AT_ONCE),
+        ];
+        let effects = all(State::serving(Instant::now(), 0), &events).1;
+        assert_eq!(effects, [Effect::Search, Effect::Search, Effect::Heal]);
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        use Event::*;
+        prop::sample::select(vec![
+            HelperEnded,
+            MountsChanged,
+            Found(Where::Nowhere),
+            Found(Where::Mounted),
+            Found(Where::Covered),
+            RetryDue,
+            HealingFailed,
+            LeftDead,
+            ReplacementBegun,
+            ReplacementFailed,
+            Replaced,
+        ])
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: a helper that runs is never healed, what is gone stays gone and is forgotten
+        /// once, and a wait is never longer than a minute.
+        #[test]
+        fn any_order_of_events(events in prop::collection::vec((any_event(), 0u64..90), 0..40)) {
+            let mut now = Instant::now();
+            let mut state = State::serving(now, 0);
+            let mut forgotten = 0;
+            for (event, seconds) in events {
+                now += Duration::from_secs(seconds);
+                let before = state;
+                let (next, effect) = state.after(event, now);
+                state = next;
+                prop_assert!(before != State::Gone || state == State::Gone);
+                prop_assert!(!(before.has_helper() && effect == Some(Effect::Heal)));
+                match effect {
+                    Some(Effect::Forget) => forgotten += 1,
+                    Some(Effect::HealLater(wait)) => prop_assert!(wait <= LONGEST_WAIT),
+                    _ => {}
+                }
+                prop_assert_eq!(effect == Some(Effect::Forget), state == State::Gone && before != State::Gone);
+            }
+            prop_assert!(forgotten <= 1);
+        }
+    }
+}

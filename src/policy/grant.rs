@@ -1,0 +1,95 @@
+//! What one helper may do, whatever it asks for.
+//!
+//! Runs in the mounter; pure.
+
+use api::mount_words::{self, MOUNT_WORDS, MountWord};
+use api::options::{MountOption, MountOptions};
+use api::request::is_fuse;
+use rustix::mount::MountFlags;
+
+/// What one helper may mount: one filesystem, of one of these types, with these flags.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant {
+    /// The types that the helper may name.
+    pub types: GrantedTypes,
+    /// Mount flags that the volume gets whatever the helper asks for. `nosuid` and `nodev` are always among them.
+    pub flags: MountFlags,
+    /// Whether every user may enter, whatever the helper asks for, and not just the helper's.
+    pub allow_other: bool,
+}
+
+impl Grant {
+    /// What a request's type and options ask for.
+    pub fn of(fstype: &str, options: &MountOptions) -> Self {
+        let allow_other = !options.has_flag("noallow_other");
+        Self { types: GrantedTypes::of(fstype), flags: forced_flags(options), allow_other }
+    }
+}
+
+/// The filesystem types that a helper may name in mount(2): those of FUSE, and these of the kernel's, whose helper prepares
+/// their options. A FUSE program may serve them, too, where the kernel has them not.
+#[derive(Debug, Clone, Copy)]
+pub struct GrantedTypes(&'static [&'static str]);
+
+impl GrantedTypes {
+    /// The types that a helper for `fstype` mounts.
+    fn of(fstype: &str) -> Self {
+        Self(match fstype {
+            "nfs" | "nfs4" => &["nfs", "nfs4"],
+            "cifs" | "smb3" => &["cifs", "smb3"],
+            "ceph" => &["ceph"],
+            _ => &[],
+        })
+    }
+
+    /// Whether `fstype`, as handed to mount(2), is one of them.
+    pub fn contains(self, fstype: &str) -> bool {
+        is_fuse(fstype) || self.0.contains(&fstype)
+    }
+}
+
+/// The first option that contradicts what every grant forces.
+pub(super) fn contradiction(options: &MountOptions) -> Option<&MountOption> {
+    let takes_back = |(known, itself): (&MountWord, bool)| !itself && ["nosuid", "nodev"].contains(&known.word);
+    options.iter().find(|option| mount_words::find_option(option).is_some_and(takes_back))
+}
+
+/// The mount flags that the options spell out, as far as they are forced onto the volume; and `nosuid` and `nodev` in any
+/// case.
+fn forced_flags(options: &MountOptions) -> MountFlags {
+    let words = mount_words::in_force(options);
+    let forced = MOUNT_WORDS.iter().filter(|known| known.forced && words.contains(known.word));
+    let flags = forced.map(|known| MountFlags::from_bits_retain(known.flag)).collect::<MountFlags>();
+    flags | MountFlags::NOSUID | MountFlags::NODEV
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(options: &str) -> Grant {
+        Grant::of("x", &MountOptions::parse(options).unwrap())
+    }
+
+    #[test]
+    fn nosuid_and_nodev_are_always_there_and_the_last_flag_counts() {
+        let always = MountFlags::NOSUID | MountFlags::NODEV;
+        assert_eq!(grant("ro,noexec,rw").flags, always | MountFlags::NOEXEC);
+        assert_eq!(grant("suid,dev").flags, always);
+    }
+
+    #[test]
+    fn every_user_may_enter_unless_the_caller_says_otherwise() {
+        assert!(grant("").allow_other);
+        assert!(!grant("noallow_other").allow_other);
+    }
+
+    #[test]
+    fn types_of_fuse_and_of_the_helpers_own_kind() {
+        assert!(GrantedTypes::of("glusterfs").contains("fuse.glusterfs"));
+        assert!(!GrantedTypes::of("glusterfs").contains("ext4"));
+        assert!(!GrantedTypes::of("glusterfs").contains("fuseblk"));
+        assert!(GrantedTypes::of("nfs").contains("nfs4"));
+        assert!(GrantedTypes::of("ceph").contains("fuse.ceph-fuse"));
+    }
+}

@@ -1,0 +1,263 @@
+//! What is to be done for a request: the request and its type's settings, understood once.
+//!
+//! Runs in the mounter; pure: it looks at the request and the settings only. Whether the target exists and a helper is there is looked up later,
+//! on the node and in the container. Whether the caller may have it is decided by [`authorize`](super::authorize()).
+
+use super::grant::Grant;
+use crate::config::Config;
+use crate::config::settings::Settings;
+use crate::idmap::{self, IdMap};
+use api::message::Changes;
+use api::mount_words::acts_on_existing_mounts;
+use api::options::MountOptions;
+use api::request::Request;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// A request that can be served, with what follows from it and from its type's settings.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The request, with the default and forced options of its type.
+    pub request: Request,
+    /// Its target without `.` and doubled slashes.
+    pub target: PathBuf,
+    /// What the helper may do.
+    pub grant: Grant,
+    /// Which owners the volume shows for those that are stored, if not the same.
+    pub idmap: Option<IdMap>,
+    /// The settings of its type.
+    pub settings: Arc<Settings>,
+}
+
+/// What is malformed in a request, or cannot be done for any caller.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Kubelet always gives absolute targets; the mounter could not know what another one is relative to.
+    #[error("the target must be an absolute path")]
+    NotAbsolute,
+    /// `..` in a target is never needed, and paths of pods are not to be trusted with it.
+    #[error("the target must not contain '..'")]
+    ParentComponent,
+    /// Nothing is mounted over the node's root.
+    #[error("the target must not be the node's root directory")]
+    Root,
+    /// A NUL byte ends a path for the kernel.
+    #[error("the {0} holds a NUL byte")]
+    Nul(&'static str),
+    /// An empty or impossible type.
+    #[error("'{0}' is not the name of a filesystem type")]
+    BadType(String),
+    /// An operation on existing mounts, which is the node's own mount program's business.
+    #[error("option '{0}' changes existing mounts and is not served; use the node's own mount")]
+    NotAMount(String),
+    /// A mapping of ids that is none.
+    #[error(
+        "option 'X-mount.idmap' takes ranges as u:0:1000:1 or b:0:1000:65536 (users, groups or both; the first id stored, the \
+         first id shown, how many), separated by spaces; the path of a user namespace is not served"
+    )]
+    IdMap,
+    /// An option that mount(8) carries out itself, around the mount: dropped, it would be missed much later.
+    #[error("option '{0}' is not served: {1}")]
+    Mount8s(String, &'static str),
+}
+
+/// Why a volume cannot be served otherwise than before.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// What is asked for anew cannot be done.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Flags and owners belong to each place where the volume shows, and those are left as they are.
+    #[error(
+        "the new options change mount flags (ro, noexec, noatime and their like) or X-mount.idmap, which a swap leaves as they are: use \
+         mount -o remount, or unmount the volume and mount it again"
+    )]
+    Flags,
+}
+
+impl Plan {
+    /// What is to be done for a request that comes in.
+    pub fn new(config: &Config, request: Request) -> Result<Self, PlanError> {
+        let settings = config.settings(&request);
+        let request = settings.complete(request);
+        Self::of(settings, request)
+    }
+
+    /// What was done for a volume that stands: its options are just those that were recorded, whatever defaults its
+    /// type has by now.
+    pub fn recorded(config: &Config, request: Request) -> Result<Self, PlanError> {
+        Self::of(config.settings(&request), request)
+    }
+
+    /// All that can be said of a volume that stands and whose request is not known, or cannot be understood any more: no
+    /// fresh helper must be started for it. It has no options.
+    pub fn of_lost_request(config: &Config, request: Request) -> Self {
+        let request = Request { options: MountOptions::default(), ..request };
+        Self {
+            target: Path::new(&request.target).components().collect(),
+            grant: Grant::of(&request.fstype, &request.options),
+            idmap: None,
+            settings: config.settings(&request),
+            request,
+        }
+    }
+
+    /// What a fresh helper shall do otherwise than the one before.
+    pub fn changed(&self, config: &Config, changes: Changes) -> Result<Self, ChangeError> {
+        let Changes { options, secrets } = changes;
+        let mut request = self.request.clone();
+        request.secrets.extend(secrets);
+        let Some(options) = options else { return Ok(Self { request, ..self.clone() }) };
+        let changed = Self::new(config, Request { options, ..request })?;
+        let same = changed.grant.flags == self.grant.flags && changed.idmap == self.idmap;
+        if same { Ok(changed) } else { Err(ChangeError::Flags) }
+    }
+
+    fn of(settings: Arc<Settings>, request: Request) -> Result<Self, PlanError> {
+        let target = normal(&request.target)?;
+        if request.source.contains('\0') {
+            return Err(PlanError::Nul("source"));
+        }
+        // The type becomes part of a program's name: `mount.TYPE`.
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
+        if request.fstype.is_empty() || !request.fstype.chars().all(good) || request.fstype.starts_with(['.', '-']) {
+            return Err(PlanError::BadType(request.fstype));
+        }
+        refuse_unserved(&request.options)?;
+        let grant = Grant::of(&request.fstype, &request.options);
+        let idmap = request.options.iter().rfind(|option| option.name == idmap::OPTION);
+        let idmap = idmap.map(|option| option.value.as_deref().and_then(IdMap::parse).ok_or(PlanError::IdMap));
+        Ok(Self { target, grant, idmap: idmap.transpose()?, settings, request })
+    }
+}
+
+fn normal(target: &str) -> Result<PathBuf, PlanError> {
+    if target.contains('\0') {
+        return Err(PlanError::Nul("target"));
+    }
+    let path = Path::new(target);
+    if !path.is_absolute() {
+        return Err(PlanError::NotAbsolute);
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(PlanError::ParentComponent);
+    }
+    let target: PathBuf = path.components().collect();
+    if target == Path::new("/") {
+        return Err(PlanError::Root);
+    }
+    Ok(target)
+}
+
+/// Options that neither the helper nor the grant carries out.
+fn refuse_unserved(options: &MountOptions) -> Result<(), PlanError> {
+    for option in options.iter() {
+        if let Some(instead) = instead_of_mount8(&option.name) {
+            return Err(PlanError::Mount8s(option.name.clone(), instead));
+        }
+        if option.value.is_none() && acts_on_existing_mounts(&option.name) {
+            return Err(PlanError::NotAMount(option.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// The advice for an option that mount(8) carries out itself; `None`: it is not one. Other `x-` and `X-` options are
+/// comments, and mean nothing to a mount.
+fn instead_of_mount8(name: &str) -> Option<&'static str> {
+    // Of old `x-mount.mkdir`, which mount(8) still knows.
+    let word = name.strip_prefix("X-mount.").or_else(|| name.strip_prefix("x-mount."))?;
+    if name == idmap::OPTION {
+        return None;
+    }
+    Some(match word {
+        "owner" | "group" | "mode" => {
+            "use the helper's own options for owners, like uid=, gid= and umask=, or chown(1) and chmod(1) afterwards"
+        }
+        "mkdir" => "make the target before it is mounted",
+        "subdir" => "name the directory in the source, or bind-mount it from the mounted volume",
+        _ => "it is for mount(8) itself, which does not mount this volume",
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::policy::{Origin, authorize};
+    use api::request::Switches;
+
+    pub(in crate::policy) fn request(fstype: &str, target: &str, options: &str) -> Request {
+        Request {
+            fstype: fstype.into(),
+            source: "source".into(),
+            target: target.into(),
+            options: MountOptions::parse(options).unwrap(),
+            switches: Switches::default(),
+            secrets: Default::default(),
+        }
+    }
+
+    fn plan(fstype: &str, target: &str, options: &str) -> Result<Plan, PlanError> {
+        Plan::new(&Config::default(), request(fstype, target, options))
+    }
+
+    #[test]
+    fn targets_are_absolute_and_normal() {
+        assert_eq!(plan("glusterfs", "/a//b/./c/", "").unwrap().target, Path::new("/a/b/c"));
+        for bad in ["a/b", "", "/a/../b", "/", "//", "/a\0b"] {
+            assert!(plan("glusterfs", bad, "").is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn types_name_programs_and_nothing_else() {
+        assert!(plan("fuse.s3fs", "/a", "").is_ok());
+        for bad in ["", "../x", "a/b", "-o", ".x", "a b"] {
+            assert_eq!(plan(bad, "/a", "").err(), Some(PlanError::BadType(bad.into())));
+        }
+    }
+
+    #[test]
+    fn what_acts_on_existing_mounts_is_not_served() {
+        for word in ["remount,ro", "bind", "rbind", "move", "shared", "rslave", "private", "runbindable"] {
+            assert!(matches!(plan("x", "/a", word), Err(PlanError::NotAMount(_))), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_mount8_carries_out_itself_is_not_dropped() {
+        for word in ["ro,X-mount.owner=5", "X-mount.mkdir", "x-mount.mkdir=0700", "X-mount.new"] {
+            assert!(matches!(plan("x", "/a", word), Err(PlanError::Mount8s(..))), "{word}");
+        }
+        for comment in ["x-systemd.automount", "X-other", "x-mount", "X-mounted.by=me"] {
+            assert!(plan("x", "/a", comment).is_ok(), "{comment}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_of_ids_is_one_or_an_error() {
+        assert_eq!(plan("x", "/a", "X-mount.idmap=u:0:5:1").unwrap().idmap.unwrap().users, "0 5 1\n");
+        assert_eq!(plan("x", "/a", "").unwrap().idmap, None);
+        for bad in ["X-mount.idmap", "X-mount.idmap=", "X-mount.idmap=u:5", "X-mount.idmap=/proc/1/ns/user"] {
+            assert_eq!(plan("x", "/a", bad).err(), Some(PlanError::IdMap), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_swap_changes_the_helpers_options_and_nothing_else() {
+        let config = Config::default();
+        let before = plan("x", "/a", "ro,uid=5").unwrap();
+        let swap = |options: &str| {
+            let options = Some(MountOptions::parse(options).unwrap());
+            before.changed(&config, Changes { options, secrets: Default::default() })
+        };
+        assert_eq!(swap("uid=6,ro").unwrap().request.options.to_string(), "uid=6,ro");
+        for flags in ["uid=5", "ro,uid=5,noexec", "ro,X-mount.idmap=u:0:5:1"] {
+            assert_eq!(swap(flags).err(), Some(ChangeError::Flags), "{flags}");
+        }
+        // Not a flag of the grant, and another question: see `authorize`.
+        assert!(authorize(Origin::RootSocket, &swap("ro,suid").unwrap()).is_err());
+        assert!(matches!(swap("ro,remount"), Err(ChangeError::Plan(PlanError::NotAMount(_)))));
+        assert_eq!(before.changed(&config, Changes::default()).unwrap().request, before.request);
+    }
+}

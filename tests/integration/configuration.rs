@@ -1,0 +1,130 @@
+//! `[filesystem.TYPE]`: programs that need more than their name to be called rightly.
+
+use crate::harness::{Test, tests};
+use crate::node::{self, TestNode};
+use hostmount::observe::events;
+use std::fs;
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        a_program_that_stays_in_the_foreground.needs(&["bindfs"]).quick(),
+        a_fuse_program_for_a_type_of_the_kernels.needs(&["bindfs"]).quick(),
+        environment_writable_directories_and_capabilities.quick(),
+        options_that_the_caller_cannot_change.quick(),
+        a_helper_that_writes_without_end,
+    ]
+}
+
+/// A mounter's container with this configuration, and with `fake` as the program /usr/bin/fake.
+fn start(configuration: &str, fake: &str) -> (TestNode, node::mounter::Mounter) {
+    let test = TestNode::start();
+    test.container.visit(|| {
+        fs::write("/tmp/config.toml", configuration).unwrap();
+        fs::write("/usr/bin/fake", format!("#!/bin/sh\n{fake}\n")).unwrap();
+    });
+    test.container.sh_ok("chmod 755 /usr/bin/fake && mkdir -p /srv/data && echo hello >/srv/data/file");
+    test.node.sh_ok("mkdir -p /mnt/v");
+    let mounter = test.start_mounter(&["--config", "/tmp/config.toml"], &[]);
+    (test, mounter)
+}
+
+fn a_program_that_stays_in_the_foreground() {
+    let (test, _mounter) = start(
+        "[filesystem.mine]\n\
+         command = ['bindfs', '-f', '{source}', '{target}', '-o', '{options}']\n\
+         foreground = true\n\
+         ready_timeout_seconds = 20",
+        "",
+    );
+    test.mount(&["-t", "fuse.mine", "/srv/data", "/mnt/v"]).ok("mount");
+    assert_eq!(test.node.sh_ok("cat /mnt/v/file"), "hello\n");
+    assert!(test.processes().values().any(|line| line.starts_with("/usr/bin/bindfs -f")), "{:?}", test.processes());
+    test.umount(&["/mnt/v"]).ok("umount");
+    // The node is told of the type, so that its plain name is served, too.
+    let install = ["install", "--to", "/opt/hostmount/other", "--config", "/tmp/config.toml"];
+    test.container.run("/usr/local/bin/hostmount", &install).ok("install");
+    assert!(test.node.sh_ok("cat /opt/hostmount/other/served-types").lines().any(|line| line == "mine"));
+    // One that ends instead is told apart from one that is ready.
+    let done = test.mount(&["-t", "fuse.mine", "/srv/nothing", "/mnt/v"]);
+    assert_eq!(done.code, Some(32), "{}", done.stderr);
+    assert!(done.stderr.contains("bindfs could not mount /srv/nothing"), "{}", done.stderr);
+}
+
+/// As kubelet's own Ceph plugin calls it, on a node whose kernel has no Ceph.
+fn a_fuse_program_for_a_type_of_the_kernels() {
+    let (test, _mounter) = start(
+        "[filesystem.ceph]\n\
+         command = ['fake', '{source}', '{target}', '-o', '{options}']",
+        "exec bindfs \"${1##*:}\" \"$2\"",
+    );
+    test.mount(&["-t", "ceph", "-o", "name=admin,secret=k3y", "192.0.2.1:6789:/srv/data", "/mnt/v"]).ok("mount");
+    assert_eq!(test.node.sh_ok("cat /mnt/v/file"), "hello\n");
+    test.umount(&["/mnt/v"]).ok("umount");
+    test.wait_for_processes("bindfs", 0);
+}
+
+fn environment_writable_directories_and_capabilities() {
+    let (test, _mounter) = start(
+        "[filesystem.mine]\n\
+         command = ['fake', '{source}', '{target}', '-o', '{options}']\n\
+         environment = { COLOUR = 'green' }\n\
+         writable = ['/var/cache', '/run']\n\
+         capabilities = ['CAP_DAC_READ_SEARCH']\n",
+        "mkdir /var/cache/made /run/made && ls /run
+         echo colour $COLOUR
+         grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status
+         exec mount.memfs \"$@\"",
+    );
+    let done = test.mount(&["-t", "fuse.mine", "memory", "/mnt/v"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let kept = "0000000000000004";
+    for (set, held) in [("Prm", kept), ("Eff", kept), ("Bnd", kept), ("Inh", "0000000000000000")] {
+        assert!(done.stderr.contains(&format!("Cap{set}:\t{held}\n")), "{}", done.stderr);
+    }
+    assert!(done.stderr.contains("colour green\n"), "{}", done.stderr);
+    assert!(!done.stderr.contains("hostmount.sock"), "its /run is its own: {}", done.stderr);
+    test.node.sh_ok("echo hello >/mnt/v/file");
+    for path in ["/var/cache/made", "/run/made"] {
+        assert_ne!(test.container.sh(&format!("test -e {path}")).code, Some(0), "{path} is in the container");
+    }
+}
+
+fn options_that_the_caller_cannot_change() {
+    let (test, _mounter) = start(
+        "[filesystem.memfs]\n\
+         command = ['mount.memfs', '{source}', '{target}', '-o', '{options}']\n\
+         default_options = 'size=1m,mode=0700'\n\
+         forced_options = 'ro,noexec,uid=7'\n",
+        "",
+    );
+    test.mount(&["-t", "fuse.memfs", "-o", "rw,exec,uid=9,mode=0755", "memory", "/mnt/v"]).ok("mount");
+    assert_eq!(test.node.sh_ok("stat -c %a,%u /mnt/v && stat -f -c %b /mnt/v"), "755,7\n256\n");
+    let line = test.node.mount_at("/mnt/v").unwrap();
+    assert!(line.contains(" ro,nosuid,nodev,noexec,"), "{line}");
+}
+
+fn a_helper_that_writes_without_end() {
+    let (test, mounter) = start(
+        "[filesystem.loud]\n\
+         command = ['fake', '{source}', '{target}', '-o', '{options}']\n\
+         [filesystem.memfs]\n\
+         command = ['mount.memfs', '{source}', '{target}', '-o', '{options}']\n\
+         [filesystem.idle]\n\
+         ready_timeout_seconds = 1\n\
+         command = ['yes', '{source}{target}{options}']\n",
+        "mount.memfs \"$@\" || exit 1; yes 'this is a fake helper that writes without end' & exit 0",
+    );
+    // One that says much and mounts nothing is given up all the same.
+    let done = test.mount(&["-t", "fuse.idle", "words", "/mnt/v"]);
+    assert!(done.stderr.contains("it was not ready within 1 s (it has not mounted)"), "{}", done.stderr);
+    test.mount(&["-t", "fuse.loud", "memory", "/mnt/v"]).ok("mount");
+    test.node.sh_ok("mkdir /mnt/w && dd if=/dev/zero of=/mnt/v/file bs=1M count=20 2>/dev/null");
+    test.mount(&["-t", "fuse.memfs", "memory", "/mnt/w"]).ok("a second volume");
+    test.umount(&["/mnt/w", "/mnt/v"]).ok("umount");
+    // Some seconds of `yes` are gigabytes.
+    assert!(mounter.said().len() < 1 << 20, "the log has {} bytes", mounter.said().len());
+    assert!(mounter.count(events::HELPER_QUIETED) > 0);
+    let status = test.container.sh_ok(&format!("grep VmRSS /proc/{}/status", mounter.pid()));
+    let kilobytes: u64 = status.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kilobytes < 100_000, "{status}");
+}

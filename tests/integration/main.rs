@@ -1,0 +1,91 @@
+//! What hostmount does, seen from outside: on test nodes, with real programs and servers. One program with a module for
+//! each subject; `harness` says how a test is listed, and `tests/node` is what tests are made of.
+//!
+//! Runs as root. `cargo test NAME` runs the tests that have NAME in their module's name or their own.
+
+#[path = "../node/mod.rs"]
+mod node;
+
+mod bad_luck;
+mod cgroups;
+mod chaos;
+mod client;
+mod configuration;
+mod deployment;
+mod device_numbers;
+mod filesystems;
+mod harness;
+mod hung_volumes;
+mod idmap;
+mod image;
+mod install;
+mod kubelet;
+mod kubelet_in_container;
+mod main_job;
+mod metrics;
+mod mount8;
+mod not_healed;
+mod nothing_goes_dark;
+mod old_kernels;
+mod operator;
+mod outlive;
+mod preload;
+mod read_write_many;
+mod releases;
+mod restart;
+mod secrets;
+mod secrets_recorded;
+mod server_gone;
+mod swap;
+mod systemd;
+mod test_node;
+mod user_namespaces;
+mod without_mounter;
+
+use std::process::ExitCode;
+
+/// Modules, each with its name and the tests that it lists.
+macro_rules! modules {
+    ($($module:ident),* $(,)?) => {
+        [$((stringify!($module), $module::tests())),*]
+    };
+}
+
+fn main() -> ExitCode {
+    harness::run(modules![
+        test_node,
+        systemd,
+        main_job,
+        mount8,
+        configuration,
+        bad_luck,
+        operator,
+        client,
+        metrics,
+        install,
+        deployment,
+        kubelet,
+        kubelet_in_container,
+        nothing_goes_dark,
+        not_healed,
+        swap,
+        restart,
+        device_numbers,
+        hung_volumes,
+        server_gone,
+        chaos,
+        cgroups,
+        user_namespaces,
+        idmap,
+        secrets,
+        secrets_recorded,
+        read_write_many,
+        filesystems,
+        old_kernels,
+        preload,
+        without_mounter,
+        releases,
+        image,
+        outlive,
+    ])
+}

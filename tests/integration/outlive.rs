@@ -1,0 +1,193 @@
+//! Volumes outlive the mounter's container: a real one, of a real image, with podman and runc, on a test node.
+
+use crate::harness::{Test, tests};
+use crate::node::preloaded::install;
+use crate::node::programs::show_programs;
+use crate::node::sshd::{self, Sshd};
+use crate::node::{self, NODE_BIN, PODMAN, Place, SERVER_ADDRESS, cgroups};
+use hostmount::engine::preload::DEFAULT_OBJECT;
+use hostmount::observe::events;
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+use testbed::machine::{Machine, Network, Process, Recipe, Room};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        bindfs_with_the_seccomp_engine.needs(IMAGE).needs_cgroups(),
+        sshfs_with_the_preload_engine.needs(IMAGE).needs(sshd::PROGRAMS).needs_cgroups(),
+    ]
+}
+
+/// What it takes to make the image and run it.
+const IMAGE: &[&str] = &["make", "bindfs", "sshfs", "podman", "runc", "ldd", "tar"];
+const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+/// What the image is made of, beside hostmount.
+const PROGRAMS: [&str; 9] = [
+    "/bin/sh",
+    "/bin/cat",
+    "/bin/sleep",
+    "/bin/touch",
+    "/bin/rm",
+    "/bin/bindfs",
+    "/bin/sshfs",
+    "/bin/ssh",
+    "/bin/fusermount3",
+];
+/// A fake: a helper beside whose daemon a process goes on writing where programs write, and says so when it cannot.
+const WRITER: &str = "#!/bin/sh
+bindfs \"$@\" || exit 1
+(while sleep 0.02; do for d in /tmp /run /var/tmp /var/log/writer; do touch $d/file && rm $d/file || echo cannot write to $d; done; done) &
+";
+
+struct Runtime {
+    node: Place,
+    engine: &'static str,
+    _machine: Machine,
+}
+
+impl Runtime {
+    /// A node with podman, and an image of its own for the mounter.
+    fn start(network: &Network, engine: &'static str) -> Self {
+        let places = ["/var/lib/containers", "/var/lib/kubelet", "/run", "/tmp", "/dev/shm", "/srv", "/opt/image"];
+        let recipe = Recipe::userland().fuse().shared().writable(places);
+        let machine = Machine::start(network, show_programs(recipe, NODE_BIN)).unwrap();
+        let node = Place(machine.node().clone());
+        install(&node);
+        node.visit(|| fs::write("/opt/image/writer", WRITER).unwrap());
+        node.sh_ok(&format!(
+            "set -e
+            ln -s hostmount-shim {NODE_BIN}/mount; mkdir -p {TARGET} /run/hostmount /srv/data /run/key /mnt/writer
+            r=/opt/image/root; mkdir -p $r && cd $r
+            mkdir -p usr/bin usr/sbin usr/local/bin usr/lib usr/lib64 proc sys dev tmp run var/tmp var/log/writer etc root srv
+            for d in bin sbin lib lib64; do ln -s usr/$d $d; done
+            for p in {programs} {DEFAULT_OBJECT}; do
+                mkdir -p ./$(dirname $p); cp -L $p .$p
+                ldd $p | grep -o '/[^ ]*' | while read -r l; do mkdir -p .$(dirname $l); cp -L $l .$l; done
+            done
+            cp {NODE_BIN}/hostmount {NODE_BIN}/hostmount-shim usr/local/bin/; cp /etc/passwd etc/
+            install -m 755 /opt/image/writer usr/sbin/mount.fuse.writer",
+            programs = PROGRAMS.join(" "),
+        ));
+        Self { node, engine, _machine: machine }
+    }
+
+    /// A container of a fresh image; returns when its mounter answers.
+    fn run(&self, image: u32) {
+        self.node.sh_ok(&format!(
+            "echo {image} >/opt/image/root/etc/image
+            tar -C /opt/image/root -c . | {PODMAN} import - localhost/mounter:{image} &&
+            {PODMAN} run --detach --name mounter --privileged --pid host --network host --ulimit nofile=1024:1024 \
+             --ulimit nproc=1000:1000 --volume /run/hostmount:/run/hostmount --volume /srv/data:/srv/data \
+             --volume /run/key:/run/key localhost/mounter:{image} /usr/local/bin/hostmount serve --engine {}",
+            self.engine
+        ));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.node.sh(&format!("{NODE_BIN}/hostmount doctor --probe")).code != Some(0) {
+            assert!(Instant::now() < deadline, "the mounter does not answer: {}", self.logs());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The container, and the image.
+    fn remove(&self, image: u32) {
+        self.node.sh_ok(&format!("{PODMAN} rm --force --time 0 mounter && {PODMAN} rmi localhost/mounter:{image}"));
+    }
+
+    fn logs(&self) -> String {
+        let done = self.node.sh(&format!("{PODMAN} logs mounter"));
+        done.stdout + &done.stderr
+    }
+
+    #[track_caller]
+    fn wait_for(&self, event: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.logs().contains(&format!("\"event\":\"{event}\"")) {
+            assert!(Instant::now() < deadline, "{event} is not in {}", self.logs());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn list(&self) -> String {
+        self.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json"))
+    }
+
+    /// Writes and reads, over and over; ends with an error at the first step that fails.
+    fn user(&self) -> Process {
+        let mut command = Room::command("/bin/sh");
+        let steps = format!(
+            "i=0; while [ ! -e /tmp/enough ]; do i=$((i+1)); echo $i >{TARGET}/new || exit 1
+            mv {TARGET}/new {TARGET}/f || exit 2; read j <{TARGET}/f || exit 3; [ $i = $j ] || exit 4; done"
+        );
+        command.args(["-c", &steps]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.node.spawn(command)
+    }
+}
+
+/// Through the removal of three containers and their images.
+fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
+    let node = &runtime.node;
+    let mut chance = node::chance();
+    runtime.run(1);
+    let before = cgroups::all(node);
+    node.sh_ok(mount);
+    node.sh_ok(&format!("{NODE_BIN}/mount -t fuse.writer /srv/data /mnt/writer"));
+    let mut user = runtime.user();
+    for image in 1..=3 {
+        // The moment itself: a round of the user's takes a millisecond or so.
+        thread::sleep(Duration::from_micros(chance.u64(0..50_000)));
+        runtime.remove(image);
+        assert_eq!(node.sh("pidof -x hostmount").code, Some(1), "the mounter is gone");
+        runtime.run(image + 1);
+        let list = runtime.list();
+        assert_eq!(list.matches("\"mounted\"").count(), 2, "{list}{}", runtime.logs());
+        let swapped = node.sh(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
+        assert_eq!(swapped.code, Some(0), "{swapped:?}");
+        // The one that is replaced ends: neither container nor helper has a copy of its mount.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while node.sh(&format!("pgrep -fc '^[^ ]*{helper} .*{TARGET}'")).stdout != "1\n" {
+            assert!(Instant::now() < deadline, "{}", node.sh("ps ax").stdout);
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(user.try_wait().unwrap(), None, "the user has ended");
+    }
+    node.sh_ok("touch /tmp/enough");
+    assert_eq!(user.wait().unwrap().code(), Some(0), "a step failed: {}", runtime.logs());
+    // What helpers write elsewhere is not on the container's root, which is gone.
+    let said = node.sh_ok(&format!("{NODE_BIN}/hostmount logs /mnt/writer"));
+    assert!(!said.contains("cannot write") && !runtime.logs().contains("cannot write"), "{said}");
+    // Healing goes on with what this image has.
+    node.sh_ok(&format!("kill -9 $(pgrep -f '^[^ ]*{helper} .*{TARGET}')"));
+    runtime.wait_for(events::HEALED);
+    node.sh_ok(&format!(
+        "cat {TARGET}/f; umount {TARGET}; kill $(pgrep -f '^/bin/sh [^ ]*mount.fuse.writer'); umount /mnt/writer"
+    ));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while runtime.list() != "[]\n" || cgroups::all(node).lines().any(|line| line.contains("/hostmount/")) {
+        assert!(Instant::now() < deadline, "{}{}", runtime.list(), cgroups::all(node));
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(before.contains("/hostmount"), cgroups::all(node).contains("/hostmount"));
+    runtime.remove(4);
+}
+
+fn bindfs_with_the_seccomp_engine() {
+    let runtime = Runtime::start(&Network::new().unwrap(), "seccomp");
+    outlives(&runtime, &format!("{NODE_BIN}/mount -t fuse.bindfs /srv/data {TARGET}"), "bindfs");
+}
+
+fn sshfs_with_the_preload_engine() {
+    let network = Network::new().unwrap();
+    let server = Sshd::start(&network);
+    let runtime = Runtime::start(&network, "preload");
+    // A mount of its own below /run: what is mounted there stays visible to helpers.
+    runtime.node.visit(|| {
+        fs::write("/run/key/id", server.client_key()).unwrap();
+        fs::write("/run/key/hosts", server.known_hosts()).unwrap();
+    });
+    runtime.node.sh_ok("chmod 600 /run/key/id");
+    let options = format!("port={},IdentityFile=/run/key/id,UserKnownHostsFile=/run/key/hosts", sshd::PORT);
+    let source = format!("root@{SERVER_ADDRESS}:/srv/export");
+    outlives(&runtime, &format!("{NODE_BIN}/mount -t fuse.sshfs -o {options} {source} {TARGET}"), "sshfs");
+}

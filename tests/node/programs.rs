@@ -1,0 +1,39 @@
+//! The programs under test: the one that cargo has built for this test, and those of the other packages, built the same way.
+//!
+//! Runs in the tests' process; cargo does the work, and does none if they are there already.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use testbed::machine::Recipe;
+
+/// `hostmount`.
+pub const HOSTMOUNT: &str = env!("CARGO_BIN_EXE_hostmount");
+
+/// `hostmount-shim`: what the node runs as `mount` and `umount`.
+pub static SHIM: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-shims", "hostmount-shim"));
+
+/// `testbed`, which is the helper `mount.memfs` when it is called so.
+pub static TESTBED: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-testbed", "testbed"));
+
+/// The target directory of cargo: HOSTMOUNT is TARGET-DIRECTORY/TRIPLE/PROFILE/hostmount.
+pub fn target_directory() -> &'static Path {
+    Path::new(HOSTMOUNT).ancestors().nth(3).unwrap()
+}
+
+fn built(package: &str, program: &str) -> PathBuf {
+    let beside = Path::new(HOSTMOUNT).with_file_name(program);
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--package", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if beside.parent().unwrap().ends_with("release") {
+        cargo.arg("--release");
+    }
+    let made = cargo.env("CARGO_TARGET_DIR", target_directory()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    beside
+}
+
+/// Shows hostmount's programs in a directory of a room.
+pub fn show_programs(recipe: Recipe, directory: &str) -> Recipe {
+    recipe.bind(HOSTMOUNT, format!("{directory}/hostmount")).bind(&*SHIM, format!("{directory}/hostmount-shim"))
+}
