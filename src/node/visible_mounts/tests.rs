@@ -32,6 +32,7 @@ fn replace_all(old: &str, new: &str) -> Vec<String> {
 
 /// What a pod mounts in a `Bidirectional` volume shows on the node, and it must do so after healing as well.
 #[test]
+#[ignore = "a mount namespace needs root: make test-quick"]
 fn mounts_that_propagate_to_each_other_still_do() {
     in_own_mounts(|| {
         use MountPropagationFlags as P;
@@ -85,6 +86,7 @@ fn assert_dead(path: &str) {
 
 /// As a container runtime mounts a pod's other volumes inside of this one: the node has a mount of each.
 #[test]
+#[ignore = "a mount namespace needs root: make test-quick"]
 fn what_a_dead_volume_has_inside_comes_from_another_mount_of_it() {
     in_own_mounts(|| {
         let fuse = volume(&["cache", "config", "secret"]);
@@ -114,6 +116,7 @@ fn what_a_dead_volume_has_inside_comes_from_another_mount_of_it() {
 
 /// A file can be mounted as well: a key of a ConfigMap with `subPath`.
 #[test]
+#[ignore = "a mount namespace needs root: make test-quick"]
 fn a_single_file_inside_a_dead_volume_is_kept() {
     in_own_mounts(|| {
         // A dead filesystem of our own has directories only: a file is on another that is inside of it.
@@ -130,6 +133,7 @@ fn a_single_file_inside_a_dead_volume_is_kept() {
 }
 
 #[test]
+#[ignore = "a mount namespace needs root: make test-quick"]
 fn what_a_dead_volume_has_inside_comes_from_a_process_that_is_in_it() {
     in_own_mounts(|| {
         let fuse = volume(&["private"]);
@@ -146,6 +150,7 @@ fn what_a_dead_volume_has_inside_comes_from_a_process_that_is_in_it() {
 }
 
 #[test]
+#[ignore = "a mount namespace needs root: make test-quick"]
 fn what_cannot_be_kept_is_reported_and_the_rest_is_kept() {
     in_own_mounts(|| {
         let fuse = volume(&["a", "private", "z"]);
@@ -164,6 +169,7 @@ fn what_cannot_be_kept_is_reported_and_the_rest_is_kept() {
 }
 
 #[test]
+#[ignore = "a mount namespace needs root: make test-quick"]
 fn what_a_live_volume_has_inside_is_kept() {
     in_own_mounts(|| {
         let _fuse = volume(&["private"]);
@@ -176,6 +182,7 @@ fn what_a_live_volume_has_inside_is_kept() {
 
 /// The fresh filesystem's directories are whatever its server likes.
 #[test]
+#[ignore = "a mount namespace needs root: make test-quick"]
 fn no_link_in_the_fresh_filesystem_is_followed() {
     in_own_mounts(|| {
         let fuse = volume(&[]);
@@ -193,6 +200,7 @@ fn no_link_in_the_fresh_filesystem_is_followed() {
 
 /// What is mounted inside of a volume on the node shows in pods, and it must not be there twice after healing.
 #[test]
+#[ignore = "a mount namespace needs root: make test-quick"]
 fn what_propagates_is_there_once() {
     in_own_mounts(|| {
         use MountPropagationFlags as P;
