@@ -39,6 +39,8 @@ pub const HEALED: &str = "volume.healed";
 pub const REPLACED: &str = "volume.replaced";
 /// A place of a volume still shows the old filesystem after a heal or a swap.
 pub const PLACE_LEFT: &str = "volume.place-left";
+/// What was mounted inside a volume is lost after a heal or a swap.
+pub const INNER_MOUNT_LOST: &str = "volume.inner-mount-lost";
 /// The helper that was replaced has ended: nothing of it was open any more.
 pub const DRAINED: &str = "volume.drained";
 /// A volume does not answer.
