@@ -4,9 +4,9 @@
 //! on the node and in the container. Whether the caller may have it is decided by [`authorize`](super::authorize()).
 
 use super::grant::Grant;
+use super::idmap::{self, IdMap};
 use crate::config::Config;
 use crate::config::settings::Settings;
-use crate::idmap::{self, IdMap};
 use api::message::Changes;
 use api::mount_words::acts_on_existing_mounts;
 use api::options::MountOptions;
