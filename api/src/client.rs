@@ -3,7 +3,7 @@
 //! Runs in the caller's process, with the caller's privilege: the mounter's socket decides who may connect.
 
 use crate::exit::{Exit, chain};
-use crate::message::{self, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Reply};
+use crate::message::{self, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced};
 use crate::volume::{VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
 use std::env;
@@ -131,7 +131,7 @@ impl Client {
         })?;
         // A mounter that refuses us may have replied and closed already: what it says counts more than our EPIPE.
         let sent = message::send(&mut stream, call);
-        match message::receive::<Reply<T>>(&mut stream) {
+        match message::receive_answer::<T>(&mut stream) {
             Ok(reply) => reply.map_err(CallError::Failed),
             Err(MessageError::Closed | MessageError::Truncated) if sent.is_ok() => {
                 Err(CallError::WentAway(MessageError::Closed))

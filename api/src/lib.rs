@@ -10,4 +10,5 @@ pub mod mount_words;
 pub mod options;
 pub mod request;
 pub mod secret;
+pub mod shown;
 pub mod volume;

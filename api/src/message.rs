@@ -15,6 +15,8 @@ use std::io::{self, Read, Write};
 pub const VERSION: u32 = 4;
 /// The longest body, in bytes: room for a Kubernetes secret (1 MiB) in a request.
 pub const MAX_BODY: u32 = 2 << 20;
+/// The longest body of an answer: room for a list of as many volumes as a node can have.
+pub const MAX_ANSWER: u32 = 16 << 20;
 
 const MAGIC: [u8; 4] = *b"HMNT";
 const HEADER: usize = 12;
@@ -137,14 +139,16 @@ pub enum MessageError {
         /// The version in its header.
         theirs: u32,
     },
-    /// Over [`MAX_BODY`].
-    #[error("the message is {length} bytes long, at most {MAX_BODY} are taken")]
+    /// Over [`MAX_BODY`] or [`MAX_ANSWER`].
+    #[error("the message is {length} bytes long, at most {limit} are taken")]
     TooLong {
         /// The length that was announced, or that our own message has.
         length: u64,
+        /// How long it may be.
+        limit: u32,
     },
-    /// The other side did not send for too long.
-    #[error("no whole message arrived in time")]
+    /// The other side took too long to send, or to read.
+    #[error("no whole message got through in time")]
     TimedOut,
     /// Not the JSON we know.
     #[error("the message's body is not understood")]
@@ -154,23 +158,41 @@ pub enum MessageError {
     Io(#[source] io::Error),
 }
 
-/// Sends one message.
+/// Sends a request.
 pub fn send<T: Serialize>(stream: &mut impl Write, message: &T) -> Result<(), MessageError> {
+    send_within(stream, message, MAX_BODY)
+}
+
+/// Sends an answer.
+pub fn answer<T: Serialize>(stream: &mut impl Write, message: &Reply<T>) -> Result<(), MessageError> {
+    send_within(stream, message, MAX_ANSWER)
+}
+
+fn send_within<T: Serialize>(stream: &mut impl Write, message: &T, limit: u32) -> Result<(), MessageError> {
     let body = serde_json::to_vec(message).map_err(MessageError::Body)?;
     let length = match u32::try_from(body.len()) {
-        Ok(length) if length <= MAX_BODY => length,
-        _ => return Err(MessageError::TooLong { length: body.len() as u64 }),
+        Ok(length) if length <= limit => length,
+        _ => return Err(MessageError::TooLong { length: body.len() as u64, limit }),
     };
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_be_bytes());
     bytes.extend(length.to_be_bytes());
     bytes.extend(body);
-    stream.write_all(&bytes).map_err(MessageError::Io)
+    stream.write_all(&bytes).map_err(io_error)
 }
 
-/// Receives one message.
+/// Receives a request.
 pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, MessageError> {
+    receive_within(stream, MAX_BODY)
+}
+
+/// Receives an answer.
+pub fn receive_answer<T: DeserializeOwned>(stream: &mut impl Read) -> Result<Reply<T>, MessageError> {
+    receive_within(stream, MAX_ANSWER)
+}
+
+fn receive_within<T: DeserializeOwned>(stream: &mut impl Read, limit: u32) -> Result<T, MessageError> {
     let mut header = [0; HEADER];
     let mut have = 0;
     while have < HEADER {
@@ -179,7 +201,7 @@ pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, Message
             Ok(0) => return Err(MessageError::Truncated),
             Ok(more) => have += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(read_error(error)),
+            Err(error) => return Err(io_error(error)),
         }
     }
     let [m0, m1, m2, m3, v0, v1, v2, v3, l0, l1, l2, l3] = header;
@@ -191,21 +213,21 @@ pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, Message
         return Err(MessageError::Version { theirs });
     }
     let length = u32::from_be_bytes([l0, l1, l2, l3]);
-    if length > MAX_BODY {
-        return Err(MessageError::TooLong { length: length.into() });
+    if length > limit {
+        return Err(MessageError::TooLong { length: length.into(), limit });
     }
     // Grows with what arrives: a header alone must not make us allocate two megabytes.
     let mut body = Vec::new();
-    stream.take(length.into()).read_to_end(&mut body).map_err(read_error)?;
+    stream.take(length.into()).read_to_end(&mut body).map_err(io_error)?;
     if body.len() < length as usize {
         return Err(MessageError::Truncated);
     }
     serde_json::from_slice(&body).map_err(MessageError::Body)
 }
 
-fn read_error(error: io::Error) -> MessageError {
+fn io_error(error: io::Error) -> MessageError {
     match error.kind() {
-        // A receive timeout (SO_RCVTIMEO) shows as EAGAIN.
+        // A timeout of the socket's (SO_RCVTIMEO, SO_SNDTIMEO) shows as EAGAIN.
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => MessageError::TimedOut,
         // Closed with unread bytes.
         io::ErrorKind::ConnectionReset => MessageError::Truncated,

@@ -26,6 +26,29 @@ pub struct Request {
     pub secrets: Secrets,
 }
 
+/// How long the words of a request may be, in bytes. They are remembered with the volume, logged and listed.
+const LONGEST: [(&str, usize); 4] = [("type", 255), ("source", 16 << 10), ("target", 4096), ("options", 64 << 10)];
+
+/// A word of a request is too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the {what} is {length} bytes long, at most {limit} are taken")]
+pub struct TooLong {
+    what: &'static str,
+    length: usize,
+    limit: usize,
+}
+
+impl Request {
+    /// Whether no word of it is too long.
+    pub fn check_lengths(&self) -> Result<(), TooLong> {
+        let lengths = [self.fstype.len(), self.source.len(), self.target.len(), self.options.to_string().len()];
+        match LONGEST.iter().zip(lengths).find(|((_, limit), length)| length > limit) {
+            Some(((what, limit), length)) => Err(TooLong { what, length, limit: *limit }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The single-letter switches of mount(8) that its helpers understand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switches {

@@ -12,6 +12,7 @@ use api::mount_words::acts_on_existing_mounts;
 use api::options::{MountOptions, OptionsError};
 use api::request::{Request, Switches};
 use api::secret::Secrets;
+use api::shown::shown;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use std::ffi::OsString;
@@ -122,12 +123,12 @@ fn mount(request: Request) -> ExitCode {
 /// The helper's own words, where mount(8)'s helpers write them.
 fn show(output: &[String]) {
     for line in output {
-        eprintln!("{line}");
+        eprintln!("{}", shown(line));
     }
 }
 
 fn fail(target: &str, exit: Exit, message: &str) -> ExitCode {
-    eprintln!("mount: {target}: {message}.");
+    eprintln!("mount: {}: {}.", shown(target), shown(message));
     exit.into()
 }
 

@@ -8,6 +8,7 @@
 use crate::node_program;
 use api::client::host_proc;
 use api::exit::Exit;
+use api::shown::shown_path;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use linux::mount_namespace::MountNamespace;
@@ -44,10 +45,10 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for target in given.targets {
         match unmount_on(node.as_ref(), &target, given.flags) {
-            Ok(()) if given.verbose => println!("umount: {} unmounted", target.display()),
+            Ok(()) if given.verbose => println!("umount: {} unmounted", shown_path(&target)),
             Ok(()) => {}
             Err(errno) => {
-                eprintln!("umount: {}: {}.", target.display(), words(errno));
+                eprintln!("umount: {}: {}.", shown_path(&target), words(errno));
                 code = exit_of(errno).into();
             }
         }

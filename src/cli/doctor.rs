@@ -16,6 +16,7 @@ use crate::node::target::Target;
 use crate::node::tree::Tree;
 use api::client::{Client, host_proc};
 use api::exit::{Exit, chain};
+use api::shown::shown_lines;
 use linux::mount_namespace::MountNamespace;
 use linux::statx::device_at;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -109,8 +110,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 /// Prints one finding; whether it is a good one.
 fn show(what: &str, advice: &str, finding: Finding) -> bool {
     match &finding {
-        Ok(seen) => println!("ok    {what}: {seen}"),
-        Err(error) => println!("FAIL  {what}: {}\n      {advice}", chain(error.as_ref())),
+        Ok(seen) => println!("ok    {what}: {}", shown_lines(seen)),
+        Err(error) => println!("FAIL  {what}: {}\n      {advice}", shown_lines(&chain(error.as_ref()))),
     }
     finding.is_ok()
 }

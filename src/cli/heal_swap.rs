@@ -6,6 +6,7 @@ use api::exit::Exit;
 use api::message::{Changes, Replaced};
 use api::options::MountOptions;
 use api::secret::Secret;
+use api::shown::shown;
 use api::volume::{VolumeState, VolumeView};
 use std::thread;
 
@@ -48,7 +49,7 @@ pub(super) fn heal(arguments: &HealArguments) -> Result<(), Complaint> {
     let client = Client::from_environment();
     let heal = |target: &str| outcome(target, client.heal(target)?);
     match &arguments.which.target {
-        Some(target) => heal(target).map(|line| println!("{line}")),
+        Some(target) => heal(target).map(|line| println!("{}", shown(&line))),
         None => all(&client, |volume| matches!(volume.state, VolumeState::Dead | VolumeState::Hung), heal),
     }
 }
@@ -58,7 +59,7 @@ pub(super) fn swap(arguments: &SwapArguments) -> Result<(), Complaint> {
     let client = Client::from_environment();
     let swap = |target: &str, changes| outcome(target, client.swap(target, changes)?);
     match &arguments.which.target {
-        Some(target) => swap(target, arguments.changes()?).map(|line| println!("{line}")),
+        Some(target) => swap(target, arguments.changes()?).map(|line| println!("{}", shown(&line))),
         None => all(&client, |_| true, |target| swap(target, Changes::default())),
     }
 }
@@ -104,7 +105,7 @@ fn all(
                 Complaint(failure)
             })?;
             done += 1;
-            println!("{done}/{}  {line}", targets.len());
+            println!("{done}/{}  {}", targets.len(), shown(&line));
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::Complaint;
 use api::client::Client;
+use api::shown::shown;
 use api::volume::VolumeView;
 use clap::ValueEnum;
 
@@ -30,7 +31,7 @@ fn table(volumes: &[VolumeView]) -> String {
         let state = volume.state.word();
         let note = volume.note.as_deref().unwrap_or_default();
         let VolumeView { target, fstype, source, helper, device, .. } = volume;
-        [target, fstype, source, state, helper, device, note].map(str::to_owned)
+        [target, fstype, source, state, helper, device, note].map(|cell| shown(cell).into_owned())
     }));
     let mut widths = [0; 7];
     for row in &rows {
@@ -58,5 +59,12 @@ mod tests {
         assert_eq!(lines[0], "TARGET            TYPE         SOURCE  STATE    HELPER  DEVICE  NOTE");
         assert_eq!(lines[1], "/mnt/long/target  fuse.bindfs  /s      mounted  bindfs  0:61");
         assert!(lines[2].ends_with("  0:61    do something"), "{text}");
+    }
+
+    #[test]
+    fn a_source_cannot_write_lines_of_its_own() {
+        let source = "x\n/mnt/b  fuse.bindfs\u{1b}[1A".into();
+        let text = table(&[VolumeView { source, ..VolumeView::example() }]);
+        assert!(text.lines().count() == 2 && text.contains("x\\n/mnt/b  fuse.bindfs\\u{1b}[1A  mounted"), "{text}");
     }
 }

@@ -14,6 +14,7 @@ mod status;
 use api::client::CallError;
 use api::exit::Exit;
 use api::message::Failure;
+use api::shown::{shown, shown_lines};
 use clap::{Parser, Subcommand};
 use shims::{flexvolume, mount8, umount8};
 use std::ffi::OsString;
@@ -115,7 +116,7 @@ impl Complaint {
 
 fn end(done: Result<(), Complaint>) -> ExitCode {
     let Err(Complaint(Failure { exit, message, output })) = done else { return ExitCode::SUCCESS };
-    eprintln!("hostmount: {message}.");
-    output.iter().for_each(|line| eprintln!("  {line}"));
+    eprintln!("hostmount: {}.", shown_lines(&message));
+    output.iter().for_each(|line| eprintln!("  {}", shown(line)));
     exit.into()
 }

@@ -8,6 +8,7 @@ use crate::node::programs::Places;
 use crate::observe::log;
 use api::client::host_proc;
 use api::exit::{Exit, chain};
+use api::shown::shown_lines;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,6 +72,6 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
 }
 
 fn fail(error: &dyn Error, exit: Exit) -> ExitCode {
-    eprintln!("hostmount: {}.", chain(error));
+    eprintln!("hostmount: {}.", shown_lines(&chain(error)));
     exit.into()
 }

@@ -3,6 +3,7 @@
 use super::Complaint;
 use super::list::Format;
 use api::client::Client;
+use api::shown::shown;
 use api::volume::VolumeDetail;
 
 /// How many of the helper's lines belong to a volume's status.
@@ -21,7 +22,7 @@ pub(super) fn status(target: &str, format: Format) -> Result<(), Complaint> {
 /// Runs `hostmount logs`.
 pub(super) fn logs(target: &str) -> Result<(), Complaint> {
     let volume = Client::from_environment().status(target)?;
-    volume.lines.iter().for_each(|line| println!("{line}"));
+    volume.lines.iter().for_each(|line| println!("{}", shown(line)));
     Ok(())
 }
 
@@ -42,7 +43,7 @@ fn words(volume: &VolumeDetail) -> String {
     rows.extend(numbers.iter().filter_map(|(name, number)| Some((*name, number.as_deref()?))));
     rows.extend(view.note.as_ref().map(|note| ("Note", note.as_str())));
     rows.extend(lines.iter().rev().take(LINES).rev().map(|line| ("Helper says", line.as_str())));
-    rows.iter().map(|(name, value)| format!("{name:<12}{value}").trim_end().to_owned() + "\n").collect()
+    rows.iter().map(|(name, value)| format!("{name:<12}{}", shown(value)).trim_end().to_owned() + "\n").collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use super::judge::{Call, Objection, Verdict, judge};
 use super::mount_point::MountPoint;
-use crate::observe::events;
+use super::objections::Objections;
 use crate::policy::Grant;
 use linux::mount_table::Device;
 use linux::statx::{character_device, device_at, identity};
@@ -57,13 +57,13 @@ pub struct Broker {
     place: MountPoint,
     progress: Progress,
     fuse: bool,
-    objections: Vec<String>,
+    objections: Objections,
 }
 
 impl Broker {
     /// A broker for one grant, which is for one place: the helper's mount point.
     pub fn new(grant: Grant, place: MountPoint) -> Self {
-        Self { grant, place, progress: Progress::Waiting, fuse: false, objections: Vec::new() }
+        Self { grant, place, progress: Progress::Waiting, fuse: false, objections: Objections::default() }
     }
 
     /// How far the helper has come.
@@ -82,8 +82,8 @@ impl Broker {
     }
 
     /// The messages about calls refused so far, for the caller: one may be the reason why the helper failed.
-    pub fn objections(&self) -> &[String] {
-        &self.objections
+    pub fn objections(&self) -> Vec<String> {
+        self.objections.words()
     }
 
     /// Performs a mount(2) of the helper's, or says why not.
@@ -124,9 +124,7 @@ impl Broker {
 
     fn answer(&mut self, done: Result<(), Objection>) -> Result<(), Errno> {
         done.map_err(|objection| {
-            let words = api::exit::chain(&objection);
-            warn!(event = events::HELPER_REFUSED, "refused a call of the helper's: {words}");
-            self.objections.push(format!("hostmount refused a call of it: {words}"));
+            self.objections.add(api::exit::chain(&objection));
             objection.errno()
         })
     }

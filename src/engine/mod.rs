@@ -7,6 +7,7 @@ pub mod broker;
 pub mod helper_processes;
 pub mod judge;
 pub mod mount_point;
+pub mod objections;
 pub mod preload;
 pub mod seccomp;
 pub mod watch;

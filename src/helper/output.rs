@@ -4,6 +4,7 @@
 //! and what is kept and what is logged is bounded, so that a helper that writes without end fills nothing.
 
 use crate::observe::events;
+use crate::observe::ration::Ration;
 use linux::processes::Process;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::pipe::fcntl_setpipe_size;
@@ -13,15 +14,13 @@ use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::info;
 
 /// How many lines are kept, and how many bytes of each.
 const LINES: usize = 64;
 const LINE: usize = 1024;
-/// How many lines go to the log in how long.
+/// How many lines go to the log a minute.
 const LOGGED: u64 = 200;
-const PERIOD: Duration = Duration::from_secs(60);
 /// How much fits into the pipe while the mounter is busy, or away.
 const PIPE: usize = 1 << 20;
 /// How much is read at one go, so that one helper cannot keep the mounter from its other work.
@@ -34,8 +33,7 @@ pub struct HelperOutput {
     ended: bool,
     partial: Vec<u8>,
     lines: VecDeque<String>,
-    /// The period that counts for the log, and the lines in it.
-    period: (Instant, u64),
+    log: Ration,
 }
 
 impl HelperOutput {
@@ -62,7 +60,13 @@ impl HelperOutput {
     }
 
     fn reading(pipe: PipeReader) -> Self {
-        Self { pipe, ended: false, partial: Vec::new(), lines: VecDeque::new(), period: (Instant::now(), 0) }
+        Self {
+            pipe,
+            ended: false,
+            partial: Vec::new(),
+            lines: VecDeque::new(),
+            log: Ration::new("lines of the helper's", LOGGED),
+        }
     }
 
     /// Reads what is there now.
@@ -113,30 +117,11 @@ impl HelperOutput {
         if line.is_empty() {
             return;
         }
-        self.log(&line);
+        self.log.log(|| info!(event = events::HELPER_LINE, helper = line, "helper says"));
         if self.lines.len() == LINES {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
-    }
-
-    fn log(&mut self, line: &str) {
-        let (since, lines) = &mut self.period;
-        if since.elapsed() > PERIOD {
-            if let Some(more @ 1..) = lines.checked_sub(LOGGED) {
-                warn!("{more} lines of the helper's were not logged");
-            }
-            self.period = (Instant::now(), 0);
-            return self.log(line);
-        }
-        match *lines {
-            0..LOGGED => info!(event = events::HELPER_LINE, helper = line, "helper says"),
-            LOGGED => {
-                warn!(event = events::HELPER_QUIETED, "further lines of the helper's are not logged for a minute")
-            }
-            _ => {}
-        }
-        *lines += 1;
     }
 }
 

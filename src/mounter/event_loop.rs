@@ -6,12 +6,14 @@
 
 use super::Mounter;
 use super::operation::{hang, heal};
-use super::requests::converse;
+use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
 use super::volume::VolumeId;
 use super::volume::registry;
 use super::volume::state::{Effect, Event};
 use crate::observe::events;
+use crate::observe::ration::Ration;
+use api::exit::chain;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
@@ -19,9 +21,9 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::sync::Arc;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
@@ -33,6 +35,12 @@ const SIGNAL: u64 = 1;
 const NODE_MOUNTS: u64 = u64::MAX;
 const THREAD_ENDED: u64 = u64::MAX - 1;
 
+/// How many connections are served at a time, each by a thread: more than a kubelet makes. Further callers wait in the
+/// socket's queue.
+const CONNECTIONS: usize = 256;
+/// How long no connection is taken after one could not be.
+const NO_ROOM: Duration = Duration::from_millis(200);
+
 /// What the main thread waits on.
 pub(super) struct EventLoop {
     mounter: Arc<Mounter>,
@@ -43,20 +51,46 @@ pub(super) struct EventLoop {
     threads: Arc<Threads>,
     /// When volumes are looked at next for hangs; never while there is none.
     next_look: Option<Instant>,
+    /// No connection is taken for now.
+    closed: Option<Closed>,
+    /// For what can go wrong again and again.
+    log: Ration,
+}
+
+/// Until when no connection is taken.
+#[derive(Clone, Copy)]
+enum Closed {
+    /// Until one of those that are served has ended.
+    Full,
+    /// The kernel has no descriptor, memory or process for another one.
+    NoRoom(Instant),
 }
 
 /// The threads that the mounter waits for before it stops.
 struct Threads {
     count: AtomicUsize,
+    /// Those that serve a connection.
+    connections: AtomicUsize,
     /// Readable when one has ended.
     ended: OwnedFd,
 }
 
-/// One of them.
-struct Running(Arc<Threads>);
+/// One of them, and what it does.
+struct Running(Arc<Threads>, Does);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// It serves a connection.
+    Request,
+    /// It does the mounter's own work.
+    Work,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.1 == Does::Request {
+            self.0.connections.fetch_sub(1, Ordering::AcqRel);
+        }
         self.0.count.fetch_sub(1, Ordering::AcqRel);
         let _ = rustix::io::write(&self.0.ended, &1u64.to_ne_bytes());
     }
@@ -71,8 +105,22 @@ impl EventLoop {
             .map_err(step("create a signal descriptor"))?;
         let table = mounter.host_proc.join("1/mountinfo");
         let node_mounts = File::open(&table).map_err(step(format!("open {}", table.display())))?;
-        let threads = Arc::new(Threads { count: AtomicUsize::new(0), ended: event_descriptor()? });
-        let this = Self { mounter, events, listener, signals, node_mounts, threads, next_look: None };
+        let threads = Arc::new(Threads {
+            count: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            ended: event_descriptor()?,
+        });
+        let this = Self {
+            mounter,
+            events,
+            listener,
+            signals,
+            node_mounts,
+            threads,
+            next_look: None,
+            closed: None,
+            log: Ration::new("troubles of the mounter's", 20),
+        };
         this.add(&this.listener, CONNECTION, epoll::EventFlags::IN)?;
         this.add(&this.signals, SIGNAL, epoll::EventFlags::IN)?;
         // Any change of the table shows as an error condition (proc_pid_mounts(5)).
@@ -96,7 +144,7 @@ impl EventLoop {
             self.mounter.cgroups.sweep();
             self.mounter.registry.watch_again();
             self.report_to_all(Event::RetryDue);
-            let next = [self.mounter.registry.next_due(), self.look_if_due()];
+            let next = [self.mounter.registry.next_due(), self.look_if_due(), self.open_again(stop)];
             let timeout = next.into_iter().flatten().min().and_then(|wait| Timespec::try_from(wait).ok());
             match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -104,7 +152,7 @@ impl EventLoop {
             }
             for event in &buffer {
                 match event.data.u64() {
-                    CONNECTION if !stop => self.accept(),
+                    CONNECTION if !stop && self.closed.is_none() => self.accept(),
                     CONNECTION => {}
                     SIGNAL => {
                         if self.read_signals() && !stop {
@@ -129,15 +177,18 @@ impl EventLoop {
         Ok(())
     }
 
-    fn report_to_all(&self, event: Event) {
+    fn report_to_all(&mut self, event: Event) {
         for (id, effect) in self.mounter.registry.report_to_all(event) {
             self.carry_out(id, effect);
         }
     }
 
     /// On a thread of its own: it may take long.
-    fn carry_out(&self, id: VolumeId, effect: Effect) {
-        self.start("volume", move |mounter| heal::carry_out(mounter, id, effect));
+    fn carry_out(&mut self, id: VolumeId, effect: Effect) {
+        if let Err(error) = self.start("volume", Does::Work, move |mounter| heal::carry_out(mounter, id, effect)) {
+            self.log.log(|| error!("cannot start a thread for a volume: {error}"));
+            self.mounter.registry.not_carried_out(id, effect);
+        }
     }
 
     /// Has volumes looked at when it is time; how long until the next time?
@@ -149,7 +200,9 @@ impl EventLoop {
         }
         let now = Instant::now();
         if self.next_look.is_some_and(|at| at <= now) {
-            self.start("look", hang::look);
+            if let Err(error) = self.start("look", Does::Work, hang::look) {
+                self.log.log(|| error!("cannot start a thread to look for hung volumes: {error}"));
+            }
             self.next_look = None;
         }
         Some(self.next_look.get_or_insert(now + between).saturating_duration_since(now))
@@ -172,31 +225,74 @@ impl EventLoop {
     }
 
     /// Starts a thread that the mounter waits for before it stops.
-    fn start(&self, name: &str, work: impl FnOnce(&Mounter) + Send + 'static) {
+    fn start(&self, name: &str, does: Does, work: impl FnOnce(&Mounter) + Send + 'static) -> io::Result<()> {
         self.threads.count.fetch_add(1, Ordering::AcqRel);
-        let running = Running(Arc::clone(&self.threads));
+        if does == Does::Request {
+            self.threads.connections.fetch_add(1, Ordering::AcqRel);
+        }
+        let running = Running(Arc::clone(&self.threads), does);
         let mounter = Arc::clone(&self.mounter);
         let work = move || {
             let _running = running;
             work(&mounter);
         };
-        if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
-            error!("cannot start a thread: {error}");
-        }
+        thread::Builder::new().name(name.into()).spawn(work).map(drop)
     }
 
-    fn accept(&self) {
+    fn accept(&mut self) {
         loop {
+            if self.threads.connections.load(Ordering::Acquire) >= CONNECTIONS {
+                return self.close(Closed::Full);
+            }
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // Out of descriptors, most likely: the caller waits in the queue until a request is through.
-                    warn!("cannot accept a connection: {error}");
-                    return;
+                    self.log.log(|| warn!("cannot accept a connection: {error}"));
+                    return self.close(Closed::NoRoom(Instant::now() + NO_ROOM));
                 }
             };
-            self.start("request", move |mounter| converse(mounter, stream));
+            // The thread takes it from there; if there is none, it is still there.
+            let slot = Arc::new(Mutex::new(Some(stream)));
+            let take = |slot: &Mutex<Option<UnixStream>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let theirs = Arc::clone(&slot);
+            let serve = move |mounter: &Mounter| take(&theirs).into_iter().for_each(|stream| converse(mounter, stream));
+            if let Err(error) = self.start("request", Does::Request, serve) {
+                self.log.log(|| error!("cannot start a thread for a request: {error}"));
+                take(&slot).iter().for_each(|stream| turn_away(stream, &error));
+                return self.close(Closed::NoRoom(Instant::now() + NO_ROOM));
+            }
+        }
+    }
+
+    /// Takes no connection for now: those that come wait in the socket's queue.
+    fn close(&mut self, how: Closed) {
+        if matches!(how, Closed::Full) {
+            self.log.log(|| warn!("{CONNECTIONS} connections are served: further callers wait"));
+        }
+        let _ = epoll::delete(&self.events, &self.listener);
+        self.closed = Some(how);
+    }
+
+    /// Takes connections again if it is time; how long until it may be?
+    fn open_again(&mut self, stop: bool) -> Option<Duration> {
+        let now = Instant::now();
+        match self.closed.filter(|_| !stop)? {
+            Closed::Full if self.threads.connections.load(Ordering::Acquire) >= CONNECTIONS => return None,
+            Closed::NoRoom(until) if now < until => return Some(until - now),
+            Closed::Full | Closed::NoRoom(_) => {}
+        }
+        match self.add(&self.listener, CONNECTION, epoll::EventFlags::IN) {
+            Ok(()) => {
+                self.closed = None;
+                None
+            }
+            Err(error) => {
+                self.log.log(|| error!("{}", chain(&error)));
+                self.closed = Some(Closed::NoRoom(now + NO_ROOM));
+                Some(NO_ROOM)
+            }
         }
     }
 }

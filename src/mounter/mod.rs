@@ -6,6 +6,7 @@
 
 pub mod connection;
 mod event_loop;
+mod in_time;
 mod install;
 mod metrics_http;
 pub mod operation;

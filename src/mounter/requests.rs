@@ -4,6 +4,7 @@
 //! mount namespace.
 
 use super::connection::{Connection, PeerError};
+use super::in_time::{InTime, MESSAGE_TIME};
 use super::operation::{heal, mount, replace};
 use super::volume::views;
 use super::{Mounter, replies};
@@ -21,13 +22,13 @@ use tracing::{info_span, warn};
 pub(super) fn converse(mounter: &Mounter, stream: UnixStream) {
     let mut caller = match Connection::check(stream) {
         Ok(caller) => caller,
-        Err((mut stream, error @ PeerError::NotRoot { .. })) => {
+        Err((stream, error @ PeerError::NotRoot { .. })) => {
             warn!(event = events::REFUSED, "refused a caller: {error}");
-            return send(&mut stream, &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
+            return send(&stream, &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
         }
         Err((_, error)) => return warn!(event = events::REFUSED, "{}", chain(&error)),
     };
-    match message::receive::<Call>(caller.stream()) {
+    match message::receive::<Call>(&mut InTime::new(caller.stream(), MESSAGE_TIME)) {
         Ok(call) => perform(mounter, call, caller),
         Err(MessageError::Closed) => {}
         Err(error) => {
@@ -37,8 +38,26 @@ pub(super) fn converse(mounter: &Mounter, stream: UnixStream) {
     }
 }
 
-fn send<T: Serialize>(stream: &mut UnixStream, reply: &Reply<T>) {
-    match message::send(stream, reply) {
+/// No caller waits for a thread, and it would wait for this one: says on a connection that nothing is done for it.
+pub(super) fn turn_away(stream: &UnixStream, error: &io::Error) {
+    let message = format!("the mounter cannot start a thread for this request: {error}; try again later");
+    let reply = Reply::<()>::Err(Failure::new(Exit::System, message));
+    // A few words always fit a connection that nothing was written to.
+    if let Err(error) = message::answer(&mut InTime::new(stream, MESSAGE_TIME), &reply) {
+        warn!("cannot reply: {}", chain(&error));
+    }
+}
+
+fn send<T: Serialize>(stream: &UnixStream, reply: &Reply<T>) {
+    let sent = match message::answer(&mut InTime::new(stream, MESSAGE_TIME), reply) {
+        // The caller shall know why it gets no answer.
+        Err(error @ MessageError::TooLong { .. }) => {
+            let failure = Failure::new(Exit::System, format!("the answer is too long: {}", chain(&error)));
+            message::answer(&mut InTime::new(stream, MESSAGE_TIME), &Reply::<()>::Err(failure))
+        }
+        sent => sent,
+    };
+    match sent {
         Ok(()) => {}
         // The caller has gone; what it asked for has been undone or is done, and nobody is there to hear of it.
         Err(MessageError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -47,6 +66,12 @@ fn send<T: Serialize>(stream: &mut UnixStream, reply: &Reply<T>) {
 }
 
 fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
+    if let Call::Mount(message::Mount { request, .. }) = &call
+        && let Err(error) = request.check_lengths()
+    {
+        warn!(event = events::REFUSED, "{error}");
+        return send(caller.stream(), &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
+    }
     match call {
         Call::Mount(asked) => {
             let (target, fstype) = (&asked.request.target, &asked.request.fstype);

@@ -32,6 +32,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const DIRECTORY: &str = "hostmount";
 /// A process that writes 0 to `cgroup.procs` moves itself, and a thread that writes it to `tasks`.
 const MYSELF: &[u8] = b"0";
+/// How many cgroups of helpers that have ended are tried again and again, as something is in them still.
+const LEAVING: usize = 1000;
 
 /// The node's cgroups, as far as they can be used.
 #[derive(Debug)]
@@ -314,7 +316,10 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         let mut leaving = self.all.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-        leaving.insert(std::mem::take(&mut self.name));
+        // One that a helper keeps busy for good is tried again by the next mounter.
+        if leaving.len() < LEAVING {
+            leaving.insert(std::mem::take(&mut self.name));
+        }
         drop(leaving);
         self.all.sweep();
     }

@@ -1,6 +1,8 @@
-//! The mounter's log, on standard error: JSON lines for machines, or plain lines on a terminal.
+//! The mounter's log, on standard error: JSON lines for machines, or plain lines on a terminal. Helpers and callers have a
+//! word in it, which no terminal may act upon: `kubectl logs` shows them too.
 
-use std::io::IsTerminal;
+use api::shown::shown_json;
+use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -10,6 +12,67 @@ pub fn start() {
         .with_env_var("HOSTMOUNT_LOG")
         .with_default_directive(LevelFilter::INFO.into())
         .from_env_lossy();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() { log.compact().init() } else { log.json().init() }
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines(io::stderr()));
+    if std::io::stderr().is_terminal() { log.compact().with_ansi(false).init() } else { log.json().init() }
+}
+
+/// Takes whole lines, one with each call.
+struct Lines<W>(W);
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = String::from_utf8_lossy(bytes);
+        let line = line.strip_suffix('\n').unwrap_or(&line);
+        self.0.write_all(format!("{}\n", shown_json(line)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+    use tracing::{info, info_span};
+
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_word_in_a_line_acts_on_a_terminal() {
+        let words = "\u{1b}[2J\u{9b}A\u{7f}\nINFO forged";
+        let log = || {
+            let _span = info_span!("volume", target = %words).entered();
+            info!(helper = words, shown = %words, "{words}");
+        };
+        let (plain, json) = (Said::default(), Said::default());
+        let (to_plain, to_json) = (plain.clone(), json.clone());
+        let to = tracing_subscriber::fmt();
+        tracing::subscriber::with_default(
+            to.compact().with_ansi(false).with_writer(move || Lines(to_plain.clone())).finish(),
+            log,
+        );
+        let to = tracing_subscriber::fmt();
+        tracing::subscriber::with_default(to.json().with_writer(move || Lines(to_json.clone())).finish(), log);
+        for said in [&plain, &json] {
+            let line = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+            assert!(line.trim_end_matches('\n').chars().all(|character| !character.is_control()), "{line:?}");
+            assert!(line.contains("INFO forged"), "{line}");
+        }
+        let line: serde_json::Value = serde_json::from_slice(&json.0.lock().unwrap()).unwrap();
+        assert_eq!(line["fields"]["helper"], words, "it is exact for programs");
+    }
 }

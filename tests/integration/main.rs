@@ -7,6 +7,7 @@
 mod node;
 
 mod bad_luck;
+mod bounds;
 mod cgroups;
 mod chaos;
 mod client;
@@ -36,6 +37,7 @@ mod restart;
 mod secrets;
 mod secrets_recorded;
 mod server_gone;
+mod storm;
 mod swap;
 mod systemd;
 mod test_node;
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         mount8,
         configuration,
         bad_luck,
+        bounds,
         operator,
         client,
         metrics,
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         hung_volumes,
         server_gone,
         chaos,
+        storm,
         cgroups,
         user_namespaces,
         idmap,

@@ -112,6 +112,11 @@ impl Mounter {
         ids.split_whitespace().next_back().unwrap().parse().unwrap()
     }
 
+    /// Its PID as the tests see it.
+    pub fn outer_pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();

@@ -7,8 +7,10 @@ use super::message::{self, Operation};
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall};
 use crate::engine::helper_processes::HelperProcesses;
+use crate::engine::objections;
 use crate::engine::watch::Watch;
 use crate::observe::events;
+use crate::observe::ration::Ration;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
@@ -25,6 +27,8 @@ use tracing::{debug, warn};
 pub struct Server {
     socket: UnixDatagram,
     watch: Watch,
+    /// For calls that no broker hears of.
+    log: Ration,
 }
 
 impl Server {
@@ -36,7 +40,7 @@ impl Server {
         set_permissions(path, Permissions::from_mode(0o666))?;
         let mut watch = Watch::new(processes)?;
         watch.take_in_other(&socket)?;
-        Ok(Self { socket, watch })
+        Ok(Self { socket, watch, log: objections::ration() })
     }
 
     /// Takes in a process of the helper's.
@@ -55,7 +59,7 @@ impl Server {
         }
     }
 
-    fn answer(&self, broker: Option<&mut Broker>) {
+    fn answer(&mut self, broker: Option<&mut Broker>) {
         let mut bytes = [0; message::LIMIT + 1];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(message::DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -69,11 +73,12 @@ impl Server {
             _ => Vec::new(),
         });
         let Some(reply) = descriptors.next() else {
-            return warn!("ignored a call of the helper: it came without a descriptor for the answer");
+            let words = "ignored a call of the helper: it came without a descriptor for the answer";
+            return self.log.log(|| warn!("{words}"));
         };
         let call = bytes.get(..received.bytes).and_then(message::parse);
         let answer = match (call, descriptors.next()) {
-            (Some(call), Some(target)) => perform(call, target, descriptors.next(), broker),
+            (Some(call), Some(target)) => perform(call, target, descriptors.next(), broker, &mut self.log),
             _ => Err(Errno::INVAL),
         };
         let errno = answer.err().map_or(0, Errno::raw_os_error);
@@ -87,6 +92,7 @@ fn perform(
     target: OwnedFd,
     device: Option<OwnedFd>,
     broker: Option<&mut Broker>,
+    log: &mut Ration,
 ) -> Result<(), Errno> {
     match (call.operation, broker) {
         (Operation::Mount, Some(broker)) => {
@@ -102,7 +108,8 @@ fn perform(
         }
         (Operation::Unmount, Some(broker)) => broker.unmount(&target),
         (Operation::Mount, None) => {
-            warn!(event = events::HELPER_REFUSED, "refused mount(2): the helper has already mounted");
+            let words = "refused mount(2): the helper has already mounted";
+            log.log(|| warn!(event = events::HELPER_REFUSED, "{words}"));
             Err(Errno::PERM)
         }
         // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs.

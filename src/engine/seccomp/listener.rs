@@ -7,7 +7,9 @@ use super::filter;
 use super::memory::StoppedThread;
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall};
+use crate::engine::objections;
 use crate::observe::events;
+use crate::observe::ration::Ration;
 use api::options::MountOptions;
 use linux::sys::seccomp::{self, Notification};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,12 +32,14 @@ pub struct Listener {
     /// The mount data of a call that was performed, but whose thread was interrupted before it got the answer. It will call
     /// again, and must then get the answer to the first call (kernels before 5.19).
     unanswered_mount: Option<String>,
+    /// For calls that no broker hears of.
+    log: Ration,
 }
 
 impl Listener {
     /// Binds the calling thread, and everything that it starts from here on.
     pub fn install() -> io::Result<Self> {
-        Ok(Self { fd: seccomp::install(&filter::program())?, unanswered_mount: None })
+        Ok(Self { fd: seccomp::install(&filter::program())?, unanswered_mount: None, log: objections::ration() })
     }
 
     /// See [`Engine::handle_event`](crate::engine::Engine::handle_event).
@@ -62,7 +66,7 @@ impl Listener {
         };
         let answer = match broker {
             Some(broker) => self.perform(call, broker),
-            None => refuse(call),
+            None => self.refuse(call),
         };
         match seccomp::respond(self.fd.as_fd(), call.id, answer) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -93,7 +97,30 @@ impl Listener {
                 let target = thread.open_path(call.args[0], call.args[1] & UMOUNT_NOFOLLOW == 0)?;
                 broker.unmount(&target)
             }
-            _ => refuse(call),
+            _ => self.refuse(call),
+        }
+    }
+
+    /// The answer to a helper that asks for more than its one mount.
+    fn refuse(&mut self, call: Notification) -> Result<(), Errno> {
+        let thread = call.tid;
+        match call.number {
+            libc::SYS_mount => {
+                let words = "refused mount(2): the helper has already mounted";
+                self.log.log(|| warn!(event = events::HELPER_REFUSED, thread, "{words}"));
+                Err(Errno::PERM)
+            }
+            // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs: the kernel
+            // would give the same answer.
+            libc::SYS_umount2 => {
+                let words = "refused umount2(2): the helper has nothing mounted";
+                self.log.log(|| info!(event = events::HELPER_REFUSED, thread, "{words}"));
+                Err(Errno::INVAL)
+            }
+            number => {
+                self.log.log(|| info!(thread, number, "answered ENOSYS to a call of the new mount interface"));
+                Err(Errno::NOSYS)
+            }
         }
     }
 }
@@ -116,34 +143,6 @@ fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
         data,
         device,
     })
-}
-
-/// The answer to a helper that asks for more than its one mount.
-fn refuse(call: Notification) -> Result<(), Errno> {
-    match call.number {
-        libc::SYS_mount => {
-            warn!(
-                event = events::HELPER_REFUSED,
-                thread = call.tid,
-                "refused mount(2): the helper has already mounted"
-            );
-            Err(Errno::PERM)
-        }
-        // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs: the kernel would
-        // give the same answer.
-        libc::SYS_umount2 => {
-            info!(
-                event = events::HELPER_REFUSED,
-                thread = call.tid,
-                "refused umount2(2): the helper has nothing mounted"
-            );
-            Err(Errno::INVAL)
-        }
-        number => {
-            info!(thread = call.tid, number, "answered ENOSYS to a call of the new mount interface");
-            Err(Errno::NOSYS)
-        }
-    }
 }
 
 impl AsFd for Listener {

@@ -140,7 +140,7 @@ fn failed(
     (helper, broker): (Helper, Broker),
     reason: NotReady,
 ) -> BringUpError {
-    let mut objections = broker.objections().to_vec();
+    let mut objections = broker.objections();
     if objections.is_empty() && broker.progress() == Progress::Waiting {
         objections.extend(helper.missed_call_hint().map(str::to_owned));
     }

@@ -34,7 +34,10 @@ fn search(mounter: &Mounter, id: VolumeId) {
         Ok(None) => (Where::Nowhere, None),
         Ok(Some(VisibleMounts { pin: Some(pin), .. })) => (Where::Mounted, Some(pin)),
         Ok(Some(_)) => (Where::Covered, None),
-        Err(error) => return warn!("cannot search the mount tables for the volume: {error}"),
+        Err(error) => {
+            warn!("cannot search the mount tables for the volume: {error}");
+            return mounter.registry.not_carried_out(id, Effect::Search);
+        }
     };
     if found == Where::Covered {
         warn!("the volume's helper has ended, and its mounts are covered by others");

@@ -3,6 +3,7 @@
 //! Runs in the mounter. [`state`] is the life of one, pure; [`registry`] holds them all; [`record`] and [`recovery`] carry them
 //! over from one mounter to the next; [`views`] shows them.
 
+mod pace;
 pub mod past;
 pub mod record;
 pub mod recovery;

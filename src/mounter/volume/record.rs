@@ -149,8 +149,12 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
     let unfinished = file.with_extension("new");
     let mut options = OpenOptions::new();
     let mut new = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    new.write_all(&serde_json::to_vec(&record)?)?;
-    fs::rename(unfinished, file)
+    let written = new.write_all(&serde_json::to_vec(&record)?).and_then(|()| fs::rename(&unfinished, file));
+    if written.is_err() {
+        // Each volume has a name of its own: on a full filesystem they would become more and more.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
 }
 
 /// Why a record is of no use.

@@ -3,6 +3,7 @@
 //! Runs in the mounter: request threads add volumes, the main thread takes in what happens on their descriptors. A volume
 //! lasts as long as its helper runs or its filesystem is mounted somewhere, whichever is longer.
 
+use super::pace::Pace;
 use super::past::Past;
 use super::record::Records;
 use super::state::{Effect, Event, Old, State, Where};
@@ -29,6 +30,8 @@ use tracing::{error, info, warn};
 const LINES: usize = 64;
 /// How long until a descriptor that could not be watched is tried again.
 const WATCH_AGAIN: Duration = Duration::from_secs(10);
+/// How long until the mount tables are searched again for a volume for which they could not be.
+const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which of a volume's descriptors an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,10 @@ pub(super) struct Entry {
     pin: Option<Tree>,
     /// Its descriptors could not be watched yet.
     unwatched: bool,
+    calls: Pace,
+    writes: Pace,
+    /// When the search for its filesystem is to be repeated, which could not be made.
+    search_again: Option<Instant>,
 }
 
 impl Registry {
@@ -131,7 +138,19 @@ impl Registry {
             Some(Serving { engine, output, cgroup }) => (Some(engine), output, cgroup),
             None => (None, None, None),
         };
-        let mut entry = Entry { volume, state, engine, output, cgroup, earlier_lines, pin: None, unwatched: false };
+        let mut entry = Entry {
+            volume,
+            state,
+            engine,
+            output,
+            cgroup,
+            earlier_lines,
+            pin: None,
+            unwatched: false,
+            calls: Pace::default(),
+            writes: Pace::default(),
+            search_again: None,
+        };
         self.watch(id, &mut entry);
         volumes.by_id.insert(id, entry);
     }
@@ -197,7 +216,27 @@ impl Registry {
     pub fn report_to_all(&self, event: Event) -> Vec<(VolumeId, Effect)> {
         let mut volumes = self.locked();
         let ids: Vec<_> = volumes.by_id.keys().copied().collect();
-        ids.into_iter().filter_map(|id| Some((id, self.report_to(&mut volumes, id, event)?))).collect()
+        let effects = ids.into_iter().filter_map(|id| Some((id, self.report_to(&mut volumes, id, event)?)));
+        let mut effects: Vec<_> = effects.collect();
+        for (id, entry) in &mut volumes.by_id {
+            if entry.search_again.take_if(|at| *at <= Instant::now()).is_some() {
+                effects.push((*id, Effect::Search));
+            }
+        }
+        effects
+    }
+
+    /// What a volume's state asked for could not even be begun: it is tried again a little later.
+    pub fn not_carried_out(&self, id: VolumeId, effect: Effect) {
+        let mut volumes = self.locked();
+        match effect {
+            Effect::Search => {
+                let entry = volumes.by_id.get_mut(&id).into_iter();
+                entry.for_each(|entry| entry.search_again = Some(Instant::now() + SEARCH_AGAIN));
+            }
+            Effect::Heal => _ = self.report_to(&mut volumes, id, Event::HealingFailed),
+            Effect::HealLater(_) | Effect::Forget => {}
+        }
     }
 
     fn report_to(&self, volumes: &mut Volumes, id: VolumeId, event: Event) -> Option<Effect> {
@@ -237,10 +276,13 @@ impl Registry {
     /// When the next volume is to be tried again, or a descriptor to be watched.
     pub fn next_due(&self) -> Option<Duration> {
         let volumes = self.locked();
-        let retry = volumes.by_id.values().filter_map(|entry| entry.state.retry()).min();
+        let retry = volumes.by_id.values().flat_map(|entry| [entry.state.retry(), entry.search_again]).flatten().min();
         let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
         let watch = volumes.by_id.values().any(|entry| entry.unwatched).then_some(WATCH_AGAIN);
-        retry.into_iter().chain(watch).min()
+        let rests =
+            volumes.by_id.values().flat_map(|entry| [&entry.calls, &entry.writes]).filter_map(Pace::rests_until);
+        let rests = rests.min().map(|until| until.saturating_duration_since(Instant::now()));
+        retry.into_iter().chain(watch).chain(rests).min()
     }
 
     /// Takes in what has happened on one of a volume's descriptors.
@@ -264,9 +306,14 @@ impl Registry {
                     }
                     self.report_to(&mut volumes, id, Event::HelperEnded)
                 }
-                Ok(EngineEvent::Call) => None,
-                Err(error) => {
-                    warn!("cannot answer a call of the helper: {error}");
+                event => {
+                    if entry.calls.must_rest(Instant::now()) {
+                        let _ = epoll::delete(&self.events, entry.engine.as_ref()?);
+                        // It would be ready again at once, and a line for each time has no bound.
+                        if let Err(error) = event {
+                            warn!("cannot answer calls of the helper: {error}");
+                        }
+                    }
                     None
                 }
             },
@@ -281,6 +328,10 @@ impl Registry {
         if ended {
             entry.earlier_lines = entry.lines();
             self.let_go(&mut entry.output);
+        } else if entry.writes.must_rest(Instant::now())
+            && let Some(output) = &entry.output
+        {
+            let _ = epoll::delete(&self.events, output);
         }
     }
 
@@ -289,16 +340,22 @@ impl Registry {
         self.locked().past.keep_failed(plan, helper, lines);
     }
 
-    /// Tries again to watch what could not be watched.
+    /// Tries again to watch what could not be watched, and what has rested.
     pub fn watch_again(&self) {
-        let mut volumes = self.locked();
-        volumes.by_id.iter_mut().filter(|(_, entry)| entry.unwatched).for_each(|(id, entry)| self.watch(*id, entry));
+        let (now, mut volumes) = (Instant::now(), self.locked());
+        for (id, entry) in &mut volumes.by_id {
+            let rested = [&mut entry.calls, &mut entry.writes].map(|pace| pace.has_rested(now));
+            if entry.unwatched || rested.contains(&true) {
+                self.watch(*id, entry);
+            }
+        }
     }
 
     /// A volume whose helper cannot be watched works all the same, but its end would not be noticed: it is tried again.
     fn watch(&self, id: VolumeId, entry: &mut Entry) {
-        let engine = entry.engine.as_ref().map(|fd| (Channel::Engine, fd.as_fd()));
-        let output = entry.output.as_ref().map(|fd| (Channel::Output, fd.as_fd()));
+        let awake = |pace: &Pace| pace.rests_until().is_none();
+        let engine = entry.engine.as_ref().filter(|_| awake(&entry.calls)).map(|fd| (Channel::Engine, fd.as_fd()));
+        let output = entry.output.as_ref().filter(|_| awake(&entry.writes)).map(|fd| (Channel::Output, fd.as_fd()));
         let watched = engine.into_iter().chain(output).try_for_each(|(channel, fd)| {
             match epoll::add(&self.events, fd, epoll::EventData::new_u64(token(id, channel)), epoll::EventFlags::IN) {
                 // At an earlier try.
