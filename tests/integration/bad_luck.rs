@@ -26,10 +26,10 @@ pub(crate) fn tests() -> Vec<Test> {
         the_caller_is_killed_in_the_middle.quick(),
         the_caller_is_killed_at_any_moment.needs(&["bindfs"]),
         the_mounter_is_stopped_in_the_middle.needs(&["bindfs"]).quick(),
-        a_dead_helper_is_told_and_its_mount_can_be_unmounted.needs(&["bindfs"]).quick(),
+        a_dead_helper_is_reported_and_its_mount_can_be_unmounted.needs(&["bindfs"]).quick(),
         sixty_four_mounts_at_once.needs(&["bindfs"]),
         a_thousand_mounts_leak_nothing.needs(&["bindfs"]),
-        messages_that_are_none.quick(),
+        malformed_messages_are_refused.quick(),
     ]
 }
 
@@ -249,7 +249,7 @@ fn the_mounter_is_stopped_in_the_middle() {
     setting.test.node.sh_ok(&format!("echo still >{TARGET}/f && cat {TARGET}/f"));
 }
 
-fn a_dead_helper_is_told_and_its_mount_can_be_unmounted() {
+fn a_dead_helper_is_reported_and_its_mount_can_be_unmounted() {
     let setting = Setting::with_config("heal = false\n");
     let before = setting.state();
     setting.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
@@ -291,7 +291,7 @@ fn a_thousand_mounts_leak_nothing() {
     setting.wait_until(&before);
 }
 
-fn messages_that_are_none() {
+fn malformed_messages_are_refused() {
     let setting = Setting::start();
     let before = setting.state();
     let header = |version: u32, length: u32| [&b"HMNT"[..], &version.to_be_bytes(), &length.to_be_bytes()].concat();

@@ -18,9 +18,9 @@ pub(crate) fn tests() -> Vec<Test> {
         a_helper_has_a_cgroup_of_its_own_from_its_first_instruction.needs(&["make", "bindfs"]).needs_cgroups(),
         no_cgroup_is_left_by_heals_swaps_failures_and_restarts.needs(&["bindfs"]).needs_cgroups().quick(),
         a_helper_lives_in_the_systemd_scope_of_its_caller.needs(&["make", "bindfs"]).needs_cgroups(),
-        a_helper_that_hits_its_memory_limit_ends_alone_and_its_volume_comes_back.needs(&["bindfs"]).needs_cgroups(),
-        a_helper_that_hits_its_memory_limit_while_it_starts.needs_cgroups().quick(),
-        without_cgroups_volumes_mount_and_the_mounter_says_what_that_means.needs(&["bindfs"]).needs_cgroups().quick(),
+        a_helper_at_its_memory_limit_is_killed_alone_and_its_volume_comes_back.needs(&["bindfs"]).needs_cgroups(),
+        a_helper_that_reaches_its_memory_limit_while_it_starts.needs_cgroups().quick(),
+        without_cgroups_volumes_mount_and_the_consequence_is_logged.needs(&["bindfs"]).needs_cgroups().quick(),
     ]
 }
 
@@ -163,7 +163,7 @@ fn a_helper_lives_in_the_systemd_scope_of_its_caller() {
     }
 }
 
-fn a_helper_that_hits_its_memory_limit_ends_alone_and_its_volume_comes_back() {
+fn a_helper_at_its_memory_limit_is_killed_alone_and_its_volume_comes_back() {
     let (test, mounter) = start("[filesystem.memfs]\nmemory_limit = '32Mi'\n", "seccomp");
     test.node.sh_ok(&format!("echo memfs >{NODE_BIN}/served-types; mkdir /mnt/other"));
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/mnt/other"]).ok("mount another");
@@ -182,7 +182,7 @@ fn a_helper_that_hits_its_memory_limit_ends_alone_and_its_volume_comes_back() {
     assert_eq!(mounter.count(events::DEAD), 2, "the other one lives");
 }
 
-fn a_helper_that_hits_its_memory_limit_while_it_starts() {
+fn a_helper_that_reaches_its_memory_limit_while_it_starts() {
     let (test, _mounter) = start("[filesystem.eater]\nmemory_limit = '32Mi'\n", "seccomp");
     // A fake: it stands for a helper that needs more than it may have.
     test.container.visit(|| {
@@ -195,7 +195,7 @@ fn a_helper_that_hits_its_memory_limit_while_it_starts() {
     assert!(done.stderr.contains("it hit its memory limit of 32 MiB"), "{}", done.stderr);
 }
 
-fn without_cgroups_volumes_mount_and_the_mounter_says_what_that_means() {
+fn without_cgroups_volumes_mount_and_the_consequence_is_logged() {
     let test = TestNode::start();
     test.node.sh_ok(&format!(
         "mkdir -p {TARGET}; for h in $({HIERARCHIES}); do mount -o remount,bind,ro $h || exit 1; done"

@@ -11,8 +11,8 @@ use testbed::machine::{Process, Recipe};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        anothers_filesystem_with_the_number_of_an_unmounted_volume.needs(&["bindfs"]).quick(),
-        anothers_filesystem_with_the_number_that_a_record_names.needs(&["bindfs"]).quick(),
+        a_foreign_filesystem_with_the_number_of_an_unmounted_volume.needs(&["bindfs"]).quick(),
+        a_foreign_filesystem_with_the_number_that_a_record_names.needs(&["bindfs"]).quick(),
     ]
 }
 
@@ -78,14 +78,14 @@ impl Taken {
     }
 }
 
-fn anothers_filesystem_with_the_number_of_an_unmounted_volume() {
+fn a_foreign_filesystem_with_the_number_of_an_unmounted_volume() {
     let taken = taken();
     let before = taken.pod.mountinfo();
     taken.mounter.signal(Signal::SIGCONT);
     taken.check(&taken.mounter, &before);
 }
 
-fn anothers_filesystem_with_the_number_that_a_record_names() {
+fn a_foreign_filesystem_with_the_number_that_a_record_names() {
     let mut taken = taken();
     let before = taken.pod.mountinfo();
     taken.mounter.signal(Signal::SIGKILL);

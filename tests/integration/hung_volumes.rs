@@ -12,15 +12,15 @@ use testbed::machine::{Process, Propagation, Room};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted.needs(&["bindfs"]),
-        a_forced_umount_lets_go_whoever_waits.needs(&["bindfs"]),
-        a_volume_that_hangs_is_healed_if_it_shall_be.needs(&["bindfs"]).quick(),
-        an_operator_heals_a_volume_that_hangs.needs(&["bindfs"]),
-        a_server_that_is_stopped_lets_the_volume_hang.needs(&["sshfs"]).needs(sshd::PROGRAMS),
-        a_glusterfs_brick_that_is_stopped_lets_the_volume_hang.needs(gluster::PROGRAMS),
-        who_waits_for_a_file_lock_does_not_let_the_volume_hang.needs(gluster::PROGRAMS).needs(&["flock"]),
-        a_busy_volume_does_not_hang.needs(&["bindfs"]),
-        a_slow_server_does_not_let_the_volume_hang.needs(&["sshfs", "tc"]).needs(sshd::PROGRAMS),
+        a_stopped_helper_is_logged_and_shown_and_can_be_unmounted.needs(&["bindfs"]),
+        a_forced_umount_ends_waiting_requests_with_an_error.needs(&["bindfs"]),
+        a_hung_volume_is_healed_if_on_hang_is_heal.needs(&["bindfs"]).quick(),
+        an_operator_heals_a_hung_volume.needs(&["bindfs"]),
+        a_stopped_server_makes_the_volume_hang.needs(&["sshfs"]).needs(sshd::PROGRAMS),
+        a_stopped_glusterfs_brick_makes_the_volume_hang.needs(gluster::PROGRAMS),
+        a_wait_for_a_file_lock_is_not_a_hang.needs(gluster::PROGRAMS).needs(&["flock"]),
+        a_busy_volume_is_not_a_hang.needs(&["bindfs"]),
+        a_slow_server_is_not_a_hang.needs(&["sshfs", "tc"]).needs(sshd::PROGRAMS),
     ]
 }
 
@@ -78,7 +78,7 @@ fn end(mut process: Process) -> String {
     said
 }
 
-fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
+fn a_stopped_helper_is_logged_and_shown_and_can_be_unmounted() {
     let setting = Setting::bindfs("hang_seconds = 2\n");
     setting.signal("STOP", "bindfs");
     let reader = start(&setting.pod, "cat /data/f");
@@ -113,7 +113,7 @@ fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
     end(stuck);
 }
 
-fn a_forced_umount_lets_go_whoever_waits() {
+fn a_forced_umount_ends_waiting_requests_with_an_error() {
     let setting = Setting::bindfs("hang_seconds = 1\n");
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.test.node, &format!("cat {TARGET}/f || echo failed"));
@@ -127,7 +127,7 @@ fn a_forced_umount_lets_go_whoever_waits() {
     assert_eq!(setting.pod.sh_ok("cat /data/f"), "served\n");
 }
 
-fn a_volume_that_hangs_is_healed_if_it_shall_be() {
+fn a_hung_volume_is_healed_if_on_hang_is_heal() {
     let setting = Setting::bindfs("[filesystem.bindfs]\nhang_seconds = 2\non_hang = 'heal'\n");
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.pod, "cat /data/f || echo failed");
@@ -139,7 +139,7 @@ fn a_volume_that_hangs_is_healed_if_it_shall_be() {
     setting.test.wait_for_processes("bindfs", 1);
 }
 
-fn an_operator_heals_a_volume_that_hangs() {
+fn an_operator_heals_a_hung_volume() {
     let setting = Setting::bindfs("hang_seconds = 2\non_hang = 'heal'\nheal = false\n");
     assert!(setting.hostmount(&format!("heal {TARGET}")).contains("nothing to be done"));
     setting.signal("STOP", "bindfs");
@@ -154,7 +154,7 @@ fn an_operator_heals_a_volume_that_hangs() {
     setting.test.wait_for_processes("bindfs", 1);
 }
 
-fn a_server_that_is_stopped_lets_the_volume_hang() {
+fn a_stopped_server_makes_the_volume_hang() {
     let (server, test) = Sshd::with_node();
     server.place.sh_ok("echo served >/srv/export/f");
     let source = format!("root@{SERVER_ADDRESS}:/srv/export");
@@ -171,7 +171,7 @@ fn a_server_that_is_stopped_lets_the_volume_hang() {
     setting.mounter.wait_for(events::ANSWERS, 1);
 }
 
-fn a_glusterfs_brick_that_is_stopped_lets_the_volume_hang() {
+fn a_stopped_glusterfs_brick_makes_the_volume_hang() {
     let (server, source, test) = Gluster::with_node();
     let setting = Setting::mount(test, "hang_seconds = 4\n", &["-t", "glusterfs", &source, TARGET]);
     setting.pod.sh_ok("echo served >/data/f");
@@ -183,7 +183,7 @@ fn a_glusterfs_brick_that_is_stopped_lets_the_volume_hang() {
     setting.mounter.wait_for(events::ANSWERS, 1);
 }
 
-fn who_waits_for_a_file_lock_does_not_let_the_volume_hang() {
+fn a_wait_for_a_file_lock_is_not_a_hang() {
     let (_server, source, test) = Gluster::with_node();
     let config = "hang_seconds = 1\non_hang = 'heal'\n";
     let setting = Setting::mount(test, config, &["-t", "glusterfs", &source, TARGET]);
@@ -198,7 +198,7 @@ fn who_waits_for_a_file_lock_does_not_let_the_volume_hang() {
 }
 
 /// At every look requests wait, as many as at the one before.
-fn a_busy_volume_does_not_hang() {
+fn a_busy_volume_is_not_a_hang() {
     let setting = Setting::bindfs("hang_seconds = 1\non_hang = 'heal'\n");
     setting.test.container.sh_ok("truncate -s 64M /tmp/source/f");
     let read = "while :; do dd if=/data/f of=/dev/null bs=128k iflag=direct; done";
@@ -207,7 +207,7 @@ fn a_busy_volume_does_not_hang() {
     assert_eq!(setting.mounter.count(events::HUNG), 0);
 }
 
-fn a_slow_server_does_not_let_the_volume_hang() {
+fn a_slow_server_is_not_a_hang() {
     let (server, test) = Sshd::with_node();
     // Packets as small as on a real network.
     server.place.sh_ok("truncate -s 64M /srv/export/f && ip link set lo mtu 1500");

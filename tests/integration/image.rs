@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
             "debootstrap",
             "bindfs"
         ]),
-        the_image_has_what_it_says.needs(&["make", "podman", "runc", "debootstrap"]),
+        the_image_has_its_labels_and_its_object_loads.needs(&["make", "podman", "runc", "debootstrap"]),
     ]
 }
 
@@ -149,7 +149,7 @@ fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
     }
 }
 
-fn the_image_has_what_it_says() {
+fn the_image_has_its_labels_and_its_object_loads() {
     let node = Node::start();
     let labels = node.podman(&format!("image inspect --format '{{{{json .Config}}}}' {IMAGE}"));
     let config: Value = serde_json::from_str(&labels).unwrap();

@@ -1,7 +1,7 @@
 //! The contract towards helpers is mount(8)'s: whatever the machine's own mount(8) would tell a helper, ours tells it.
 //!
-//! The wanted differences, each with its reason, are in docs/mount8.md; the generators below leave them out, and
-//! `wanted_differences` shows each of them.
+//! The deliberate differences, each with its reason, are in docs/mount8.md; the generators below leave them out, and
+//! `deliberate_differences` shows each of them.
 
 use crate::harness::{Test, tests};
 use crate::node::{self, TestNode};
@@ -19,8 +19,8 @@ use std::path::Path;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        helpers_are_told_what_mount8_tells_them.quick(),
-        wanted_differences.quick(),
+        helpers_get_the_arguments_that_mount8_passes.quick(),
+        deliberate_differences.quick(),
         remount_of_a_served_volume.needs(&["bindfs"]).quick()
     ]
 }
@@ -125,7 +125,7 @@ fn word() -> impl Strategy<Value = Vec<String>> {
     ]
 }
 
-fn helpers_are_told_what_mount8_tells_them() {
+fn helpers_get_the_arguments_that_mount8_passes() {
     let test = recorder();
     let cases = (vec(word(), 0..4), select(&TYPES[..]), select(&["host:/vol", "bucket:", "a b:", "[fd00::1]:v"][..]));
     let config = Config { failure_persistence: None, ..Config::with_cases(800) };
@@ -141,7 +141,7 @@ fn helpers_are_told_what_mount8_tells_them() {
 }
 
 /// The rows of docs/mount8.md.
-fn wanted_differences() {
+fn deliberate_differences() {
     let test = recorder();
     let both = |options: &str| {
         let words = ["-t", "glusterfs", "-o", options, "src:", TARGET].map(str::to_owned);

@@ -7,9 +7,9 @@ use std::fs;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        doctor_tells_what_works_and_what_to_do.needs(&["bindfs"]).quick(),
+        doctor_reports_what_works_and_what_to_do.needs(&["bindfs"]).quick(),
         the_probe_is_quiet.quick(),
-        a_volumes_words_outlive_it.quick()
+        a_volumes_output_outlives_it.quick()
     ]
 }
 
@@ -31,7 +31,7 @@ fn talking_node() -> TestNode {
     test
 }
 
-fn doctor_tells_what_works_and_what_to_do() {
+fn doctor_reports_what_works_and_what_to_do() {
     let test = talking_node();
     let before = test.container.mountinfo();
     let done = hostmount(&test.container, &["doctor"]);
@@ -75,7 +75,7 @@ fn the_probe_is_quiet() {
     probe(32);
 }
 
-fn a_volumes_words_outlive_it() {
+fn a_volumes_output_outlives_it() {
     let test = talking_node();
     let mounter = test.start_mounter(&[], &[]);
     let look = |arguments: &[&str]| hostmount(&test.node, arguments);

@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_helper_that_fails_leaves_nothing.needs(&["make", "bindfs"]).quick(),
         a_daemon_that_closes_everything_is_still_watched.needs(&["make", "bindfs"]),
         a_container_with_a_read_only_root.needs(&["make", "bindfs"]),
-        a_static_helper_is_told_to_need_the_other_engine.needs(&["make"]),
+        a_static_helper_fails_and_the_error_names_the_other_engine.needs(&["make"]),
         the_engine_is_chosen_by_trying,
         a_volumes_secret_reaches_its_helper.needs(&["make", "sshfs"]).needs(sshd::PROGRAMS),
     ]
@@ -158,7 +158,7 @@ fn a_container_with_a_read_only_root() {
     assert_eq!(container.sh_ok("cat /etc/ld.so.preload"), "");
 }
 
-fn a_static_helper_is_told_to_need_the_other_engine() {
+fn a_static_helper_fails_and_the_error_names_the_other_engine() {
     let (test, _mounter) = start(&Network::new().unwrap());
     test.node.sh_ok(&format!("echo memfs >{NODE_BIN}/served-types"));
     let done = test.mount(&["-t", "memfs", "memory", TARGET]);

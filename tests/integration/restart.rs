@@ -16,7 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         what_happened_while_the_mounter_was_away.needs(&["bindfs"]).quick(),
         records_that_are_lost_or_nonsense.needs(&["bindfs"]).quick(),
         the_mounter_is_killed_at_any_moment.needs(&["bindfs"]),
-        a_helper_that_talks_is_not_ended_with_the_mounter.quick(),
+        a_helper_that_writes_output_is_not_killed_with_the_mounter.quick(),
         the_mounter_is_restarted_over_and_over.needs(&["bindfs"]),
         volumes_that_died_together_are_known_to_the_next.needs(&["bindfs"]).quick(),
     ]
@@ -155,7 +155,7 @@ fn the_mounter_is_killed_at_any_moment() {
     }
 }
 
-fn a_helper_that_talks_is_not_ended_with_the_mounter() {
+fn a_helper_that_writes_output_is_not_killed_with_the_mounter() {
     let (test, mut mounter) = start(&[TARGET]);
     // Not a fault: a helper whose daemon keeps its output, and goes on talking.
     let lines = "mount.memfs \"$1\" \"$2\" || exit 1\n(while sleep 0.01; do echo talking; done; echo ended) &\nexit 0";

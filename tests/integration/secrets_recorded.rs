@@ -7,7 +7,7 @@ use std::fs;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        a_helper_gets_every_byte_and_nobody_else_sees_its_files.quick(),
+        a_helper_gets_every_byte_and_no_other_process_sees_its_files.quick(),
         the_secrets_of_a_call_that_kubelet_made.quick(),
         secrets_that_do_not_fit_are_errors_that_name_the_key.quick(),
     ]
@@ -41,7 +41,7 @@ fn with_recorder() -> Setting {
     setting.serve(RECORDED)
 }
 
-fn a_helper_gets_every_byte_and_nobody_else_sees_its_files() {
+fn a_helper_gets_every_byte_and_no_other_process_sees_its_files() {
     let setting = with_recorder();
     let blob = b"\0\xff,\"{secret:token}\n".as_slice();
     setting.mount("recorder", "memory", "", &[("token", b"t0ken-1"), ("blob", blob)]).unwrap();

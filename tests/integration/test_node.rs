@@ -12,15 +12,15 @@ use testbed::machine::{Error, Propagation, Recipe, Room};
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         the_node_is_immutable_and_without_helpers.quick(),
-        the_node_mounts_with_its_own_programs_and_nobody_else_sees_it.quick(),
+        the_node_mounts_with_its_own_programs_and_no_other_namespace_sees_it.quick(),
         pid_1_lives_in_the_nodes_namespace.quick(),
         all_processes_end_with_the_machine.quick(),
         a_machine_ends_though_a_process_of_it_is_still_held.quick(),
-        rooms_share_what_they_are_told_to.quick(),
+        rooms_share_only_what_their_recipes_name.quick(),
         pods_see_later_mounts_of_the_node_only_when_asked_to.quick(),
         memfs_is_a_filesystem.quick(),
         a_gluster_volume_is_served.needs(gluster::PROGRAMS),
-        sshd_answers_those_with_the_key.needs(sshd::PROGRAMS),
+        sshd_admits_clients_with_the_key.needs(sshd::PROGRAMS),
     ]
 }
 
@@ -40,7 +40,7 @@ fn the_node_is_immutable_and_without_helpers() {
     assert_ne!(test.node.sh("test -e /usr/new").code, Some(0), "the rooms share a disk");
 }
 
-fn the_node_mounts_with_its_own_programs_and_nobody_else_sees_it() {
+fn the_node_mounts_with_its_own_programs_and_no_other_namespace_sees_it() {
     let test = TestNode::start();
     test.node.sh_ok("mkdir -p /var/lib/kubelet/here && mount -t tmpfs of-the-test /var/lib/kubelet/here");
     let line = test.node.mount_at("/var/lib/kubelet/here").expect("it is mounted on the node");
@@ -95,7 +95,7 @@ fn a_machine_ends_though_a_process_of_it_is_still_held() {
     assert_eq!(process.wait().unwrap().code(), None, "killed with its machine");
 }
 
-fn rooms_share_what_they_are_told_to() {
+fn rooms_share_only_what_their_recipes_name() {
     let test = TestNode::start();
     test.container.sh_ok("echo hello >/run/hostmount/file");
     assert_eq!(test.node.sh_ok("cat /run/hostmount/file"), "hello\n");
@@ -158,7 +158,7 @@ fn a_gluster_volume_is_served() {
     assert_ne!(test.node.sh(&format!("mount -t glusterfs {source} /mnt")).code, Some(0), "the node has the helper");
 }
 
-fn sshd_answers_those_with_the_key() {
+fn sshd_admits_clients_with_the_key() {
     let test = TestNode::start();
     let server = Sshd::start(&test.network);
     server.place.sh_ok("echo hello >/srv/export/file");
