@@ -130,13 +130,13 @@ fn memfs_is_a_filesystem() {
     assert!(line.contains("nosuid,nodev,noatime") && line.contains(" - fuse.memfs memory rw,"), "{line}");
     there.sh_ok(
         "set -e; cd /run/m
-        mkdir -p a/b && echo hello >a/b/file && cat a/b/file | grep -q hello
+        mkdir -p a/b && echo one23 >a/b/file && cat a/b/file | grep -q one23
         echo more >>a/b/file && test $(stat -c %s a/b/file) = 11
-        truncate -s 3 a/b/file && test $(cat a/b/file) = hel
-        mv a/b/file a/moved && rmdir a/b && ln -s moved a/link && test $(cat a/link) = hel
+        truncate -s 3 a/b/file && test $(cat a/b/file) = one
+        mv a/b/file a/moved && rmdir a/b && ln -s moved a/link && test $(cat a/link) = one
         chmod 2770 a && chown 7:8 a && touch a/new && test $(stat -c %g a/new) = 8 && test $(stat -c %a,%u a) = 2770,7
         for n in $(seq 500); do echo $n >$n; done && test $(ls | wc -l) = 501 && rm [0-9]* && test $(ls) = a
-        exec 3<a/moved && rm a/moved && test $(cat <&3) = hel
+        exec 3<a/moved && rm a/moved && test $(cat <&3) = one
         test $(stat -f -c %b .) = 256",
     );
     let full = there.sh("head -c 2000000 /dev/zero >/run/m/full");
