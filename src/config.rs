@@ -1,7 +1,7 @@
 //! `/etc/hostmount/config.toml`: the administrator's settings.
 //!
-//! Read by the mounter, `doctor` and `install`, in the container. Parsing is pure; only [`Config::load`] reads a file. An
-//! unknown key is an error: a misspelt setting must not be ignored silently.
+//! Read by the mounter, `doctor` and `install`, in the container. Parsing is pure; only [`Config::load`] reads a file.
+//! An unknown key is an error: a misspelt setting must not be ignored silently.
 //!
 //! ```toml
 //! kubelet_dir = "/var/lib/kubelet"

@@ -1,6 +1,7 @@
 //! The client: one connection, one call, one reply.
 //!
-//! Runs in the caller's process, with the caller's privilege: the mode of the mounter's socket decides whether it may connect.
+//! Runs in the caller's process, with the caller's privilege: the mode of the mounter's socket decides whether it may
+//! connect.
 
 use crate::exit::{Exit, chain};
 use crate::message::{self, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Reply};
@@ -140,7 +141,8 @@ impl Client {
         }
     }
 
-    /// A kubelet in a container need not share the socket's directory: it is below the root of the node's first process.
+    /// A kubelet in a container need not share the socket's directory: it is below the root of the node's first
+    /// process.
     fn connect(&self) -> io::Result<UnixStream> {
         match (UnixStream::connect(&self.socket), self.socket.strip_prefix(Path::new("/"))) {
             (Err(error), Ok(below)) if error.kind() == io::ErrorKind::NotFound => {

@@ -53,8 +53,8 @@ pub enum Call {
 pub struct Mount {
     /// The volume.
     pub request: Request,
-    /// If a volume of the same type and source is at the target already, succeed and do nothing; another mount there is an
-    /// error. Without this every mount makes a new filesystem, on top of what is there, as with mount(8).
+    /// If a volume of the same type and source is at the target already, succeed and do nothing; another mount there is
+    /// an error. Without this every mount makes a new filesystem, on top of what is there, as with mount(8).
     pub unless_mounted: bool,
     /// Make the target's last directory if it is missing, below kubelet's directory only; remove it again if the mount
     /// fails.

@@ -1,7 +1,8 @@
 //! The words of mount(8) that are not a filesystem's own options: one table of what each of them means.
 //!
-//! Runs in every program; pure. All code that has to know such a word looks it up here: a helper's arguments, its grant,
-//! the flags that the broker lets through, the options of a mount that replaces another one, the `mount` on the node.
+//! Runs in every program; pure. All code that has to know such a word looks it up here: a helper's arguments, its
+//! grant, the flags that the broker lets through, the options of a mount that replaces another one, the `mount` on the
+//! node.
 
 use crate::options::{MountOption, MountOptions};
 use std::collections::BTreeSet;

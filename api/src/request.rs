@@ -1,7 +1,7 @@
 //! A caller's request: one volume at one target.
 //!
-//! Pure. Every front door turns its caller's arguments into a [`Request`]; the mounter knows nothing else. The terms are
-//! mount(8)'s: type, source, target, options.
+//! Pure. Every front door turns its caller's arguments into a [`Request`]; the mounter knows nothing else. The terms
+//! are mount(8)'s: type, source, target, options.
 
 use crate::options::MountOptions;
 use crate::secret::Secrets;

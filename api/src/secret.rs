@@ -1,8 +1,8 @@
 //! A secret: bytes that a volume's helper needs and no other process may read.
 //!
-//! Pure; it goes from the front door through the socket to the mounter, and from there to the helper. It cannot get into
-//! a text: its `Debug` and `Display` print a placeholder. hostmount's own copies are wiped from memory when they are
-//! dropped; that is a precaution, not a promise.
+//! Pure; it goes from the front door through the socket to the mounter, and from there to the helper. It cannot get
+//! into a text: its `Debug` and `Display` print a placeholder. hostmount's own copies are wiped from memory when they
+//! are dropped; that is a precaution, not a promise.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

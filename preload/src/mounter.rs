@@ -1,7 +1,7 @@
 //! With a mounter: the call goes to its broker, which mounts within the helper's grant.
 //!
-//! Runs in a helper that has no capability. The mounter listens on a socket in the helper's own mount namespace, always at
-//! the same path: a helper may close any descriptor, and start other programs with an empty environment.
+//! Runs in a helper that has no capability. The mounter listens on a socket in the helper's own mount namespace, always
+//! at the same path: a helper may close any descriptor, and start other programs with an empty environment.
 
 use crate::message::{LONGEST, Operation, SOCKET, header};
 use crate::sys::{self, Errno, Fd};

@@ -1,7 +1,7 @@
 //! One question to the mount table: is this device number a FUSE filesystem's?
 //!
-//! Runs in the process copy of [`node`](crate::node). statfs(2) would show it as well, but asks the daemon, and a volume
-//! may be unmounted because its daemon does not answer.
+//! Runs in the process copy of [`node`](crate::node). statfs(2) would show it as well, but asks the daemon, and a
+//! volume may be unmounted because its daemon does not answer.
 
 use crate::sys::{self, Errno};
 

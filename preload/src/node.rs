@@ -4,11 +4,11 @@
 //! calling process never changes its namespace, so it may have threads.
 //!
 //! **What the container sees.** Helpers look at their mount point after mounting, so they must see the mount; but any
-//! copy of a FUSE mount keeps its daemon alive, so the container's copy must be removed with the node's. The kernel does
-//! that for a copy made by mount propagation. So before mounting, the container's WHERE is covered by a *slave*
-//! of the node's directory WHERE: each mount and unmount on the node's propagates to it.
-//! Only the covering stays behind, at most one a path. If the node's WHERE is in a mount that is not shared,
-//! nothing propagates: then the covering is removed and the helper does not see its mount.
+//! copy of a FUSE mount keeps its daemon alive, so the container's copy must be removed with the node's. The kernel
+//! does that for a copy made by mount propagation. So before mounting, the container's WHERE is covered by a *slave* of
+//! the node's directory WHERE: each mount and unmount on the node's propagates to it. Only the covering stays behind,
+//! at most one a path. If the node's WHERE is in a mount that is not shared, nothing propagates: then the covering is
+//! removed and the helper does not see its mount.
 //!
 //! What is mounted is `nosuid,nodev`, as with a mounter.
 //!

@@ -207,8 +207,8 @@ pub(crate) fn enter(namespace: &Fd) -> Result<(), Errno> {
 
 /// Runs `work` in a copy of this process and returns the number that it ends with, 0 to 255.
 ///
-/// The copy exits without a signal to its parent and is waited for as a "clone child": a program's own handlers and waits
-/// never see it. Signals are blocked meanwhile, so that none of the program's handlers runs in the copy.
+/// The copy exits without a signal to its parent and is waited for as a "clone child": a program's own handlers and
+/// waits never see it. Signals are blocked meanwhile, so that none of the program's handlers runs in the copy.
 pub(crate) fn in_a_copy(work: impl FnOnce() -> u8) -> Result<u8, Errno> {
     let everything = u64::MAX;
     let mut before = 0_u64;

@@ -69,8 +69,8 @@ impl Answer {
     fn to_json(&self) -> Value {
         match self {
             Self::Success => json!({ "status": "Success" }),
-            // attach: there is no controller to attach anything. fsGroup and selinuxRelabel: kubelet would change owners and
-            // labels of every file on a remote filesystem that other nodes use too.
+            // attach: there is no controller to attach anything. fsGroup and selinuxRelabel: kubelet would change
+            // owners and labels of every file on a remote filesystem that other nodes use too.
             Self::Capabilities => json!({
                 "status": "Success",
                 "capabilities": {
@@ -105,8 +105,8 @@ fn mount(target: &str, options: &str) -> Answer {
     }
 }
 
-/// Turns a volume's options into a request. A user's key may have the name of one of kubelet's and replace it: kubelet's
-/// keys about the pod are therefore not used for anything.
+/// Turns a volume's options into a request. A user's key may have the name of one of kubelet's and replace it:
+/// kubelet's keys about the pod are therefore not used for anything.
 fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
     let given: Map<String, Value> = serde_json::from_str(options).map_err(|_| BadOptions::Json)?;
     let mut fstype = None;

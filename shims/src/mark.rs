@@ -1,7 +1,7 @@
 //! How a hostmount program is known: of any version, under any name.
 //!
-//! Runs in every process that looks for the node's own `mount`, and where programs are installed. A program is recognized
-//! by its content, not by its path, as there may be any number of copies.
+//! Runs in every process that looks for the node's own `mount`, and where programs are installed. A program is
+//! recognized by its content, not by its path, as there may be any number of copies.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

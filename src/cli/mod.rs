@@ -1,7 +1,7 @@
 //! The operator's command line: `hostmount` and what comes after it.
 //!
-//! Runs in the caller's process, on the node or in the container, with the caller's privileges; `serve` becomes the mounter.
-//! Everything but `serve`, `doctor` and `install` only asks the mounter.
+//! Runs in the caller's process, on the node or in the container, with the caller's privileges; `serve` becomes the
+//! mounter. Everything but `serve`, `doctor` and `install` only asks the mounter.
 
 mod doctor;
 mod heal_swap;

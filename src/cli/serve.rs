@@ -40,7 +40,8 @@ pub(super) struct Arguments {
     /// First install the FlexVolume driver in this directory of the node, as `hostmount install --flexvolume` does
     #[arg(long, value_name = "DIR")]
     install_flexvolume: Option<PathBuf>,
-    /// Serve the metrics over HTTP at this address, for example 127.0.0.1:9464; every process that can connect may read them
+    /// Serve the metrics over HTTP at this address, for example 127.0.0.1:9464; every process that can connect may read
+    /// them
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
 }

@@ -72,8 +72,8 @@ impl CommandTemplate {
         })
     }
 
-    /// The arguments for one volume whose helper has its files in `files`. Without options, an argument for them is left
-    /// out, and a `-o` before it.
+    /// The arguments for one volume whose helper has its files in `files`. Without options, an argument for them is
+    /// left out, and a `-o` before it.
     pub fn arguments(&self, source: &str, target: &Path, options: &MountOptions, files: &Path) -> Vec<OsString> {
         let text = options.to_string();
         let mut arguments: Vec<OsString> = Vec::new();

@@ -1,8 +1,8 @@
 //! How a volume's secrets reach its helper: in files, in its environment, or at its standard input; never in its
 //! arguments, which every process of the node may read.
 //!
-//! Runs in the mounter; pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files where only
-//! the helper sees them.
+//! Runs in the mounter; pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files where
+//! only the helper sees them.
 
 use super::ConfigError;
 use super::settings::Settings;

@@ -1,7 +1,7 @@
 //! `[filesystem.TYPE]`: how volumes of one type are served, if the defaults do not suit.
 //!
-//! Read by the mounter, `doctor` and `install`, in the container; pure. Settings that the caller of a mount may not choose
-//! (capabilities, environment, forced options) are here.
+//! Read by the mounter, `doctor` and `install`, in the container; pure. Settings that the caller of a mount may not
+//! choose (capabilities, environment, forced options) are here.
 
 use super::ConfigError;
 use super::command::CommandTemplate;

@@ -26,8 +26,8 @@ impl Grant {
     }
 }
 
-/// The filesystem types that a helper may name in mount(2): FUSE's, and these of the kernel's own, whose helper prepares
-/// their options. A FUSE program may serve these, too, on a kernel that lacks them.
+/// The filesystem types that a helper may name in mount(2): FUSE's, and these of the kernel's own, whose helper
+/// prepares their options. A FUSE program may serve these, too, on a kernel that lacks them.
 #[derive(Debug, Clone, Copy)]
 pub struct GrantedTypes(&'static [&'static str]);
 

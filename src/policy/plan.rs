@@ -57,7 +57,8 @@ pub enum PlanError {
          first id shown, how many), separated by spaces; the path of a user namespace is not served"
     )]
     IdMap,
-    /// An option that mount(8) carries out itself, around the mount. If it were dropped, that would be noticed much later.
+    /// An option that mount(8) carries out itself, around the mount. If it were dropped, that would be noticed much
+    /// later.
     #[error("option '{0}' is not served: {1}")]
     Mount8s(String, &'static str),
 }

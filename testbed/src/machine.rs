@@ -1,8 +1,8 @@
 //! Throw-away machines: a process tree with PID, mount and network namespaces of its own.
 //!
-//! Runs in `make demo`, the integration tests and the benches, as root with CAP_SYS_ADMIN, in any number of threads. Each
-//! change of namespace happens on a thread made for it, so the process itself stays where it is; nothing is left on
-//! the real disk or in the real mount table, and all of it ends with the handle or with this process.
+//! Runs in `make demo`, the integration tests and the benches, as root with CAP_SYS_ADMIN, in any number of threads.
+//! Each change of namespace happens on a thread made for it, so the process itself stays where it is; nothing is left
+//! on the real disk or in the real mount table, and all of it ends with the handle or with this process.
 //!
 //! ```text
 //! Network ── Machine ── node       the root of PID 1: /proc/1/ns/mnt seen from inside

@@ -1,4 +1,4 @@
-//! `mount.memfs SOURCE TARGET [-o OPTIONS]`: a small, real FUSE filesystem in memory, called as mount(8) calls its helpers.
+//! `mount.memfs SOURCE TARGET [-o OPTIONS]`: a small, real FUSE filesystem in memory, called as a helper is.
 //!
 //! Runs as a helper does: uid 0 without any capability, in a private mount namespace, under a filter that hands its
 //! mount(2) to the broker. It stands for any helper: it opens /dev/fuse, mounts in the foreground, and goes to the
@@ -114,7 +114,8 @@ fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> R
     Ok(())
 }
 
-/// The process that reads our caller's output reads until it is closed everywhere; a working directory keeps a mount busy.
+/// The process that reads our caller's output reads until it is closed everywhere; a working directory keeps a mount
+/// busy.
 fn let_go_of_the_caller() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;

@@ -173,7 +173,7 @@ fn a_volume_that_cannot_come_back_is_tried_again_and_can_be_unmounted() {
     setting.test.container.sh_ok("mv /usr/bin/away /usr/bin/bindfs");
     setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
-    // Dead again, and somebody still stands in it: our umount lets the pod go all the same.
+    // Dead again, while a process still has its working directory in it: our umount detaches it all the same.
     setting.test.container.sh_ok("mv /usr/bin/bindfs /usr/bin/away");
     let mut command = Room::command("/bin/sh");
     command.args(["-c", &format!("exec <{TARGET}/f; echo open; sleep infinity")]);
@@ -197,7 +197,7 @@ fn a_swap_keeps_open_files_and_brings_new_ones_from_the_new_helper() {
         test.processes().into_iter().filter(|(_, line)| line.contains("bindfs")).map(|(pid, _)| pid).collect()
     };
     let old = helpers();
-    // Opens a file, says so, and reads it when it is told to go on.
+    // Opens a file, prints a line, and reads the file when the test tells it to continue.
     let mut command = Room::command("/bin/sh");
     command.args(["-c", "exec 3</data/f; echo open; read go; cat <&3; cat /data/f"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

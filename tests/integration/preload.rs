@@ -114,7 +114,7 @@ fn a_helper_that_fails_leaves_nothing() {
     assert_eq!(test.pids_of("sleep 1000"), [0; 0]);
     assert_eq!(test.pids_of("bindfs"), [0; 0]);
     assert_eq!(mounter.count(events::HELPER_STAYS), 0, "{}", mounter.said());
-    // It ends without an error and without a mount; nobody is left to wait for.
+    // It exits without an error and without a mount; no process is left to wait for.
     test.container.helper("fuse.fault", "exit 0");
     let done = test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]);
     assert!(done.stderr.contains("it ended without having mounted anything"), "{}", done.stderr);
@@ -128,7 +128,7 @@ fn a_daemon_that_closes_everything_is_still_watched() {
         .helper("fuse.fault", &format!("bindfs \"$1\" \"$2\"; ({close}; setsid sh -c 'sleep 1000; :' &) ; exit 0"));
     test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
     test.node.sh_ok(&format!("umount {TARGET}"));
-    // bindfs has gone with its mount, the sleeper has not: the volume is still there.
+    // bindfs has exited with its mount, the sleeper has not: the volume is still listed.
     let sleeper = test.pids_of("sleep 1000");
     assert!(!sleeper.is_empty() && mounter.count(events::UNMOUNTED) == 0, "{}", mounter.said());
     for pid in sleeper {

@@ -1,4 +1,4 @@
-//! What reaches a helper of a volume's secrets, byte by byte: a fake one writes it down.
+//! The secrets that a helper gets, byte by byte: a fake helper writes them down.
 
 use crate::harness::{Test, tests};
 use crate::secrets::{Setting, TARGET};
@@ -13,7 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// A fake helper that writes down what it was given, and then serves the demo's filesystem.
+/// A fake helper that writes down its input, and then serves the demo's filesystem.
 const RECORDER: &str = "#!/bin/sh
 mkdir /tmp/recorded; cd /tmp/recorded
 cat >stdin
@@ -104,7 +104,7 @@ fn secrets_that_do_not_fit_are_errors_that_name_the_key() {
     let broken = json!({ "fstype": "recorder", "source": "memory", "kubernetes.io/secret/token": "dDBrZW4=!" });
     let message = setting.call(&broken).unwrap_err();
     assert_eq!(message, "the volume's secret 'token' cannot be read: it is not valid base64");
-    // mount(8) has no way to give secrets.
+    // mount(8) cannot pass secrets.
     let done = setting.test.mount(&["-t", "fuse.recorder", "memory", TARGET]);
     assert!(done.code == Some(1) && done.stderr.contains("the volume has no secret"), "{}", done.stderr);
     assert_ne!(setting.test.container.sh("test -e /tmp/recorded").code, Some(0), "a helper was started");

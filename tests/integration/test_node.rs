@@ -1,4 +1,4 @@
-//! The test node itself: what the other tests take for granted about it.
+//! The test node itself: properties that the other tests rely on.
 
 use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
@@ -80,7 +80,7 @@ fn all_processes_end_with_the_machine() {
     let mut said = String::new();
     output.read_line(&mut said).unwrap();
     drop(test);
-    // Comes back only when the daemon has ended.
+    // Returns only when the daemon has exited.
     output.read_to_string(&mut said).unwrap();
     assert_eq!(said, "started\n");
     assert!(matches!(node.output(Room::command("true")), Err(Error::Ended)));

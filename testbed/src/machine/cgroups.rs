@@ -4,8 +4,9 @@
 //! Runs in the process that makes the machine, as root. Where cgroups cannot be made a machine has none of its own.
 //!
 //! In version 1 the thread that starts a process moves there first. In version 2 threads cannot be moved, and moving a
-//! process is slow: it is done only where it makes a difference, which is where namespaces are boundaries (`nsdelegate`, as
-//! systemd mounts it). There no process can leave a cgroup that is outside of its namespace, a mounter's helpers included.
+//! process is slow: it is done only where it makes a difference, which is where namespaces are boundaries
+//! (`nsdelegate`, as systemd mounts it). There no process can leave a cgroup that is outside of its namespace, a
+//! mounter's helpers included.
 
 use super::{Error, step};
 use linux::mount_table::{self, Mount};
@@ -131,7 +132,8 @@ fn remove(directory: &Path) -> io::Result<()> {
     fs::remove_dir(directory)
 }
 
-/// Removes cgroups whose maker was killed. Cgroups of live makers are not touched; cgroups with processes cannot be removed.
+/// Removes cgroups whose maker was killed. Cgroups of live makers are not touched; cgroups with processes cannot be
+/// removed.
 fn remove_those_of_the_dead() {
     for hierarchy in hierarchies() {
         for entry in fs::read_dir(hierarchy.target).into_iter().flatten().flatten() {

@@ -58,7 +58,8 @@ impl Room {
         })
     }
 
-    /// Runs `work` on a thread in this room's mount namespace (and in no other namespace of it: same network, same PIDs).
+    /// Runs `work` on a thread in this room's mount namespace (and in no other namespace of it: same network, same
+    /// PIDs).
     ///
     /// Descriptors opened there stay valid here. Threads started there share the room.
     pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
