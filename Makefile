@@ -2,9 +2,11 @@
 # Both need root: namespaces, /dev/fuse and, for the tests, Debian packages.
 
 CARGO ?= cargo
+OUTPUT := $(or $(CARGO_TARGET_DIR),target)
+TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims preload image demo test test-quick test-kernels test-kubelet chaos bench check packages clean
+.PHONY: build shims preload image demo test test-quick test-kernels test-kubelet chaos bench check audit tools packages clean
 
 # The mounter, and what the node runs.
 build: shims
@@ -22,7 +24,6 @@ preload:
 BUILDER ?= $(if $(shell command -v podman),podman,docker)
 TAG ?= localhost/hostmount:$(VERSION)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 image: build preload
 	mkdir -p $(OUTPUT)/image/release
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/release/hostmount $(OUTPUT)/image/release/
@@ -46,12 +47,12 @@ test-quick:
 
 # On Debian's kernels, in qemu; others: make test-kernels KERNELS=6.18. See docs/kernels.md.
 test-kernels: build preload
-	$(AS_ROOT) tests/kernels/run $(or $(CARGO_TARGET_DIR),target) $(or $(KERNELS),5.10 6.1 6.12 newest)
+	$(AS_ROOT) tests/kernels/run $(OUTPUT) $(or $(KERNELS),5.10 6.1 6.12 newest)
 
 # With a real kubelet, built from Debian's source package. See docs/kubelet.md.
 test-kubelet: build preload
-	$(AS_ROOT) tests/kubelet-node/prepare $(or $(CARGO_TARGET_DIR),target)
-	$(AS_ROOT) $(CARGO) test --quiet --test kubelet-node -- $(or $(CARGO_TARGET_DIR),target)/kubelet
+	$(AS_ROOT) tests/kubelet-node/prepare $(OUTPUT)
+	$(AS_ROOT) $(CARGO) test --quiet --test kubelet-node -- $(OUTPUT)/kubelet
 
 # Longer than in the tests: make chaos ROUNDS=1000; HOSTMOUNT_SEED=… repeats a run.
 chaos: packages
@@ -60,15 +61,26 @@ chaos: packages
 bench: packages
 	$(AS_ROOT) $(CARGO) bench
 
-check:
+# What must hold for every commit, but for the tests.
+check: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --quiet
+
+	$(TOOLS)/typos/bin/typos
+	$(TOOLS)/cargo-deny/bin/cargo-deny --offline --log-level error --all-features check bans licenses sources
+
+# Advisories on the crates that we use, which are fetched.
+audit: tools
+	$(TOOLS)/cargo-deny/bin/cargo-deny --all-features check advisories
+
+tools:
+	tests/fetch-tools $(TOOLS)
 
 packages:
 	$(AS_ROOT) tests/install-packages
 	tests/fetch-programs
-	$(AS_ROOT) tests/fetch-releases $(or $(CARGO_TARGET_DIR),target)
+	$(AS_ROOT) tests/fetch-releases $(OUTPUT)
 
 clean:
 	$(CARGO) clean

@@ -16,7 +16,6 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod helper;
-pub mod idmap;
 pub mod mounter;
 pub mod node;
 pub mod observe;

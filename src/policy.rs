@@ -5,6 +5,7 @@
 
 mod authorize;
 mod grant;
+mod idmap;
 mod plan;
 
 pub use authorize::{Denied, Origin, authorize};

@@ -102,10 +102,16 @@ impl Process {
         fs::read_dir(self.file("task")).into_iter().flatten().flatten().map(|thread| thread.path())
     }
 
+    /// Links to all that it has open, its working directory and its root among them.
+    pub fn open_files(&self) -> impl Iterator<Item = PathBuf> {
+        let descriptors = fs::read_dir(self.file("fd")).into_iter().flatten().flatten();
+        let directories = ["cwd", "root"].map(|name| self.file(name));
+        directories.into_iter().chain(descriptors.map(|descriptor| descriptor.path()))
+    }
+
     /// Whether it has this file open: `/dev/fuse`.
     pub fn has_open(&self, file: &Path) -> bool {
-        let descriptors = fs::read_dir(self.file("fd")).into_iter().flatten().flatten();
-        descriptors.map(|descriptor| fs::read_link(descriptor.path())).any(|to| to.is_ok_and(|to| to == file))
+        self.open_files().map(fs::read_link).any(|leads_to| leads_to.is_ok_and(|leads_to| leads_to == file))
     }
 }
 

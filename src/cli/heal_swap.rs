@@ -119,7 +119,8 @@ fn outcome(target: &str, replaced: Replaced) -> Result<String, Complaint> {
             Ok(format!("{target}: a fresh helper serves it, in {places}"))
         }
         Replaced { left, .. } => {
-            let message = format!("{target}: the old filesystem is left in some places: {}", left.join("; "));
+            let message =
+                format!("{target}: a fresh helper serves it, but not everything is as it was: {}", left.join("; "));
             Err(Complaint::new(Exit::MountFailure, message))
         }
     }

@@ -5,11 +5,11 @@
 //! only the helper sees them.
 
 use super::ConfigError;
-use super::settings::Settings;
+use super::command::CommandTemplate;
 use api::options::MountOptions;
 use api::secret::Secrets;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -35,6 +35,17 @@ enum Piece {
     Text(String),
     Secret(String),
     File(String),
+}
+
+/// The input of a type's helpers beside their arguments.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HandoverTemplates {
+    /// Environment variables, by their names.
+    pub environment: BTreeMap<String, Template>,
+    /// Files that only the helper sees, by their names.
+    pub files: BTreeMap<String, File>,
+    /// The helper's standard input, which is empty otherwise.
+    pub stdin: Option<Template>,
 }
 
 /// Why a template is invalid.
@@ -117,12 +128,12 @@ impl Template {
     }
 
     /// Whether a NUL byte was written into it.
-    pub(super) fn has_nul(&self) -> bool {
+    fn has_nul(&self) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Text(text) if text.contains('\0')))
     }
 }
 
-impl Settings {
+impl HandoverTemplates {
     /// The input of the helper of a volume with these secrets, with its files in `directory`.
     pub fn hand_over(&self, secrets: &Secrets, directory: &Path) -> Result<Handover, SecretsError> {
         let wanted: BTreeSet<&str> = self.pieces().filter_map(secret_key).collect();
@@ -158,8 +169,15 @@ impl Settings {
         self.environment.values().chain(files).chain(&self.stdin).flat_map(|template| &template.0)
     }
 
-    pub(super) fn check_handover(&self) -> Result<(), ConfigError> {
+    /// Whether they can be filled. `command` is the type's own, if it has one.
+    pub(super) fn check(&self, command: Option<&CommandTemplate>) -> Result<(), ConfigError> {
         let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if let Some(name) = self.environment.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+            return bad("environment", format!("cannot hold '{}': it is no variable's name", name.escape_debug()));
+        }
+        if self.environment.values().any(Template::has_nul) {
+            return bad("environment", "cannot hold a NUL byte".into());
+        }
         if let Some(name) = self.files.keys().find(|name| !is_name(name)) {
             return bad("files", format!("cannot hold '{}': it is no file's name", name.escape_debug()));
         }
@@ -171,20 +189,18 @@ impl Settings {
             Piece::File(name) => Some(name.as_str()),
             _ => None,
         });
-        let in_command = self.command.iter().flat_map(|command| command.files());
+        let in_command = command.into_iter().flat_map(CommandTemplate::files);
         if let Some(name) = in_templates.chain(in_command).find(|name| !self.files.contains_key(*name)) {
             return bad("files", format!("lacks '{name}', which {{file:{name}}} refers to"));
         }
-        for (key, options) in [("default_options", &self.default_options), ("forced_options", &self.forced_options)] {
-            let text = options.to_string();
-            if text.contains(SECRET) || text.contains(FILE) {
-                let problem =
-                    "cannot hold a secret, as every process may read options, nor {file:…}: use the file's option";
-                return bad(key, problem.into());
-            }
-        }
         Ok(())
     }
+}
+
+/// Whether options hold what only a template may.
+pub(super) fn hold_placeholders(options: &MountOptions) -> bool {
+    let text = options.to_string();
+    text.contains(SECRET) || text.contains(FILE)
 }
 
 fn secret_key(piece: &Piece) -> Option<&str> {
@@ -194,7 +210,7 @@ fn secret_key(piece: &Piece) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::Section;
+    use crate::config::settings::{Section, Settings};
     use api::secret::Secret;
 
     fn settings(text: &str) -> Result<Settings, String> {
@@ -217,29 +233,30 @@ mod tests {
     #[test]
     fn templates_are_filled_once_and_other_braces_stay() {
         let settings = settings(ALL).unwrap();
-        let handover = settings.hand_over(&secrets(&[("a", b"{secret:b}"), ("b", b"\xff")]), Path::new("/d")).unwrap();
+        let handover =
+            settings.handover.hand_over(&secrets(&[("a", b"{secret:b}"), ("b", b"\xff")]), Path::new("/d")).unwrap();
         assert_eq!(**handover.stdin.as_ref().unwrap(), b"{secret:b}\n");
         let environment: Vec<_> = handover.environment.iter().map(|(name, value)| (name.as_str(), &***value)).collect();
         assert_eq!(environment, [("A", b"{not:me} \xff".as_slice()), ("F", b"/d/f")]);
         assert_eq!(*handover.files[0].1, b"{\"id\": \"{secret:b}:\xff\", \"x\": {}}");
         let mut options = MountOptions::parse("key_file=/etc/shadow,ro").unwrap();
-        settings.point_to_files(&mut options, Path::new("/d"));
+        settings.handover.point_to_files(&mut options, Path::new("/d"));
         assert_eq!(options.to_string(), "ro,key_file=/d/f");
     }
 
     #[test]
     fn all_secrets_and_no_others() {
         let settings = settings(ALL).unwrap();
-        let error = |given: &[_]| settings.hand_over(&secrets(given), Path::new("/d")).err().unwrap();
+        let error = |given: &[_]| settings.handover.hand_over(&secrets(given), Path::new("/d")).err().unwrap();
         assert_eq!(error(&[("a", b"1"), ("b", b"2"), ("c", b"3")]), SecretsError::Unused("c".into()));
         assert_eq!(error(&[("a", b"1")]), SecretsError::Missing("b".into()));
         assert_eq!(error(&[("a", b"1"), ("b", b"2\0")]), SecretsError::Nul("A".into()));
         let none = Settings::default();
         assert_eq!(
-            none.hand_over(&secrets(&[("a", b"1")]), Path::new("/d")).err(),
+            none.handover.hand_over(&secrets(&[("a", b"1")]), Path::new("/d")).err(),
             Some(SecretsError::Unused("a".into()))
         );
-        assert!(none.hand_over(&Secrets::new(), Path::new("/d")).is_ok());
+        assert!(none.handover.hand_over(&Secrets::new(), Path::new("/d")).is_ok());
     }
 
     #[test]

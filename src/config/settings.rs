@@ -5,7 +5,7 @@
 
 use super::ConfigError;
 use super::command::CommandTemplate;
-use super::handover::{File, Template};
+use super::handover::{File, HandoverTemplates, Template, hold_placeholders};
 use api::options::MountOptions;
 use api::request::Request;
 use caps::{Capability, CapsHashSet};
@@ -22,12 +22,8 @@ pub struct Settings {
     pub command: Option<CommandTemplate>,
     /// The program stays in the foreground: it is ready when its filesystem answers, not when it has exited.
     pub foreground: bool,
-    /// Environment variables for the program.
-    pub environment: BTreeMap<String, Template>,
-    /// Files that only the program sees, by their names.
-    pub files: BTreeMap<String, File>,
-    /// The program's standard input, which is empty otherwise.
-    pub stdin: Option<Template>,
+    /// The program's input beside its arguments.
+    pub handover: HandoverTemplates,
     /// Directories that the program writes to, beside the usual ones: each is an empty tmpfs of its own, which is gone
     /// with it.
     pub writable: Vec<PathBuf>,
@@ -54,9 +50,7 @@ impl Default for Settings {
         Self {
             command: None,
             foreground: false,
-            environment: BTreeMap::new(),
-            files: BTreeMap::new(),
-            stdin: None,
+            handover: HandoverTemplates::default(),
             writable: Vec::new(),
             capabilities: CapsHashSet::new(),
             memory_limit: None,
@@ -111,9 +105,7 @@ impl Section {
         let settings = Settings {
             command: self.command,
             foreground: self.foreground,
-            environment: self.environment,
-            files: self.files,
-            stdin: self.stdin,
+            handover: HandoverTemplates { environment: self.environment, files: self.files, stdin: self.stdin },
             writable: self.writable,
             capabilities: capabilities(&self.capabilities)?,
             memory_limit: self.memory_limit,
@@ -170,16 +162,17 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
-        if let Some(name) = self.environment.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
-            return bad("environment", format!("cannot hold '{}': it is no variable's name", name.escape_debug()));
-        }
-        if self.environment.values().any(Template::has_nul) {
-            return bad("environment", "cannot hold a NUL byte".into());
-        }
         if let Some(path) = self.writable.iter().find(|path| !path.is_absolute() || *path == Path::new("/")) {
             return bad("writable", format!("cannot hold '{}': absolute paths below / are needed", path.display()));
         }
-        self.check_handover()
+        for (key, options) in [("default_options", &self.default_options), ("forced_options", &self.forced_options)] {
+            if hold_placeholders(options) {
+                let problem =
+                    "cannot hold a secret, as every process may read options, nor {file:…}: use the file's option";
+                return bad(key, problem.into());
+            }
+        }
+        self.handover.check(self.command.as_ref())
     }
 }
 

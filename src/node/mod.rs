@@ -3,8 +3,11 @@
 pub mod cgroup;
 pub mod connections;
 pub mod file_locks;
+pub mod inner_mounts;
 pub mod kernel;
 pub mod log_file;
+#[cfg(test)]
+mod own_fuse;
 #[cfg(test)]
 mod own_mounts;
 pub mod programs;

@@ -117,6 +117,15 @@ impl MadeDirectory {
     }
 }
 
+/// The file or directory `below` a directory, for naming it only, with no symbolic link on the way.
+pub(super) fn open_inside(base: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat2(base, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH) {
+        Err(Errno::NOSYS) => Ok(open_by_steps(base.try_clone_to_owned()?, below)?),
+        opened => Ok(opened?),
+    }
+}
+
 /// The directory `below` that of `base`, with no symbolic link on the way.
 fn open_below(base: OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -39,10 +39,16 @@ impl Tree {
         Ok(Self(open_tree(file, c"", flags)?))
     }
 
-    /// The same with everything that is mounted on it.
+    /// A copy of what is mounted at `path`, with everything that is mounted on it.
     pub fn whole_copy_of(path: &Path) -> io::Result<Self> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
         Ok(Self(open_tree(CWD, path, flags)?))
+    }
+
+    /// The same for a mount's root behind a descriptor.
+    pub fn whole_copy_at(root: BorrowedFd<'_>) -> io::Result<Self> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        Ok(Self(open_tree(root, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?))
     }
 
     /// Makes it show owners as the user namespace maps them: 5.12 and later, and EINVAL where the filesystem does not allow
@@ -99,7 +105,7 @@ impl Tree {
     /// Attaches it at `target`, on top of what may be mounted there.
     ///
     /// The descriptor is given up: held any longer, it would make the mount busy for umount(2).
-    pub fn graft(self, target: &Target) -> io::Result<()> {
+    pub fn graft(self, target: impl AsFd) -> io::Result<()> {
         Ok(move_mount(&self.0, c"", target, c"", BY_DESCRIPTORS)?)
     }
 
@@ -113,8 +119,8 @@ impl Tree {
     /// With MOVE_MOUNT_BENEATH there is no moment without a mount. Where the kernel has it not, or not for this mount,
     /// the old one is detached first, and its path is looked up again. One that is locked to its namespace, as it came there
     /// when a user namespace inside a pod was made, cannot be detached at all: it is covered. The thread must be on a
-    /// visit.
-    pub fn replace(self, old: Target, mount: &Mount) -> io::Result<()> {
+    /// visit. Returns the root of what is mounted there then.
+    pub fn replace(self, old: Target, mount: &Mount) -> io::Result<OwnedFd> {
         match move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS | BENEATH) {
             Ok(()) => detach(&old)?,
             Err(Errno::INVAL) => match detach(&old) {
@@ -136,7 +142,7 @@ impl Tree {
                 warn!("cannot keep the propagation of the mount at {}: {errno}", mount.target.display());
             }
         }
-        Ok(())
+        Ok(self.0)
     }
 }
 

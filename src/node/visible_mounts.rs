@@ -3,13 +3,13 @@
 //! Runs in the mounter. A search goes through the node's processes once. A mount is replaced on a visit to its mount namespace.
 
 use super::connections::{Connections, Identity};
+use super::inner_mounts::{InnerCopy, InnerMount, LostMount, Outer};
 use super::target::{Target, TargetError};
 use super::tree::Tree;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::mount_table::{Device, Mount};
-use linux::processes;
+use linux::processes::{self, PopulatedNamespace};
 use rustix::io::Errno;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -29,15 +29,22 @@ pub struct VisibleMounts {
 #[derive(Debug)]
 pub struct VisibleMount {
     /// Its mount namespace; several mounts may share one.
-    namespace: Arc<MountNamespace>,
+    namespace: Arc<Namespace>,
     /// The mount itself.
     pub mount: Mount,
-    /// If it shows other owners than are stored: the user namespace with the mapping, as far as it is known.
-    user_namespace: Option<File>,
-    /// What is mounted on it: `target`s below its own.
-    children: Vec<PathBuf>,
-    /// What covers it.
-    covered_by: Option<Device>,
+    /// What is mounted on it.
+    inner: Vec<InnerMount>,
+    /// Copies of that, once they are made.
+    copies: Option<Vec<InnerCopy>>,
+}
+
+/// A mount namespace in which the filesystem is visible.
+#[derive(Debug)]
+struct Namespace {
+    handle: MountNamespace,
+    populated: PopulatedNamespace,
+    /// The proc filesystem that it was found in.
+    host_proc: PathBuf,
 }
 
 /// A mount that could not be replaced.
@@ -64,12 +71,6 @@ enum ReplaceMountStep {
     Target(#[from] TargetError),
     #[error("the kernel did not let it take the old mount's place")]
     Replace(#[source] io::Error),
-    #[error("what was mounted on it, at {path}, is lost", path = path.display())]
-    Child {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
 }
 
 /// Finds all mounts of a filesystem. `None`: it has none that is visible.
@@ -90,37 +91,25 @@ pub fn find(filesystem: Identity, connections: &Connections, host_proc: &Path) -
 /// A process that exits meanwhile does not matter: its namespace lives on only if it has another process, which is asked then.
 fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<VisibleMount>> {
     let mut found = Vec::new();
-    for inhabited in processes::mount_namespaces(host_proc)? {
-        let table = inhabited.mounts();
+    for populated in processes::mount_namespaces(host_proc)? {
+        let table = populated.mounts();
         if table.iter().any(|mount| mount.device == device)
-            && let Some(namespace) = inhabited.open()
+            && let Some(handle) = populated.open()
         {
-            // A container runtime that maps a volume's ids does it as it maps those of the container's processes.
-            let user_namespace = |mount: &Mount| mount.maps_ids().then(|| inhabited.open_user_namespace()).flatten();
-            found.extend(in_table(&table, device, namespace, user_namespace));
+            found.extend(in_table(&table, device, Namespace { handle, populated, host_proc: host_proc.to_owned() }));
         }
     }
     Ok(found)
 }
 
 /// Those of one mount namespace.
-fn in_table(
-    table: &[Mount],
-    device: Device,
-    namespace: MountNamespace,
-    user_namespace: impl Fn(&Mount) -> Option<File>,
-) -> impl Iterator<Item = VisibleMount> {
+fn in_table(table: &[Mount], device: Device, namespace: Namespace) -> impl Iterator<Item = VisibleMount> {
     let namespace = Arc::new(namespace);
-    table.iter().filter(move |mount| mount.device == device).map(move |mount| {
-        let children = table.iter().filter(|child| child.parent == mount.id && child.id != mount.id);
-        let covered_by = children.clone().find(|child| child.target == mount.target).map(|child| child.device);
-        VisibleMount {
-            namespace: Arc::clone(&namespace),
-            mount: mount.clone(),
-            user_namespace: user_namespace(mount),
-            children: children.map(|child| child.target.clone()).collect(),
-            covered_by,
-        }
+    table.iter().filter(move |mount| mount.device == device).map(move |mount| VisibleMount {
+        namespace: Arc::clone(&namespace),
+        mount: mount.clone(),
+        inner: InnerMount::all_on(mount, table),
+        copies: None,
     })
 }
 
@@ -129,7 +118,9 @@ impl VisibleMount {
     /// of `new`. The copy is in the same peer group, and made a slave it follows that group.
     fn copy_of(&self, master: &Self, new: &Tree) -> Option<Tree> {
         let path = master.mount.target.join(self.mount.root.strip_prefix(&master.mount.root).ok()?);
-        let copy = master.namespace.visit(|| Tree::copy_of(&path)).ok()?.ok()?;
+        // With a peer it shares what is mounted on it.
+        let copy = if self.is_peer_of(master) { Tree::whole_copy_of } else { Tree::copy_of };
+        let copy = master.namespace.handle.visit(|| copy(&path)).ok()?.ok()?;
         (copy.device().ok()? == new.device().ok()?).then_some(copy)
     }
 
@@ -138,115 +129,87 @@ impl VisibleMount {
             Target::of_mount(&self.mount)?;
             Tree::copy_of(&self.mount.target).map_err(TargetError::Open)
         };
-        self.namespace.visit(copy).map_err(io::Error::other)?.map_err(io::Error::other)
+        self.namespace.handle.visit(copy).map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
     /// Whether this filesystem is on top of it: a mount that could not be detached has been replaced so.
     pub fn is_covered_by(&self, filesystem: Identity) -> bool {
-        self.covered_by == Some(filesystem.device)
+        self.covered_by().is_some_and(|cover| cover.device == filesystem.device)
+    }
+
+    fn covered_by(&self) -> Option<&Mount> {
+        self.inner.iter().map(InnerMount::mount).find(|inner| inner.target == self.mount.target)
+    }
+
+    /// Whether mounts on either are mounted on the other.
+    fn is_peer_of(&self, other: &Self) -> bool {
+        other.mount.shared.is_some() && self.mount.shared == other.mount.shared
     }
 
     /// Whether what is mounted on the other is mounted on this one as well, by the kernel (mount_namespaces(7)).
     pub fn follows(&self, other: &Self) -> bool {
-        // As a slave of its peer group, or as a member of it.
-        let group = other.mount.shared;
-        group.is_some() && (self.mount.master == group || self.mount.shared == group)
+        self.is_peer_of(other) || (other.mount.shared.is_some() && self.mount.master == other.mount.shared)
+    }
+
+    /// Copies what is mounted on this mount. To be done for all mounts of a filesystem before the first is replaced: the kernel
+    /// detaches what is mounted on that one from its peers and slaves as well. `new` is as with [`replace_by`](Self::replace_by).
+    pub fn copy_inner_mounts(&mut self, new: &Path) {
+        let Namespace { handle, populated, host_proc } = &*self.namespace;
+        let outer = Outer { mount: &self.mount, namespace: handle, populated, host_proc, fresh: new };
+        self.copies = Some(self.inner.iter().flat_map(|inner| inner.copy(outer)).collect());
     }
 
     /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this mount: the
     /// same directory of it, with the same options. `ids` is the mapping of ids that all of the volume has, if it has one. If
     /// this mount follows another that has been replaced already, `master`, it goes on following it.
+    ///
+    /// What is mounted on this mount is attached to the new one. Returns what is lost of that: the mount is replaced all the
+    /// same.
     pub fn replace_by(
-        &self,
+        &mut self,
         new: &Path,
         ids: Option<BorrowedFd<'_>>,
         master: Option<&Self>,
-    ) -> Result<(), ReplaceMountError> {
+    ) -> Result<Vec<LostMount>, ReplaceMountError> {
         self.try_replace(new, ids, master).map_err(|source| ReplaceMountError {
             path: self.mount.target.clone(),
-            namespace: self.namespace.to_string(),
+            namespace: self.namespace.handle.to_string(),
             source,
         })
     }
 
     fn try_replace(
-        &self,
+        &mut self,
         new: &Path,
         ids: Option<BorrowedFd<'_>>,
         master: Option<&Self>,
-    ) -> Result<(), ReplaceMountStep> {
+    ) -> Result<Vec<LostMount>, ReplaceMountStep> {
+        if self.covered_by().is_some() {
+            return Err(TargetError::Gone.into());
+        }
         let directory = new.join(self.mount.root.strip_prefix("/").unwrap_or(&self.mount.root));
         let tree = Tree::copy_of(&directory).map_err(ReplaceMountStep::NoDirectory)?;
         let tree = master.and_then(|master| self.copy_of(master, &tree)).unwrap_or(tree);
         if self.mount.maps_ids() {
-            let ids = ids.or(self.user_namespace.as_ref().map(AsFd::as_fd));
+            // A container runtime that maps a volume's ids does it as it maps those of the container's processes.
+            let own = if ids.is_none() { self.namespace.populated.open_user_namespace() } else { None };
+            let ids = ids.or(own.as_ref().map(AsFd::as_fd));
             ids.map_or(Err(Errno::SRCH.into()), |ids| tree.map_ids(ids)).map_err(ReplaceMountStep::Ids)?;
         }
         let tree = tree.resemble(&self.mount, &directory).map_err(ReplaceMountStep::Options)?;
-        self.namespace.visit(|| {
+        if self.copies.is_none() {
+            self.copy_inner_mounts(new);
+        }
+        let copies = self.copies.take().unwrap_or_default();
+        let namespace = &self.namespace.handle;
+        namespace.visit(|| {
             let old = Target::of_mount(&self.mount)?;
-            let kept: Vec<_> = self.children.iter().map(|child| (child, Tree::whole_copy_of(child))).collect();
-            tree.replace(old, &self.mount).map_err(ReplaceMountStep::Replace)?;
-            for (child, copy) in kept {
-                let lost = |source| ReplaceMountStep::Child { path: child.clone(), source };
-                copy.and_then(|copy| copy.graft_at(child)).map_err(lost)?;
-            }
-            Ok(())
+            let root = tree.replace(old, &self.mount).map_err(ReplaceMountStep::Replace)?;
+            let attached = copies.into_iter().map(|copy| copy.attach(root.as_fd(), &self.mount.target, namespace));
+            Ok(attached.filter_map(Result::err).collect())
         })?
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::node::own_mounts::{in_own_mounts, mounted_at, new_tmpfs, own_table};
-    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
-    use std::fs;
-
-    /// All mounts of a filesystem in the calling thread's namespace.
-    fn mounts_of(device: Device) -> Vec<VisibleMount> {
-        in_table(&own_table(), device, MountNamespace::of_this_thread().unwrap(), |_| None).collect()
-    }
-
-    /// Puts the filesystem at `new` in the place of all mounts of the one at `old`.
-    fn replace_all(old: &str, new: &str) {
-        let mut replaced: Vec<VisibleMount> = Vec::new();
-        for mount in mounts_of(mounted_at(old).device) {
-            let master = replaced.iter().find(|other| mount.follows(other));
-            mount.replace_by(Path::new(new), None, master).unwrap();
-            replaced.push(mount);
-        }
-    }
-
-    /// What a pod mounts in a `Bidirectional` volume shows on the node, and it must do so after healing as well.
-    #[test]
-    fn mounts_that_propagate_to_each_other_still_do() {
-        in_own_mounts(|| {
-            use MountPropagationFlags as P;
-            new_tmpfs("/mnt/volume");
-            mount_change("/mnt/volume", P::SHARED).unwrap();
-            new_tmpfs("/mnt/pods");
-            let pods: [(&str, &[P]); 3] =
-                [("bidirectional", &[]), ("slave", &[P::DOWNSTREAM]), ("nested", &[P::DOWNSTREAM, P::SHARED])];
-            for (pod, changes) in pods {
-                let path = format!("/mnt/pods/{pod}");
-                fs::create_dir(&path).unwrap();
-                mount_bind("/mnt/volume", &*path).unwrap();
-                changes.iter().for_each(|change| mount_change(&*path, *change).unwrap());
-            }
-            new_tmpfs("/mnt/fresh");
-            replace_all("/mnt/volume", "/mnt/fresh");
-            let fresh = mounted_at("/mnt/fresh").device;
-            let [volume, bidirectional, slave, nested] = ["volume", "pods/bidirectional", "pods/slave", "pods/nested"]
-                .map(|path| mounted_at(&format!("/mnt/{path}")));
-            for mount in [&volume, &bidirectional, &slave, &nested] {
-                assert_eq!(mount.device, fresh, "{mount:?}");
-            }
-            let group = volume.shared;
-            assert!(group.is_some(), "{volume:?}");
-            assert_eq!((slave.master, slave.shared), (group, None));
-            assert_eq!((nested.master, nested.shared.is_some()), (group, true));
-            assert_eq!((bidirectional.master, bidirectional.shared), (None, group));
-        });
-    }
-}
+mod tests;

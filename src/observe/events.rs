@@ -39,6 +39,8 @@ pub const HEALED: &str = "volume.healed";
 pub const REPLACED: &str = "volume.replaced";
 /// A place of a volume still shows the old filesystem after a heal or a swap.
 pub const PLACE_LEFT: &str = "volume.place-left";
+/// A mount inside a volume was lost in a heal or a swap.
+pub const INNER_MOUNT_LOST: &str = "volume.inner-mount-lost";
 /// A helper that was replaced has exited: the last file that it served was closed.
 pub const DRAINED: &str = "volume.drained";
 /// A volume does not answer.

@@ -5,9 +5,9 @@
 //! [`authorize`](super::authorize()).
 
 use super::grant::Grant;
+use super::idmap::{self, IdMap};
 use crate::config::Config;
 use crate::config::settings::Settings;
-use crate::idmap::{self, IdMap};
 use api::message::Changes;
 use api::mount_words::acts_on_existing_mounts;
 use api::options::MountOptions;

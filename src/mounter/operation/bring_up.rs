@@ -106,13 +106,13 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let files = files_directory(&mounter.state);
     let ids = plan.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
     let ids = ids.transpose().map_err(BringUpError::IdMap)?;
-    let handover = settings.hand_over(&plan.request.secrets, &files)?;
+    let handover = settings.handover.hand_over(&plan.request.secrets, &files)?;
     let program = find::helper(&plan.request.fstype, settings)?;
     // From here on this thread is in the helper's mount namespace.
     let place =
         namespace::prepare(&mounter.state, &plan.target, &mounter.scratch, &settings.writable, &handover.files)?;
     let mut request = plan.request.clone();
-    settings.point_to_files(&mut request.options, &files);
+    settings.handover.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &mut request.options)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
     let placement = placement(mounter, &plan.target, caller, settings.memory_limit);

@@ -21,7 +21,8 @@ use tracing::{info, warn};
 /// What came of a replacement.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// The new filesystem shows at so many places; at the others, named with the reason, the old one is left.
+    /// The new filesystem shows at so many places. At others, named with the reason, the old one is left, or a mount that was
+    /// inside the old one is lost.
     Shown {
         /// How many there are.
         places: usize,
@@ -131,16 +132,22 @@ fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result
 /// may show in pods by itself, and a pod may have started meanwhile.
 fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> Result<Replaced, ReplaceError> {
     let mut shown: Vec<VisibleMount> = Vec::new();
+    let mut lost = Vec::new();
     let left = loop {
         let before = shown.len();
         let mut left = Vec::new();
         let visible =
             visible_mounts::find(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Search)?;
-        let Some(VisibleMounts { mounts, pin: _pin }) = visible else { break left };
-        for mount in mounts.into_iter().filter(|mount| !mount.is_covered_by(new.identity)) {
+        let Some(VisibleMounts { mut mounts, pin: _pin }) = visible else { break left };
+        mounts.retain(|mount| !mount.is_covered_by(new.identity));
+        mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(new.path()));
+        for mut mount in mounts {
             let master = shown.iter().find(|place| mount.follows(place));
             match mount.replace_by(new.path(), new.ids(), master) {
-                Ok(()) => shown.push(mount),
+                Ok(inner) => {
+                    lost.extend(inner.iter().map(|inner| chain(inner)));
+                    shown.push(mount);
+                }
                 Err(error) => left.push(chain(&error)),
             }
         }
@@ -152,9 +159,12 @@ fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> R
     for problem in &left {
         warn!(event = events::PLACE_LEFT, "the old filesystem stays: {problem}");
     }
+    for problem in &lost {
+        warn!(event = events::INNER_MOUNT_LOST, "{problem}");
+    }
     match (places, left.is_empty()) {
         (0, true) => Ok(Replaced::Gone),
         (0, false) => Err(ReplaceError::Nowhere(left.join("; "))),
-        _ => Ok(Replaced::Shown { places, left }),
+        _ => Ok(Replaced::Shown { places, left: left.into_iter().chain(lost).collect() }),
     }
 }

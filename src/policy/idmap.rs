@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 /// The option's name.
-pub const OPTION: &str = "X-mount.idmap";
+pub(super) const OPTION: &str = "X-mount.idmap";
 
 /// The mapping, as the kernel reads it from /proc/PID/uid_map and gid_map (user_namespaces(7)): lines of the first id
 /// stored, the first id shown, and how many.
