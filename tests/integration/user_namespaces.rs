@@ -72,7 +72,7 @@ impl<'a> Pod<'a> {
 
     fn mounts(&self) -> Vec<Vec<String>> {
         let table = self.sh("cat /proc/self/mountinfo");
-        table.lines().filter(|line| line.contains(" - fuse")).map(node::kept).collect()
+        table.lines().filter(|line| node::is_fuse(line)).map(node::kept).collect()
     }
 }
 
@@ -137,7 +137,7 @@ fn a_user_namespace_inside_a_pod_gets_the_volume_back() {
     };
     assert_eq!(inside("umount /data").code, Some(32), "it is locked");
     let read = || assert_eq!(inside("cat /data/f /sub/g").ok("read"), "served\nserved too\n");
-    let shown = || inside("cat /proc/self/mountinfo").stdout.lines().filter(|line| line.contains(" - fuse")).count();
+    let shown = || inside("cat /proc/self/mountinfo").stdout.lines().filter(|line| node::is_fuse(line)).count();
     read();
     assert_eq!(shown(), 2);
     for round in 1..=3 {

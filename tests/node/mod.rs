@@ -265,8 +265,7 @@ impl Place {
 
     /// The lines of FUSE filesystems.
     pub fn fuse_mounts(&self) -> Vec<String> {
-        let fuse = |line: &String| line.contains(" - fuse ") || line.contains(" - fuse.");
-        self.mountinfo().into_iter().filter(fuse).collect()
+        self.mountinfo().into_iter().filter(|line| is_fuse(line)).collect()
     }
 
     /// The line for the topmost mount at exactly `path`, if there is one.
@@ -300,6 +299,11 @@ impl From<Output> for Done {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
+}
+
+/// Whether this line of a mount table is a FUSE filesystem's. fusectl, which machines with systemd show below /sys, is none.
+pub fn is_fuse(line: &str) -> bool {
+    line.contains(" - fuse ") || line.contains(" - fuse.")
 }
 
 /// The fields of a mount that a replacement must keep: root, target, options, and what kind of propagation it has.
