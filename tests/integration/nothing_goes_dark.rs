@@ -5,6 +5,7 @@ use crate::node::mounter::Mounter;
 use crate::node::{self, NODE_BIN, Place, TestNode, kept};
 use hostmount::observe::events;
 use std::fs;
+use std::io::Read;
 use std::process::Stdio;
 use testbed::machine::{Network, Propagation, Room};
 
@@ -100,8 +101,15 @@ fn a_dead_volume_comes_back_in_running_pods() {
 fn what_is_mounted_inside_a_volume_stays() {
     let setting = Setting::start("");
     let pod = setting.test.pod(&[(TARGET, "/data")], Propagation::None);
-    let _alive = pod.live();
     pod.sh_ok("mount -t tmpfs inner /data/sub && echo kept >/data/sub/inner");
+    // It stands in there: by its path alone it would be found for a second, and this machine may be slow.
+    let mut command = Room::command("/bin/sh");
+    command
+        .args(["-c", "cd /data/sub && echo there && exec sleep infinity"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut alive = pod.spawn(command);
+    alive.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
     setting.kill_helper();
     setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(pod.sh_ok("cat /data/f /data/sub/inner"), "served\nkept\n");
