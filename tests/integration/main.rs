@@ -7,6 +7,7 @@
 mod node;
 
 mod bad_luck;
+mod callers;
 mod cgroups;
 mod chaos;
 mod client;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         mount8,
         configuration,
         bad_luck,
+        callers,
         operator,
         client,
         metrics,
