@@ -2,6 +2,7 @@
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
+use crate::node::old_kernel::{PEER_PIDFD, without};
 use crate::node::{NODE_BIN, TestNode, preloaded};
 use hostmount::observe::events;
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock, open};
@@ -11,6 +12,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_helper_may_not_ask.needs(&["bindfs"]).quick(),
         a_helper_does_not_see_what_the_mounter_keeps.quick(),
         who_could_not_mount_may_not_ask.quick(),
+        before_linux_6_5_callers_are_seen_by_their_ids.quick(),
         the_lock_is_the_mounters_alone.quick(),
         a_log_file_is_no_way_to_the_nodes_files.quick(),
         a_type_names_a_filesystem_and_no_other_program.quick(),
@@ -107,6 +109,21 @@ fn who_could_not_mount_may_not_ask() {
     {
         test.node.sh_ok(&format!("{way} {list}"));
     }
+}
+
+fn before_linux_6_5_callers_are_seen_by_their_ids() {
+    let test = TestNode::start();
+    test.node.sh_ok(&format!("mkdir {TARGET}"));
+    let door = "HOSTMOUNT_SOCKET=/srv/door.sock /usr/local/bin/hostmount";
+    let mounter = without(&[PEER_PIDFD], || test.start_mounter(&["--socket", "/srv/door.sock"], &[]));
+    spy(&test, "fuse.spy", &format!("{door} list && echo GRANTED"));
+    test.container.sh_ok(&format!("{door} mount -t fuse.spy x {TARGET}"));
+    mounter.wait_for(events::REFUSED, 1);
+    assert!(mounter.said().contains("no helper may ask") && !mounter.said().contains("GRANTED"), "{}", mounter.said());
+    let powerless = format!("setpriv --bounding-set=-all --inh-caps=-all env {door} list");
+    assert!(test.container.sh(&powerless).stderr.contains("no CAP_SYS_ADMIN"));
+    // From a PID namespace of the caller's own.
+    test.container.sh_ok(&format!("{door} list; unshare --pid --fork --mount-proc env {door} list"));
 }
 
 fn the_lock_is_the_mounters_alone() {
