@@ -1,5 +1,5 @@
 //! How long a volume is dead when its helper is killed, until a pod can read again, beside the time that a helper takes
-//! to start (a mount through hostmount); how long a swap takes; and what a pod sees of one, with MOVE_MOUNT_BENEATH and
+//! to start (a mount through hostmount); how long a swap takes; and its effects in a pod, with MOVE_MOUNT_BENEATH and
 //! without.
 
 #[allow(dead_code, reason = "only a part of it is used here")]
@@ -104,7 +104,7 @@ fn deaths(test: &TestNode, mounter: &Mounter, helper: &Helper) {
     println!("    opens that answered something else than ENOTCONN meanwhile: {failed}");
 }
 
-/// Kills the helper and reads in the pod, now and then, until that works; for how long it did not, and how many opens
+/// Kills the helper and reads in the pod until that works; returns for how long it did not, and how many opens
 /// failed otherwise than they should.
 fn kill_and_wait(test: &TestNode, pod: &Place, name: &str) -> (Duration, usize) {
     // Without the one that has become a daemon.
@@ -118,7 +118,7 @@ fn kill_and_wait(test: &TestNode, pod: &Place, name: &str) -> (Duration, usize) 
             let killed = scope.spawn(|| test.node.run("/bin/bash", &["-c", &kill]).ok("kill"));
             let mut others = 0;
             loop {
-                // The fresh helper shall not have to share a processor with us.
+                // The fresh helper must not share a processor with this process.
                 std::thread::sleep(Duration::from_micros(100));
                 match openat(CWD, "/data/f", OFlags::RDONLY, Mode::empty()) {
                     Err(Errno::NOTCONN | Errno::CONNABORTED) => {}

@@ -1,8 +1,8 @@
 //! Time to mount and unmount through hostmount, beside the same helper mounted natively by the real mount(8): the
 //! filesystems of `tests/node/filesystems/`, with their real servers.
 //!
-//! One machine: natively the real mount(8) mounts in the container, which has the helpers; ours mounts on the node. Both
-//! in turn, in one run; what is printed are the medians, and the median of the ratios. Arguments name filesystems.
+//! One machine: natively the real mount(8) mounts in the container, which has the helpers; ours mounts on the node.
+//! Both in turn, in one run; what is printed are the medians, and the median of the ratios. Arguments name filesystems.
 
 #[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../tests/node/mod.rs"]
@@ -24,7 +24,7 @@ const MEASURE: &str = "/run/hostmount/measure";
 const ROUNDS: usize = 100;
 const LONG_ENOUGH: Duration = Duration::from_secs(15);
 
-/// Those that the real mount(8) mounts with no more than a type, a source and options.
+/// Filesystems that the real mount(8) mounts with no more than a type, a source and options.
 const NAMES: [&str; 14] = [
     "bindfs",
     "squashfuse",
@@ -88,7 +88,7 @@ fn compare(filesystem: &Filesystem) {
     });
     let mut volume = (filesystem.prepare)(&test);
     test.node.sh_ok(&format!("echo {} >{NODE_BIN}/served-types", volume.fstype));
-    // Natively nobody forces options: both ways get the same ones from the caller.
+    // Natively no options are forced: both ways get the same ones from the caller.
     if filesystem.name == "s3fs" {
         volume.options += ",url=http://10.77.0.1:8081,use_path_request_style";
     }

@@ -1,4 +1,4 @@
-//! What it costs that kubelet's `mount` and `umount` are ours, where the node's own do the work: a tmpfs and a bind mount,
+//! The cost of hostmount's `mount` and `umount` if the node's own do the work: a tmpfs and a bind mount,
 //! as for every secret and subPath, through hostmount first in PATH and by the real mount(8), in turn, on one node. No
 //! mounter runs.
 

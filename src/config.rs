@@ -1,7 +1,7 @@
-//! `/etc/hostmount/config.toml`: what an administrator may set for the mounter.
+//! `/etc/hostmount/config.toml`: the administrator's settings.
 //!
-//! Read by the mounter, `doctor` and `install`, in the container. Parsing is pure; [`Config::load`] alone reads a file. A key that is not known is an error: a misspelt setting
-//! must not be silently without effect.
+//! Read by the mounter, `doctor` and `install`, in the container. Parsing is pure; only [`Config::load`] reads a file.
+//! An unknown key is an error: a misspelt setting must not be ignored silently.
 //!
 //! ```toml
 //! kubelet_dir = "/var/lib/kubelet"
@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where the configuration is looked for when nothing else is said. It need not exist.
+/// The default configuration file. It need not exist.
 pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
 
 /// The mounter's settings.
@@ -81,7 +81,7 @@ struct ConfigFile {
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file is there and cannot be read, or was named and is not there.
+    /// The file cannot be read, or was named and does not exist.
     #[error("cannot read the configuration {path}", path = path.display())]
     Read {
         /// The file.
@@ -161,7 +161,7 @@ impl ConfigFile {
         if !kubelet_dir.is_absolute() {
             return Err(ConfigError::Value { key: "kubelet_dir", problem: "must be an absolute path".into() });
         }
-        // A type that is set nothing for has what a section without a key would have.
+        // A type without a section has the settings of an empty section.
         let everywhere = Section {
             ready_timeout_seconds: self.ready_timeout_seconds,
             heal: self.heal,

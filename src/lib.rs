@@ -7,16 +7,15 @@
 //! | [`cli`] | the operator's command line | in the caller's process; `serve` and `doctor` in the container |
 //! | [`mounter`] | the daemon and the life of volumes | in the container, privileged |
 //! | [`helper`] | finding, confining, starting and ending helpers | in the mounter |
-//! | [`engine`] | how a helper's mount(2) reaches us, and the broker that performs it | in the mounter, in the helper's mount namespace |
+//! | [`engine`] | intercepting a helper's mount(2), and the broker that performs it | in the mounter, in the helper's mount namespace |
 //! | [`node`] | what is outside the container: targets, trees, cgroups, programs | in the mounter, on visits to the node |
-//! | [`policy`], [`config`] | what is asked, what it means, and whether it may be had | anywhere; pure |
+//! | [`policy`], [`config`] | a request's plan and grant, and whether the caller may have it | anywhere; pure |
 //! | [`observe`] | the log and the metrics | in the mounter |
 
 pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod helper;
-
 pub mod mounter;
 pub mod node;
 pub mod observe;

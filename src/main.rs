@@ -1,4 +1,5 @@
-//! `hostmount`, the mounter's program and the operator's. Under the name of one of the programs on the node it is that one.
+//! `hostmount`: the mounter, and the operator's command line. Called by the name of one of the programs on the node it
+//! behaves as that one.
 
 use hostmount::cli;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
-//! What is to be done for a request, what its helper is granted, and whether the caller may have it.
+//! A request's plan, the grant of its helper, and whether the caller may have it.
 //!
-//! Runs in the mounter; pure. A [`Plan`] is made of a request and the settings of its type, and holds the very [`Grant`]
-//! that the broker checks against. [`authorize`] is a separate question, which is asked at the entrances only.
+//! Runs in the mounter; pure. A [`Plan`] is made of a request and the settings of its type, and holds the [`Grant`]
+//! that the judge compares calls with. [`authorize()`] is a separate question, which is asked when a request arrives.
 
 mod authorize;
 mod grant;

@@ -1,6 +1,7 @@
-//! Asking the mounter: one connection, one call, one reply.
+//! The client: one connection, one call, one reply.
 //!
-//! Runs in the caller's process, with the caller's privilege: the mounter's socket decides who may connect.
+//! Runs in the caller's process, with the caller's privilege: the mode of the mounter's socket decides whether it may
+//! connect.
 
 use crate::exit::{Exit, chain};
 use crate::message::{self, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Reply};
@@ -11,7 +12,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Where the mounter listens unless told otherwise.
+/// Where the mounter listens by default.
 pub const DEFAULT_SOCKET: &str = "/run/hostmount/hostmount.sock";
 /// The environment variable that names another socket.
 pub const SOCKET_VARIABLE: &str = "HOSTMOUNT_SOCKET";
@@ -25,18 +26,18 @@ pub fn host_proc() -> PathBuf {
     path.into()
 }
 
-/// Knows how to reach the mounter. Each call is a connection of its own, and waits for as long as the mounter takes: it
-/// bounds its own work. A caller that goes away takes its mount back.
+/// Connects to the mounter. Each call is a connection of its own, and waits for as long as the mounter takes: it
+/// bounds its own work. If the caller closes the connection early, its mount is undone.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
     host_proc: PathBuf,
 }
 
-/// What was asked for was not done.
+/// A call that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody listens.
+    /// No process listens on the socket.
     #[error("the mounter is not running: cannot connect to {socket}; check that hostmount's pod runs on this node, \
              and that it shares the directory of this socket", socket = socket.display())]
     NotRunning {
@@ -53,24 +54,24 @@ pub enum CallError {
         /// EACCES or EPERM.
         source: io::Error,
     },
-    /// It ended in the middle.
-    #[error("the mounter went away before it answered; look at the log of hostmount's pod")]
+    /// The connection closed before the reply.
+    #[error("the mounter closed the connection before it replied; look at the log of hostmount's pod")]
     WentAway(#[source] MessageError),
-    /// Something else is wrong with the connection.
-    #[error("cannot talk to the mounter at {socket}", socket = socket.display())]
+    /// Another error of the connection.
+    #[error("the connection to the mounter at {socket} failed", socket = socket.display())]
     Connection {
         /// The socket.
         socket: PathBuf,
         /// What went wrong.
         source: MessageError,
     },
-    /// The mounter says why.
+    /// The mounter's reply: it was not done.
     #[error("{}", .0.message)]
     Failed(Failure),
 }
 
 impl CallError {
-    /// The error as a caller's program reports it: how it ends, the words, and the helper's own.
+    /// The error as a caller's program reports it: the exit code, the message, and the helper's output.
     pub fn into_failure(self) -> Failure {
         let exit = match self {
             Self::Failed(failure) => return failure,
@@ -93,7 +94,7 @@ impl Client {
         Self { socket: socket.into(), host_proc: host_proc() }
     }
 
-    /// Mounts a volume. It is on the node, whole, when this returns, or nothing of it is.
+    /// Mounts a volume. When this returns the volume is completely mounted on the node, or nothing of it is left.
     pub fn mount(&self, mount: impl Into<Mount>) -> Result<Mounted, CallError> {
         self.call(&Call::Mount(mount.into()))
     }
@@ -113,12 +114,12 @@ impl Client {
         self.call(&Call::List)
     }
 
-    /// The volume at `target`, also if it has ended or failed.
+    /// The volume at `target`, also if it was unmounted or failed.
     pub fn status(&self, target: &str) -> Result<VolumeDetail, CallError> {
         self.call(&Call::Status { target: target.to_owned() })
     }
 
-    /// What the mounter counts, in the text format of Prometheus.
+    /// The metrics, in the text format of Prometheus.
     pub fn metrics(&self) -> Result<String, CallError> {
         self.call(&Call::Metrics)
     }
@@ -129,7 +130,7 @@ impl Client {
             io::ErrorKind::PermissionDenied => CallError::Forbidden { socket: socket(), source },
             _ => CallError::NotRunning { socket: socket(), source },
         })?;
-        // A mounter that refuses us may have replied and closed already: what it says counts more than our EPIPE.
+        // A mounter that refuses the caller may have replied and closed already: its reply says more than our EPIPE.
         let sent = message::send(&mut stream, call);
         match message::receive::<Reply<T>>(&mut stream) {
             Ok(reply) => reply.map_err(CallError::Failed),
@@ -140,7 +141,8 @@ impl Client {
         }
     }
 
-    /// A kubelet that runs in a container need not share the socket's directory: the node's first process shows it.
+    /// A kubelet in a container need not share the socket's directory: it is below the root of the node's first
+    /// process.
     fn connect(&self) -> io::Result<UnixStream> {
         match (UnixStream::connect(&self.socket), self.socket.strip_prefix(Path::new("/"))) {
             (Err(error), Ok(below)) if error.kind() == io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! How a program of ours ends: mount(8)'s exit codes, and the one way an error is printed.
+//! mount(8)'s exit codes, and the one way an error is printed.
 
 use serde::{Deserialize, Serialize};
 use std::error::Error;
@@ -12,9 +12,9 @@ pub enum Exit {
     Usage = 1,
     /// The system lacks something: no memory, no descriptor, no namespace.
     System = 2,
-    /// A defect of ours.
+    /// A bug in hostmount.
     Internal = 4,
-    /// The caller or the mounter went away in the middle.
+    /// The caller closed its connection, or the mounter stopped.
     Interrupted = 8,
     /// The mount failed.
     MountFailure = 32,

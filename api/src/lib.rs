@@ -1,4 +1,4 @@
-//! What is asked of the mounter and what it answers: the words, the messages, and the client that sends them.
+//! Requests to the mounter and its replies: options, messages, and the client that sends them.
 //!
 //! Runs in every program; needs no privilege. All of it is pure but [`client`], which connects to the mounter's socket.
 //! Nothing here knows how a volume is mounted.

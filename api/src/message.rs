@@ -2,7 +2,7 @@
 //!
 //! A message is a header of twelve bytes (magic, version, length; the numbers big-endian) and a JSON body of that
 //! length. A connection carries one request and one reply. The caller keeps its side open until it has the reply:
-//! when it closes earlier it has gone away, and its request is undone.
+//! if it closes earlier, its request is undone.
 
 use crate::exit::Exit;
 use crate::options::MountOptions;
@@ -19,7 +19,7 @@ pub const MAX_BODY: u32 = 2 << 20;
 const MAGIC: [u8; 4] = *b"HMNT";
 const HEADER: usize = 12;
 
-/// What a caller asks the mounter. What it answers is a [`Reply`] of the type that each names.
+/// A call to the mounter. It answers each with a [`Reply`] of the type that is named here.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
@@ -34,17 +34,17 @@ pub enum Call {
     Swap {
         /// The volume's target, as the list shows it.
         target: String,
-        /// What the fresh helper shall be told otherwise than the old one.
+        /// In what the fresh helper's request differs.
         changes: Changes,
     },
-    /// Which volumes are there? A list of [`VolumeView`](crate::volume::VolumeView).
+    /// List all volumes: [`VolumeView`](crate::volume::VolumeView)s.
     List,
-    /// What is there to know about the volume at this target? [`VolumeDetail`](crate::volume::VolumeDetail).
+    /// Show the volume at this target: [`VolumeDetail`](crate::volume::VolumeDetail).
     Status {
         /// Its target.
         target: String,
     },
-    /// What has been counted? A text in the format of Prometheus.
+    /// Show the metrics: a text in the format of Prometheus.
     Metrics,
 }
 
@@ -53,43 +53,43 @@ pub enum Call {
 pub struct Mount {
     /// The volume.
     pub request: Request,
-    /// A volume of the same type and source that is at the target already is what was wanted; another mount there is an
-    /// error. Without it every mount makes a new filesystem, on top of what is there, as with mount(8).
+    /// If a volume of the same type and source is at the target already, succeed and do nothing; another mount there is
+    /// an error. Without this every mount makes a new filesystem, on top of what is there, as with mount(8).
     pub unless_mounted: bool,
-    /// The target's last directory is made if it is missing, below kubelet's directory only, and taken away again if
-    /// nothing comes of the mount.
+    /// Make the target's last directory if it is missing, below kubelet's directory only; remove it again if the mount
+    /// fails.
     pub make_target: bool,
 }
 
 impl From<Request> for Mount {
-    /// As mount(8) would: whatever is there, and only where there is a directory.
+    /// As mount(8) does: on top of another mount, and only on an existing directory.
     fn from(request: Request) -> Self {
         Self { request, unless_mounted: false, make_target: false }
     }
 }
 
-/// How a volume shall be served from now on, where that is not as before.
+/// Changes to a volume's request, for its next helpers.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Changes {
-    /// All its options, instead of those it was mounted with.
+    /// All its options; they replace the ones that it was mounted with.
     pub options: Option<MountOptions>,
-    /// Secrets, each instead of the one with its key, or beside the others.
+    /// Secrets, each in place of the secret with its key, or in addition to the others.
     pub secrets: Secrets,
 }
 
-/// What the mounter answers to a call.
+/// The mounter's reply to a call.
 pub type Reply<T> = Result<T, Failure>;
 
 /// The volume is on the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
-    /// What the helper had to say all the same.
+    /// The helper's output: warnings, as the mount succeeded.
     pub output: Vec<String>,
     /// It was there before: see [`Mount::unless_mounted`].
     pub already: bool,
 }
 
-/// A fresh helper's filesystem shows at so many places; none was needed: 0.
+/// A fresh helper's filesystem is mounted at so many places; 0: no fresh helper was needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
     /// How many places there are.
@@ -98,19 +98,19 @@ pub struct Replaced {
     pub left: Vec<String>,
 }
 
-/// It was not done, and nothing is left of it.
+/// A call failed, and nothing of it is left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// How the caller's program shall end.
+    /// The exit code for the caller's program.
     pub exit: Exit,
-    /// What was tried, on what, what came of it, and what to do.
+    /// What was tried, on what, the error, and what to do next.
     pub message: String,
-    /// The helper's own words.
+    /// The helper's output.
     pub output: Vec<String>,
 }
 
 impl Failure {
-    /// One that no helper had a part in.
+    /// A failure without output of a helper.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), output: Vec::new() }
     }
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A caller that the mounter refuses before it has heard what is asked still gets the words.
+    /// A caller that the mounter refuses before it has received the call still gets the message.
     #[test]
     fn a_failure_answers_every_call() {
         let refused: Reply<()> = Err(Failure::new(Exit::Usage, "no"));

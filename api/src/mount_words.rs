@@ -1,7 +1,8 @@
 //! The words of mount(8) that are not a filesystem's own options: one table of what each of them means.
 //!
-//! Runs in every program; pure. All code that has to know such a word looks it up here: a helper's arguments, its grant,
-//! the flags that the broker lets through, the options of a mount that replaces another one, the `mount` on the node.
+//! Runs in every program; pure. All code that has to know such a word looks it up here: a helper's arguments, its
+//! grant, the flags that the broker lets through, the options of a mount that replaces another one, the `mount` on the
+//! node.
 
 use crate::options::{MountOption, MountOptions};
 use std::collections::BTreeSet;
@@ -34,9 +35,9 @@ pub enum Kind {
     Access,
     /// How one new mount behaves.
     Flag,
-    /// Which users may mount, and when it is mounted; helpers get it as well.
+    /// Which users may mount, and when it is mounted; also passed to helpers.
     User,
-    /// The same, for mount(8) and the readers of fstab alone: helpers do not get it.
+    /// The same, for mount(8) and the readers of fstab alone: not passed to helpers.
     Mount8,
     /// Mounts that exist already: it makes no new filesystem.
     Existing,
@@ -47,7 +48,7 @@ pub enum Kind {
 pub enum FuseKnows {
     /// The word and its opposite.
     Both,
-    /// The word; its opposite goes without saying.
+    /// The word; its opposite is the default.
     Word,
     /// Neither of them: such a program would end with "unknown option".
     Neither,
@@ -85,7 +86,7 @@ impl MountWord {
     }
 }
 
-/// All words. The order of flags is that in which a helper gets those that others imply.
+/// All words. Flags that another word implies are passed to helpers in this order.
 pub const MOUNT_WORDS: &[MountWord] = &[
     MountWord { kind: Kind::Access, fuse: FuseKnows::Word, ..flag("ro", "rw", libc::MS_RDONLY) }
         .forced()
@@ -105,7 +106,7 @@ pub const MOUNT_WORDS: &[MountWord] = &[
     flag("strictatime", "nostrictatime", libc::MS_STRICTATIME).forced().attribute(libc::MOUNT_ATTR_STRICTATIME),
     flag("lazytime", "nolazytime", libc::MS_LAZYTIME),
     flag("nosymfollow", "symfollow", libc::MS_NOSYMFOLLOW).forced().attribute(libc::MOUNT_ATTR_NOSYMFOLLOW),
-    // A user who may mount must not bring programs of its own with it.
+    // An unprivileged user's mount must not bring set-uid programs or devices.
     other(Kind::User, "user", Some("nouser")).implies(&["noexec", "nosuid", "nodev"]),
     other(Kind::User, "users", None).implies(&["noexec", "nosuid", "nodev"]),
     other(Kind::User, "_netdev", None),
@@ -134,7 +135,7 @@ pub fn find(name: &str) -> Option<(&'static MountWord, bool)> {
     Some((known, known.word == name))
 }
 
-/// The same for an option. With a value it is a filesystem's own option, but for those few words that may have one.
+/// The same for an option. With a value it is a filesystem's own option, except for the few words that may have one.
 pub fn find_option(option: &MountOption) -> Option<(&'static MountWord, bool)> {
     let found = find(&option.name)?;
     let may_have_value = found.0.kind == Kind::Access || option.name == "user";

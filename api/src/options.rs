@@ -22,7 +22,7 @@ pub struct MountOption {
 /// Why an option string is not one. It names an option but never a value: values may be secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
-    /// A `"` that nothing closes.
+    /// A `"` that is never closed.
     #[error("mount options: the quote opened in option '{name}' is never closed")]
     UnbalancedQuote {
         /// The option that holds the quote.
@@ -95,7 +95,7 @@ impl MountOptions {
         self.0.iter().rev().find(|option| option.name == name)?.value.as_deref()
     }
 
-    /// Keeps the options for which `keep` says so.
+    /// Keeps the options for which `keep` returns true.
     pub fn retain(&mut self, keep: impl FnMut(&MountOption) -> bool) {
         self.0.retain(keep);
     }

@@ -1,7 +1,7 @@
-//! What a caller asks for: one volume at one target.
+//! A caller's request: one volume at one target.
 //!
-//! Pure. Every front door turns its callers' words into a [`Request`]; the mounter knows nothing else. The words are those
-//! of mount(8): type, source, target, options.
+//! Pure. Every front door turns its caller's arguments into a [`Request`]; the mounter knows nothing else. The terms
+//! are mount(8)'s: type, source, target, options.
 
 use crate::options::MountOptions;
 use crate::secret::Secrets;
@@ -18,10 +18,10 @@ pub struct Request {
     pub target: String,
     /// The options of every `-o`, in the caller's order.
     pub options: MountOptions,
-    /// What mount(8) hands on to a helper beside the options.
+    /// What mount(8) passes to a helper beside the options.
     #[serde(default)]
     pub switches: Switches,
-    /// What the helper needs to know and nobody else may.
+    /// What the helper needs and no other process may read.
     #[serde(default)]
     pub secrets: Secrets,
 }
@@ -33,7 +33,7 @@ pub struct Switches {
     pub sloppy: bool,
     /// `-n`: leave mtab alone.
     pub no_mtab: bool,
-    /// `-v`: say more.
+    /// `-v`: verbose.
     pub verbose: bool,
 }
 

@@ -1,8 +1,8 @@
-//! A secret: bytes that a volume's helper needs and nobody else may read.
+//! A secret: bytes that a volume's helper needs and no other process may read.
 //!
-//! Pure; it goes from the front door through the socket to the mounter, and from there to the helper. It has no way into
-//! a text: its `Debug` and `Display` say that it is one, and no more. Its memory is wiped when it goes, as far as a
-//! copy is ours; that is a precaution, not a promise.
+//! Pure; it goes from the front door through the socket to the mounter, and from there to the helper. It cannot get
+//! into a text: its `Debug` and `Display` print a placeholder. hostmount's own copies are wiped from memory when they
+//! are dropped; that is a precaution, not a promise.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -17,7 +17,7 @@ pub struct Secret(Zeroizing<Vec<u8>>);
 /// A volume's secrets, by their keys. Keys are no secrets: errors name them.
 pub type Secrets = BTreeMap<String, Secret>;
 
-/// What was to be a secret is not base64.
+/// A secret's text is not base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not valid base64")]
 pub struct NotBase64;
@@ -34,7 +34,7 @@ impl Secret {
         BASE64_STANDARD.decode(text).map(Self::new).map_err(|_| NotBase64)
     }
 
-    /// The bytes, for whoever hands them to the helper.
+    /// The bytes, for the code that passes them to the helper.
     pub fn reveal(&self) -> &[u8] {
         &self.0
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// For the socket between root and root, and nothing else.
+/// For the socket, both ends of which are root's, and nothing else.
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&Zeroizing::new(BASE64_STANDARD.encode(self.reveal())))

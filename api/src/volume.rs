@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A volume as others see it.
+/// A volume as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeView {
     /// Where it is, on the node.
@@ -14,20 +14,20 @@ pub struct VolumeView {
     pub fstype: String,
     /// What is mounted.
     pub source: String,
-    /// How it is.
+    /// Its state.
     pub state: VolumeState,
     /// The helper's program.
     pub helper: String,
     /// The device number in the mount table, `major:minor`; a FUSE connection's number is its minor. Empty if there was
     /// never a mount.
     pub device: String,
-    /// When it was mounted (or was to be), in seconds since 1970.
+    /// When it was mounted (or the mount was tried), in seconds since 1970.
     pub since: u64,
-    /// How many requests wait for its helper's answer; none if it is not a FUSE filesystem, or there is nobody to answer.
+    /// How many requests wait for its helper's answer; none if it is not a FUSE filesystem, or has no helper.
     pub waiting: Option<u64>,
     /// Since when it has hung, in seconds since 1970, if it does.
     pub hung_since: Option<u64>,
-    /// What somebody should know, and do.
+    /// What an operator should know, and do.
     pub note: Option<String>,
 }
 
@@ -50,7 +50,7 @@ impl VolumeView {
     }
 }
 
-/// How a volume is.
+/// A volume's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeState {
@@ -62,9 +62,9 @@ pub enum VolumeState {
     Hung,
     /// Its helper is gone, its mount is not: every access answers "Transport endpoint is not connected".
     Dead,
-    /// It was unmounted, and its helper has ended.
+    /// It was unmounted, and its helper has exited.
     Ended,
-    /// It was never mounted: its helper could not.
+    /// It was never mounted: its helper failed.
     Failed,
 }
 
@@ -82,7 +82,7 @@ impl VolumeState {
     }
 }
 
-/// All there is to know about a volume.
+/// A volume in detail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeDetail {
     /// As in a list.

@@ -1,10 +1,11 @@
-//! `libhostmount_preload.so`: libc's mount() and umount() in a helper, done elsewhere; and capset(), not done.
+//! `libhostmount_preload.so`: replaces libc's mount() and umount() in a helper, and makes capset() do nothing there.
 //!
 //! Runs in helpers' processes, by `/etc/ld.so.preload` or `LD_PRELOAD`. With a mounter ([`mounter`]) the helper has no
 //! capability and the mounter performs the call; without one ([`node`]) a copy of the process mounts on the node.
 //!
-//! It is a guest in somebody else's program: no constructors, no threads, no allocation, no panic, and no symbol but
-//! those it replaces. What a program does by making system calls itself (Go's does) it cannot see.
+//! It is a guest in another program: no constructors, no threads, no allocation, no panic, and no symbol except
+//! the ones it replaces. It does not see system calls that a program makes without libc (Go's do).
+//! docs/without-a-mounter.md is the page for administrators.
 #![cfg_attr(panic = "abort", no_std)]
 #![allow(unsafe_code)]
 
@@ -60,8 +61,8 @@ pub unsafe extern "C" fn umount(target: *const c_char) -> c_int {
     answer(unsafe { try_unmount(target, 0) })
 }
 
-/// capset(2). A helper of a mounter's is told that it was done, and nothing is: what it gives up it has not, and what it
-/// arms itself with for its mount(2), as mount.cifs does, it does not need.
+/// capset(2). In a mounter's helper it returns success and does nothing: the helper has no capability to drop, and does
+/// not need the ones that it raises for its mount(2), as mount.cifs does.
 ///
 /// # Safety
 ///
@@ -75,9 +76,9 @@ pub unsafe extern "C" fn capset(header: *mut c_void, data: *const c_void) -> c_i
     answer(unsafe { sys::capset(header, data) })
 }
 
-/// Functions of the new mount interface. Told that this kernel has none of it, programs fall back to mount(2).
+/// Functions of the new mount interface. On ENOSYS programs fall back to mount(2).
 ///
-/// Their arguments are left where they are: in C's calling conventions only the caller knows of them.
+/// Their arguments are ignored, which C's calling conventions permit: the caller cleans them up.
 macro_rules! not_here {
     ($($name:ident)*) => {$(
         #[doc = "Answers ENOSYS."]

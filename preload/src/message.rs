@@ -1,6 +1,6 @@
-//! The words between a preloaded helper and the mounter: one datagram a call, one answer.
+//! The messages between a preloaded helper and the mounter: one datagram a call, one answer.
 //!
-//! Pure, without allocation; this one file is compiled into both sides (the mounter's is `engine/preload.rs`).
+//! Pure, without allocation; this one file is compiled into both sides (the mounter's is `src/engine/preload/`).
 //!
 //! ```text
 //! call     4 bytes  MAGIC
@@ -33,7 +33,7 @@ pub const LIMIT: usize = HEADER + 3 * LONGEST;
 /// The most descriptors that come with one.
 pub const DESCRIPTORS: usize = 3;
 
-/// What is asked for.
+/// An operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// mount(2).
@@ -45,7 +45,7 @@ pub enum Operation {
 /// A call as it was received. The strings are the helper's and not to be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
     /// mount(2)'s flags.
     pub flags: u64,

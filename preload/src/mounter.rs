@@ -1,13 +1,13 @@
 //! With a mounter: the call goes to its broker, which mounts within the helper's grant.
 //!
-//! Runs in a helper that has no capability. The mounter listens on a socket in the helper's own mount namespace, always at
-//! the same path: a helper may close what descriptors it likes, and start others with an empty environment.
+//! Runs in a helper that has no capability. The mounter listens on a socket in the helper's own mount namespace, always
+//! at the same path: a helper may close any descriptor, and start other programs with an empty environment.
 
 use crate::message::{LONGEST, Operation, SOCKET, header};
 use crate::sys::{self, Errno, Fd};
 use core::ffi::{CStr, c_int};
 
-/// Whether this is a helper of a mounter's.
+/// Whether this process is a helper of a mounter.
 pub(crate) fn is_there() -> bool {
     sys::open(SOCKET, libc::O_PATH).is_ok()
 }
@@ -35,7 +35,7 @@ fn ask(parts: [&[u8]; 4], target: &Fd, device: Option<c_int>) -> Result<(), Errn
     let descriptors = [theirs.number(), target.number(), device.unwrap_or(-1)];
     let count = if device.is_some() { 3 } else { 2 };
     sys::send(SOCKET, parts, descriptors.get(..count).unwrap_or_default())?;
-    // Ours alone is left: should the mounter end without an answer, we read the end of the connection.
+    // Only our end is left: if the mounter exits without an answer, the read returns the end of the connection.
     drop(theirs);
     let mut answer = [0; 4];
     loop {

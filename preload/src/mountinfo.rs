@@ -1,7 +1,7 @@
 //! One question to the mount table: is this device number a FUSE filesystem's?
 //!
-//! Runs in the process copy of [`node`](crate::node). statfs(2) would tell as well, but asks the daemon, and whoever
-//! unmounts may do so because the daemon does not answer.
+//! Runs in the process copy of [`node`](crate::node). statfs(2) would show it as well, but asks the daemon, and a
+//! volume may be unmounted because its daemon does not answer.
 
 use crate::sys::{self, Errno};
 
@@ -29,7 +29,7 @@ pub(crate) fn is_fuse((major, minor): (u32, u32)) -> Result<bool, Errno> {
 #[derive(Default)]
 struct Line {
     field: usize,
-    /// The field of the lone hyphen, once that was there. The first fields cannot be it.
+    /// The field with the lone hyphen, once it was read. It cannot be one of the first fields.
     hyphen: Option<usize>,
     /// The first bytes of this field, and how many it has.
     start: [u8; 5],

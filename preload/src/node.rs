@@ -1,26 +1,26 @@
-//! Without a mounter: a copy of the process goes to the node's mount namespace and mounts there.
+//! Without a mounter: a copy of the process enters the node's mount namespace and mounts there.
 //!
 //! Runs in a privileged container (CAP_SYS_ADMIN, CAP_SYS_CHROOT), below `docker exec … mount -t TYPE WHAT WHERE`. The
-//! calling process never changes its namespace, so its threads do not matter.
+//! calling process never changes its namespace, so it may have threads.
 //!
 //! **What the container sees.** Helpers look at their mount point after mounting, so they must see the mount; but any
-//! copy of a FUSE mount keeps its daemon alive, so the container's copy must go when the node's does. The kernel does
-//! just that for a copy made by mount propagation. So before mounting, the container's WHERE is covered by a *slave*
-//! of the node's directory WHERE: what is mounted on the node's appears here, and what is unmounted there goes here.
-//! What stays behind is the covering alone, at most one a path. Where the node's WHERE is in a mount that is not shared,
-//! nothing propagates: then the covering is taken away again and the helper does not see its mount.
+//! copy of a FUSE mount keeps its daemon alive, so the container's copy must be removed with the node's. The kernel
+//! does that for a copy made by mount propagation. So before mounting, the container's WHERE is covered by a *slave* of
+//! the node's directory WHERE: each mount and unmount on the node's propagates to it. Only the covering stays behind,
+//! at most one a path. If the node's WHERE is in a mount that is not shared, nothing propagates: then the covering is
+//! removed and the helper does not see its mount.
 //!
 //! What is mounted is `nosuid,nodev`, as with a mounter.
 //!
-//! Rejected: a copy that is detached when the started program exits (nobody knows which of the processes around a
-//! daemon is the one that looks last) or by a process that watches (one more to live and die beside each volume).
+//! Rejected: a copy that is detached when the started program exits (it is not known which of the processes around a
+//! daemon looks last) or by a process that watches (one more process for each volume).
 
 use crate::mountinfo;
 use crate::sys::{self, Errno, Fd};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::null;
 
-/// The types that are mounted on the node, separated by commas. Without it: `fuse` and whatever begins so.
+/// The types that are mounted on the node, separated by commas. Without it: `fuse` and every type that begins so.
 const TYPES: &CStr = c"HOSTMOUNT_PRELOAD_TYPES";
 /// A prefix: the node's first process is at `$HOSTPROCPATH/proc/1`.
 const HOST_PROC: &CStr = c"HOSTPROCPATH";
@@ -39,11 +39,11 @@ const ALWAYS: u64 = libc::MS_NOSUID | libc::MS_NODEV;
 
 /// Longer than any path the kernel takes, with the few bytes that we put around one.
 const LONG: usize = libc::PATH_MAX as usize + 32;
-/// What a copy of the process ends with when the call is not for the node. No errno is as high.
+/// The exit code of the copy if the call is not for the node. No errno is as high.
 const NOT_FOR_THE_NODE: u8 = 255;
 
-/// Whether a call is for the node. It is not where it could not be performed: whoever has no CAP_SYS_ADMIN may be a helper
-/// of a mounter's with the other engine, which hears of the plain call.
+/// Whether a call is for the node. Without CAP_SYS_ADMIN it is not, as it would fail: the process may be a helper of a
+/// mounter with the other engine, which intercepts the plain call.
 pub(crate) fn takes(fstype: &CStr, flags: u64) -> bool {
     let fstype = fstype.to_bytes();
     let listed = match sys::environment(TYPES) {
@@ -88,7 +88,7 @@ pub(crate) fn unmount(target: &CStr, flags: c_int) -> Option<Result<(), Errno>> 
             // SAFETY: the target is a C string.
             unsafe { sys::unmount(visit.target.as_c_str().as_ptr(), flags) }.map(|()| Outcome::Done)
         }
-        // Whoever cannot look at the node has nothing there.
+        // A process that cannot enter the node's namespace has mounted nothing there.
         _ => Ok(Outcome::NotForTheNode),
     })
 }
@@ -132,8 +132,8 @@ impl Visit {
         Ok(Some(Self { container, node, target: Path::absolute(target)? }))
     }
 
-    /// Covers the target in the container with a slave of the node's. Whether that was done: a helper that does not
-    /// look works all the same. Ends in either namespace.
+    /// Covers the target in the container with a slave of the node's, and returns whether that was done: a helper that
+    /// does not look at its mount works all the same. Returns in either namespace.
     fn cover(&self) -> bool {
         let target = self.target.as_c_str();
         let cover = || {
@@ -143,8 +143,8 @@ impl Visit {
             let tree = sys::copy_mount(target)?;
             sys::enter(&self.container)?;
             if here.mount_root && here.same_file(&there) {
-                // An earlier covering, most likely; whatever it is, it shows just what it is replaced with. Failing
-                // that (it is busy), the new one goes on top.
+                // Most likely an earlier covering; in any case it shows the same directory as the new one. If it is
+                // busy, the new one is mounted on top.
                 let _ = self.uncover(0);
             }
             sys::attach(&tree, target)?;
@@ -158,8 +158,8 @@ impl Visit {
         cover().unwrap_or(false)
     }
 
-    /// Nothing that happens on the covering may happen on the node. `false`: the covering itself did, as the container
-    /// and the node share the mounts around it (a bidirectional volume). Then no covering is needed.
+    /// Keeps mounts on the covering from propagating to the node. `false`: the covering itself has propagated, as the
+    /// container and the node share the mounts around it (a bidirectional volume). Then no covering is needed.
     fn become_slave(&self, mount_before: Option<u64>) -> Result<bool, Errno> {
         let target = self.target.as_c_str();
         let none: *const c_char = null();
@@ -187,7 +187,7 @@ impl Visit {
     }
 }
 
-/// A path of our own making.
+/// A path in a buffer of our own.
 struct Path([u8; LONG]);
 
 impl Path {
@@ -202,7 +202,7 @@ impl Path {
         if end < LONG { Ok(Self(bytes)) } else { Err(Errno::TOO_LONG) }
     }
 
-    /// One that means the same from every working directory.
+    /// The path, made absolute.
     fn absolute(path: &CStr) -> Result<Self, Errno> {
         if path.to_bytes().starts_with(b"/") {
             return Self::of([path.to_bytes()]);

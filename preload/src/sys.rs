@@ -1,4 +1,4 @@
-//! System calls, made directly: libc's own wrappers are what we replace, or may be replaced by somebody else.
+//! System calls, made directly: libc's wrappers are replaced by this object, or may be by another one.
 //!
 //! Runs in a helper's process, on any of its threads, and in the child that [`fork`](crate::node) makes: no
 //! allocation, no locks, nothing but the calls.
@@ -26,7 +26,7 @@ impl Errno {
     /// Sets the calling thread's errno, for the caller of a function that we replace.
     pub(crate) fn set(self) {
         let place = errno_of_this_thread();
-        // SAFETY: as above, and nobody else writes this thread's errno.
+        // SAFETY: as above, and no other thread writes this thread's errno.
         unsafe { *place = self.0 };
     }
 }
@@ -58,7 +58,7 @@ impl Fd {
 
 impl Drop for Fd {
     fn drop(&mut self) {
-        // SAFETY: the number is ours, and nobody uses it after this.
+        // SAFETY: the number is ours, and no code uses it after this.
         unsafe { libc::syscall(libc::SYS_close, self.0) };
     }
 }
@@ -108,7 +108,7 @@ pub(crate) fn has_sys_admin() -> bool {
     answer == 0 && sets[0] & (1 << CAP_SYS_ADMIN) != 0
 }
 
-/// What is at a path, told without asking its filesystem.
+/// What is at a path, found without asking its filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) device: (u32, u32),
@@ -207,8 +207,8 @@ pub(crate) fn enter(namespace: &Fd) -> Result<(), Errno> {
 
 /// Runs `work` in a copy of this process and returns the number that it ends with, 0 to 255.
 ///
-/// The copy ends without a signal to us and is waited for as a "clone child": a program's own handlers and waits
-/// never see it. Signals are blocked meanwhile, so that none of the program's handlers runs in the copy.
+/// The copy exits without a signal to its parent and is waited for as a "clone child": a program's own handlers and
+/// waits never see it. Signals are blocked meanwhile, so that none of the program's handlers runs in the copy.
 pub(crate) fn in_a_copy(work: impl FnOnce() -> u8) -> Result<u8, Errno> {
     let everything = u64::MAX;
     let mut before = 0_u64;

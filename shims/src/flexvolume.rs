@@ -69,8 +69,8 @@ impl Answer {
     fn to_json(&self) -> Value {
         match self {
             Self::Success => json!({ "status": "Success" }),
-            // attach: there is no controller to attach anything. fsGroup and selinuxRelabel: kubelet would go through
-            // all of a remote filesystem, which others use too, and change owners and labels.
+            // attach: there is no controller to attach anything. fsGroup and selinuxRelabel: kubelet would change
+            // owners and labels of every file on a remote filesystem that other nodes use too.
             Self::Capabilities => json!({
                 "status": "Success",
                 "capabilities": {
@@ -82,7 +82,7 @@ impl Answer {
                 },
             }),
             Self::Failure(message) => json!({ "status": "Failure", "message": message }),
-            Self::NotSupported => json!({ "status": "Not supported", "message": "hostmount does not do this" }),
+            Self::NotSupported => json!({ "status": "Not supported", "message": "hostmount does not serve this call" }),
         }
     }
 }
@@ -105,8 +105,8 @@ fn mount(target: &str, options: &str) -> Answer {
     }
 }
 
-/// Turns a volume's options into a request. The user's keys may be named like kubelet's and come instead of them: what
-/// kubelet's keys say of the pod is therefore used for nothing.
+/// Turns a volume's options into a request. A user's key may have the name of one of kubelet's and replace it:
+/// kubelet's keys about the pod are therefore not used for anything.
 fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
     let given: Map<String, Value> = serde_json::from_str(options).map_err(|_| BadOptions::Json)?;
     let mut fstype = None;
@@ -146,7 +146,7 @@ fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
     })
 }
 
-/// Unmounts what is there; that nothing is there is fine, as a call may come twice, or before the mount.
+/// Unmounts what is there. Without a mount it succeeds, as a call may come twice, or before the mount.
 fn unmount(target: &Path) -> Answer {
     match unmount_volume(target, UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Answer::Success,

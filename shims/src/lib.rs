@@ -1,8 +1,8 @@
 //! The programs that kubelet and operators run on the node: `mount`, `umount` and the FlexVolume driver.
 //!
 //! They run in the caller's process, on the node, with the caller's privileges, and are one small static executable, as
-//! kubelet runs it for every mount. What is for the mounter goes through [`api::client`]; everything else becomes the
-//! node's own program, so that a node works as if hostmount were not there.
+//! kubelet runs it for every mount. Requests for the mounter go through [`api::client`]; for everything else the
+//! process executes the node's own program, so that a node works as if hostmount were not there.
 
 pub mod flexvolume;
 pub mod mark;

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let rest = arguments.get(1..).unwrap_or_default();
     by_name(&arguments).or_else(|| by_name(rest)).unwrap_or_else(|| {
-        // Asked so by an installation that tries it on the node.
+        // An installation runs this to see whether the program can run on the node.
         if rest.first().is_some_and(|word| word == "--version") {
             println!("hostmount-shim {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;

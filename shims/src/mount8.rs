@@ -1,7 +1,7 @@
 //! `mount`, as kubelet and operators call it on the node: mount(8)'s command line.
 //!
-//! Runs on the node with the caller's privileges. What is not a mount of a served type, or not understood, is the
-//! business of the node's own mount(8).
+//! Runs on the node with the caller's privileges. What is not a mount of a served type, or not understood, is left to
+//! the node's own mount(8).
 
 use crate::node_program;
 use crate::served_types::is_served;
@@ -21,7 +21,7 @@ use std::process::ExitCode;
 #[derive(Debug, Default)]
 struct Arguments {
     fstype: Option<String>,
-    /// Each `-o`, and `-r` and `-w`, which are options too: of those that contradict each other the last one counts.
+    /// Each `-o`, and `-r` and `-w`, which are options too: of contradicting ones the last one counts.
     options: Vec<String>,
     fake: bool,
     switches: Switches,
@@ -38,7 +38,7 @@ pub enum Invocation {
     NodesOwn,
     /// A mount for the mounter, but for `-f`: all has been checked that can be checked without it.
     Faked,
-    /// Ours, but impossible: which target, and why.
+    /// For the mounter, but malformed: the target, and the error.
     Bad(String, OptionsError),
 }
 
@@ -119,7 +119,7 @@ fn mount(request: Request) -> ExitCode {
     }
 }
 
-/// The helper's own words, where mount(8)'s helpers write them.
+/// Prints the helper's output to standard error, where mount(8)'s helpers write it.
 fn show(output: &[String]) {
     for line in output {
         eprintln!("{line}");

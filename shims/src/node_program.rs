@@ -1,7 +1,7 @@
-//! Becoming the node's own program of the same name, by execve(2): same arguments, same environment.
+//! Executes the node's own program of the same name: same arguments, same environment.
 //!
-//! Whatever hostmount does not serve must go on working on a node as if hostmount were not there. No hostmount ever
-//! becomes another one, so there is no circle of them, however many are in PATH.
+//! Everything that hostmount does not serve must work on a node as if hostmount were not there. No hostmount ever
+//! executes another one, so they cannot loop, however many are in PATH.
 
 use crate::mark::is_ours;
 use api::exit::Exit;
@@ -12,10 +12,10 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// Where a node keeps it, if PATH does not tell.
+/// Where a node may have it, beside the directories in PATH.
 const DIRECTORIES: [&str; 5] = ["/bin", "/usr/bin", "/sbin", "/usr/sbin", "/run/current-system/sw/bin"];
 
-/// Becomes the node's own `name` with `arguments` (without the program's name). Comes back only when there is none.
+/// Executes the node's own `name` with `arguments` (without the program's name). Returns only if there is none.
 pub(crate) fn become_it(name: &str, arguments: &[OsString]) -> ExitCode {
     let mut error = io::Error::from(io::ErrorKind::NotFound);
     for program in candidates(name) {
@@ -25,7 +25,7 @@ pub(crate) fn become_it(name: &str, arguments: &[OsString]) -> ExitCode {
     Exit::Usage.into()
 }
 
-/// Programs called `name` that are no hostmount.
+/// Programs called `name` that are not hostmount's.
 fn candidates(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let in_path: Vec<PathBuf> = env::split_paths(&path).collect();

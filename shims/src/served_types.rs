@@ -1,5 +1,5 @@
-//! Which types go to the mounter: found in the container when the programs are installed, and known on the node without
-//! asking anybody.
+//! Which types go to the mounter: found in the container when the programs are installed, and read on the node from a
+//! file, without asking the mounter.
 //!
 //! Runs in the caller's process.
 
@@ -12,8 +12,8 @@ pub const FILE: &str = "served-types";
 /// What kubelet sends to an external mounter. `fuse` and `fuse.*` are served as well.
 const ALWAYS: [&str; 4] = ["nfs", "glusterfs", "ceph", "cifs"];
 
-/// Whether the mounter serves `fstype`: one of these, or in the list that `hostmount install` has written. A list that is
-/// not there, or cannot be read, is an empty one.
+/// Whether the mounter serves `fstype`: one of these, or in the list that `hostmount install` has written. A missing or
+/// unreadable list counts as empty.
 pub fn is_served(fstype: &str) -> bool {
     if is_fuse(fstype) || ALWAYS.contains(&fstype) {
         return true;

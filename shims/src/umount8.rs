@@ -1,7 +1,7 @@
 //! `umount`, as kubelet and operators call it on the node: umount(8)'s command line for FUSE filesystems.
 //!
-//! Runs on the node with the caller's privileges and does not ask the mounter: unmounting must work when the mounter
-//! is away. What is not a FUSE filesystem at an absolute path is the business of the node's own umount(8).
+//! Runs on the node with the caller's privileges and does not ask the mounter: unmounting must work when no mounter
+//! runs. What is not a FUSE filesystem at an absolute path is left to the node's own umount(8).
 //!
 //! A kubelet may run in a container: volumes are in the node's mount namespace all the same, and are unmounted there.
 
@@ -73,8 +73,8 @@ fn parse(arguments: &[OsString]) -> Result<Arguments, lexopt::Error> {
     if given.targets.is_empty() { Err("no target".into()) } else { Ok(given) }
 }
 
-/// Unmounts the volume at `target` on the node, and in the caller's own mount namespace if that is another one and it
-/// still shows there. Something else at that path on the node stays.
+/// Unmounts the volume at `target` on the node, and in the caller's own mount namespace if that is another one and the
+/// volume is still mounted there. Another filesystem at that path on the node stays.
 pub fn unmount_volume(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     unmount_on(node_elsewhere().as_ref(), target, flags)
 }
@@ -87,7 +87,7 @@ fn unmount_on(node: Option<&MountNamespace>, target: &Path, flags: UnmountFlags)
         Some(there) if here.is_none_or(|here| here == there) => unmount_even_if_dead(target, flags).map(|()| true),
         _ => Ok(false),
     });
-    // A namespace that cannot be entered is not one that a volume can be unmounted in.
+    // A volume cannot be unmounted in a namespace that cannot be entered.
     let unmounted = on_node.unwrap_or(Err(Errno::PERM))?;
     // As a rule the node's umount has propagated to here.
     if unmounted && (here.is_none() || device() != here) { Ok(()) } else { unmount_even_if_dead(target, flags) }
@@ -101,14 +101,14 @@ fn node_elsewhere() -> Option<MountNamespace> {
 /// A filesystem whose helper is dead or hangs must not keep a pod from ending: in use or not, it is detached.
 fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     match unmount(target, flags) {
-        // Where nobody can be sent to ask, umount(2) has the last word.
+        // If no child can be started to ask, the error of umount(2) stands.
         Err(Errno::BUSY) if !answers(target, PATIENCE).unwrap_or(true) => unmount(target, flags | UnmountFlags::DETACH),
         done => done,
     }
 }
 
 /// Where FUSE filesystems are mounted, here and on the node. Without /proc none is known, and the node's own program
-/// shall see to it.
+/// is executed.
 fn fuse_targets(node_is_elsewhere: bool) -> HashSet<PathBuf> {
     let mut table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     if node_is_elsewhere {
@@ -117,7 +117,7 @@ fn fuse_targets(node_is_elsewhere: bool) -> HashSet<PathBuf> {
     mount_table::parse(&table).into_iter().filter(Mount::is_fuse).map(|mount| mount.target).collect()
 }
 
-/// As umount(8) says it.
+/// The message, in umount(8)'s terms.
 fn words(errno: Errno) -> String {
     match errno {
         Errno::BUSY => "target is busy; see which process uses it (fuser -m, lsof), or detach it with -l".to_owned(),

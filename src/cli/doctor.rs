@@ -1,7 +1,7 @@
-//! `hostmount doctor`: what works here, by trying it; what does not, and what to do about it.
+//! `hostmount doctor`: tries what mounting needs, and prints what to do about each failure.
 //!
-//! Runs in the container, beside the mounter and as it does: uid 0, privileged. What it mounts, it mounts in a mount
-//! namespace of a thread's own; on the node it only looks. `--probe` runs anywhere and only asks the mounter.
+//! Runs in the container, beside the mounter and like it: uid 0, privileged. It mounts in a mount namespace of a
+//! thread's own; on the node it changes nothing. `--probe` runs anywhere and only asks the mounter.
 
 use crate::config::Config;
 use crate::engine::preload::DEFAULT_OBJECT;
@@ -30,21 +30,21 @@ use std::thread;
 /// Its command line.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Say nothing and try nothing but whether the mounter answers: for a pod's probe
+    /// Print nothing, and try only whether the mounter answers: for a pod's probe
     #[arg(long)]
     probe: bool,
     /// Configuration file [default: as for `serve`]
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Directory for what the mounter keeps while it runs
+    /// Directory of the mounter's state
     #[arg(long, default_value = "/run/hostmount")]
     state: PathBuf,
-    /// A proc filesystem of the node's [default: $HOSTPROCPATH/proc]
+    /// The node's proc filesystem [default: $HOSTPROCPATH/proc]
     #[arg(long)]
     host_proc: Option<PathBuf>,
 }
 
-/// What came of one trial: what was seen, or what is wrong.
+/// The result of one trial: what works, or what is wrong.
 type Finding = Result<String, Box<dyn Error + Send + Sync>>;
 
 /// Runs `hostmount doctor`. It succeeds when volumes could be mounted.
@@ -94,19 +94,19 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
             types(config.as_ref().unwrap_or(&Config::default())),
         ),
     ];
-    // Volumes work without.
+    // Volumes work without it.
     show(
         "outliving",
         "without it volumes end when the mounter's container does, and no memory_limit is in force: start the container \
          with the node's PID namespace (hostPID: true), privileged",
         in_thread(|| outlives(&host_proc)),
     );
-    // It may not be its time yet: a container's image can be tried before it serves.
+    // The mounter need not run: an image can be tried before it serves.
     show("mounter", "start `hostmount serve`", mounter().map(|volumes| format!("answers; it has {volumes} volumes")));
     if needed.iter().all(|good| *good) { ExitCode::SUCCESS } else { Exit::System.into() }
 }
 
-/// Prints one finding; whether it is a good one.
+/// Prints one finding, and returns whether it is a success.
 fn show(what: &str, advice: &str, finding: Finding) -> bool {
     match &finding {
         Ok(seen) => println!("ok    {what}: {seen}"),
@@ -115,7 +115,7 @@ fn show(what: &str, advice: &str, finding: Finding) -> bool {
     finding.is_ok()
 }
 
-/// Runs a trial on a thread of its own, which may lose its privileges and its mount namespace: they end with it.
+/// Runs a trial on a thread of its own, which may drop its privileges and change its mount namespace: they end with it.
 fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send + Sync>> + Send) -> Finding {
     thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, trial)?;
@@ -123,7 +123,7 @@ fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send +
     })
 }
 
-/// Mounts a FUSE filesystem that nobody serves, copies its tree and attaches the copy, as for a volume.
+/// Mounts a FUSE filesystem without a helper, copies its tree and attaches the copy, as for a volume.
 fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
     kernel::check()?;
     namespace::create_directories(state)?;

@@ -9,7 +9,7 @@ use api::secret::Secret;
 use api::volume::{VolumeState, VolumeView};
 use std::thread;
 
-/// How many volumes are under way at a time with `--all`: a node must not start all its helpers at once.
+/// How many volumes are replaced at a time with `--all`: a node must not start all its helpers at once.
 const AT_A_TIME: usize = 4;
 
 /// Which volumes.
@@ -35,10 +35,10 @@ pub(super) struct HealArguments {
 pub(super) struct SwapArguments {
     #[command(flatten)]
     which: Which,
-    /// The volume's options from now on, instead of those it has; several -o are one list
+    /// The volume's options from now on; they replace all its options; several -o are one list
     #[arg(short = 'o', long, value_name = "OPTIONS", conflicts_with = "all")]
     options: Vec<String>,
-    /// A secret of the volume's from now on: the content of FILE for the key KEY; the others stay
+    /// A secret of the volume from now on: the content of FILE for the key KEY; other secrets stay
     #[arg(long, value_name = "KEY=FILE", conflicts_with = "all")]
     secret: Vec<String>,
 }
@@ -80,7 +80,7 @@ impl SwapArguments {
     }
 }
 
-/// Every volume that is `wanted`, a few at a time, up to the first that fails.
+/// Replaces every volume that is `wanted`, a few at a time, up to the first that fails.
 fn all(
     client: &Client,
     wanted: impl Fn(&VolumeView) -> bool,
@@ -110,7 +110,7 @@ fn all(
     Ok(())
 }
 
-/// What came of it, in a line.
+/// The result, in a line.
 fn outcome(target: &str, replaced: Replaced) -> Result<String, Complaint> {
     match replaced {
         Replaced { places: 0, .. } => Ok(format!("{target}: nothing to be done")),

@@ -1,7 +1,7 @@
-//! `hostmount install`: puts the static binary and its names where the node can run them, and takes them away again.
+//! `hostmount install`: installs the static programs on the node, and removes them again.
 //!
-//! Runs in the container, or on the node itself, as root. The directories are those of the mount namespace of the first
-//! process that /proc shows, in which `serve` shows volumes: no directory has to be shared for it.
+//! Runs in the container, or on the node itself, as root. The directories are in the mount namespace of the first
+//! process in /proc, where `serve` mounts volumes: no directory has to be shared for it.
 
 use super::Complaint;
 use crate::config::Config;
@@ -16,19 +16,19 @@ use std::path::PathBuf;
 /// Its command line.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Directory of the node's that it can run programs from: for hostmount, mount and umount
+    /// Directory on the node from which it can run programs: for hostmount, mount and umount
     #[arg(long, required_unless_present = "flexvolume", value_name = "DIR")]
     to: Option<PathBuf>,
     /// Kubelet's FlexVolume plugin directory on the node, for the driver hostmount~fuse
     #[arg(long, value_name = "DIR")]
     flexvolume: Option<PathBuf>,
-    /// Take away what was put there before
+    /// Remove what was installed before
     #[arg(long)]
     uninstall: bool,
     /// Configuration file: types with a command of their own are served too [default: as for `serve`]
     #[arg(long)]
     config: Option<PathBuf>,
-    /// A proc filesystem of the node's [default: $HOSTPROCPATH/proc]
+    /// The node's proc filesystem [default: $HOSTPROCPATH/proc]
     #[arg(long)]
     host_proc: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `hostmount metrics`: what the mounter counts, in the text format of Prometheus.
+//! `hostmount metrics`: the metrics, in the text format of Prometheus.
 
 use super::Complaint;
 use api::client::Client;

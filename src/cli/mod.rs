@@ -1,7 +1,7 @@
 //! The operator's command line: `hostmount` and what comes after it.
 //!
-//! Runs in the caller's process, on the node or in the container, with the caller's privileges; `serve` becomes the mounter.
-//! Everything but `serve`, `doctor` and `install` only asks the mounter.
+//! Runs in the caller's process, on the node or in the container, with the caller's privileges; `serve` becomes the
+//! mounter. Everything but `serve`, `doctor` and `install` only asks the mounter.
 
 mod doctor;
 mod heal_swap;
@@ -59,7 +59,7 @@ enum Action {
     Heal(heal_swap::HealArguments),
     /// Put a fresh helper in the place of a running one; files that are open stay with the old one until closed
     Swap(heal_swap::SwapArguments),
-    /// Show one volume in detail, also after it ended
+    /// Show one volume in detail, also after it was unmounted
     Status {
         /// Where it is or was mounted
         target: String,
@@ -67,16 +67,16 @@ enum Action {
         #[arg(long, value_enum, default_value = "table")]
         output: list::Format,
     },
-    /// Show the last lines that the helper of a volume wrote, also after it ended or failed
+    /// Show the last lines that the helper of a volume wrote, also after it was unmounted or failed
     Logs {
         /// Where it is, was or should have been mounted
         target: String,
     },
-    /// Show what the mounter counts, in the text format of Prometheus
+    /// Show the metrics, in the text format of Prometheus
     Metrics,
-    /// Try what this container and this node can do (in the container)
+    /// Try what mounting needs on this node, and print what to do about failures (in the container)
     Doctor(doctor::Arguments),
-    /// Put the static programs into a directory of the node's, or take them away
+    /// Install the static programs in a directory of the node, or remove them
     Install(install::Arguments),
 }
 
@@ -98,7 +98,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// How `hostmount` ends when something could not be done: one line for it, and the helper's own words below.
+/// An error of `hostmount`: one line for it, and the helper's output below.
 struct Complaint(Failure);
 
 impl From<CallError> for Complaint {

@@ -22,25 +22,26 @@ pub(super) struct Arguments {
     /// Socket to listen on, in a directory that the node shares
     #[arg(long, env = "HOSTMOUNT_SOCKET", default_value = api::client::DEFAULT_SOCKET)]
     socket: PathBuf,
-    /// Directory for what the mounter keeps while it runs
+    /// Directory of the mounter's state
     #[arg(long, default_value = "/run/hostmount")]
     state: PathBuf,
-    /// A proc filesystem of the node's [default: $HOSTPROCPATH/proc]
+    /// The node's proc filesystem [default: $HOSTPROCPATH/proc]
     #[arg(long)]
     host_proc: Option<PathBuf>,
-    /// How helpers' mount calls reach the mounter
+    /// How helpers' mount calls are intercepted
     #[arg(long, value_enum, default_value = "auto")]
     engine: Choice,
     /// The preload engine's shared object
     #[arg(long, default_value = DEFAULT_OBJECT)]
     preload: PathBuf,
-    /// Put hostmount, mount and umount into this directory of the node's first, as `hostmount install --to` does
+    /// First install hostmount, mount and umount in this directory of the node, as `hostmount install --to` does
     #[arg(long, value_name = "DIR")]
     install: Option<PathBuf>,
-    /// Put the FlexVolume driver into this directory of the node's first, as `hostmount install --flexvolume` does
+    /// First install the FlexVolume driver in this directory of the node, as `hostmount install --flexvolume` does
     #[arg(long, value_name = "DIR")]
     install_flexvolume: Option<PathBuf>,
-    /// Serve the metrics over HTTP at this address, for example 127.0.0.1:9464; every process that can connect may read them
+    /// Serve the metrics over HTTP at this address, for example 127.0.0.1:9464; every process that can connect may read
+    /// them
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
 }

@@ -1,11 +1,11 @@
-//! `hostmount status TARGET` and `hostmount logs TARGET`: one volume, also after it ended.
+//! `hostmount status TARGET` and `hostmount logs TARGET`: one volume, also after it was unmounted.
 
 use super::Complaint;
 use super::list::Format;
 use api::client::Client;
 use api::volume::VolumeDetail;
 
-/// How many of the helper's lines belong to a volume's status.
+/// How many of the helper's lines a volume's status shows.
 const LINES: usize = 5;
 
 /// Runs `hostmount status`.

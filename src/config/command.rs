@@ -1,4 +1,4 @@
-//! `command = […]`: a program and its arguments, with placeholders for what each volume has of its own.
+//! `command = […]`: a program and its arguments, with placeholders for each volume's values.
 //!
 //! Read by the mounter, `doctor` and `install`, in the container; pure.
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// A program and its arguments, with `{source}`, `{target}` and `{options}` for what the volume's request says, and
+/// A program and its arguments, with `{source}`, `{target}` and `{options}` for the parts of the volume's request, and
 /// `{file:NAME}` for the path of one of the helper's files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<String>")]
@@ -26,7 +26,7 @@ enum Placeholder {
     File(String),
 }
 
-/// Why a command is none.
+/// Why a command is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// `command = []`.
@@ -35,13 +35,13 @@ pub enum CommandError {
     /// The caller must not choose the program.
     #[error("a command's program cannot hold a placeholder")]
     Program,
-    /// Braces around something else.
-    #[error("a command knows {{source}}, {{target}}, {{options}} and {{file:NAME}}, and not '{{{0}}}'")]
+    /// Another placeholder.
+    #[error("a command may hold {{source}}, {{target}}, {{options}} and {{file:NAME}}, and not '{{{0}}}'")]
     Unknown(String),
     /// Other processes can read it.
     #[error("a command cannot hold a secret: every process may read it; use {{file:NAME}}, environment or stdin")]
     Secret,
-    /// The program could not know where to mount.
+    /// Without it the program would not know where to mount.
     #[error("a command needs {{target}}")]
     NoTarget,
     /// A NUL byte cannot be passed to a program.
@@ -72,8 +72,8 @@ impl CommandTemplate {
         })
     }
 
-    /// The arguments for one volume whose helper has its files in `files`. Without options, an argument for them is left
-    /// out, and a `-o` before it.
+    /// The arguments for one volume whose helper has its files in `files`. Without options, an argument for them is
+    /// left out, and a `-o` before it.
     pub fn arguments(&self, source: &str, target: &Path, options: &MountOptions, files: &Path) -> Vec<OsString> {
         let text = options.to_string();
         let mut arguments: Vec<OsString> = Vec::new();

@@ -1,8 +1,8 @@
 //! How a volume's secrets reach its helper: in files, in its environment, or at its standard input; never in its
 //! arguments, which every process of the node may read.
 //!
-//! Runs in the mounter; pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files, where only the helper sees
-//! them.
+//! Runs in the mounter; pure. `{secret:KEY}` and `{file:NAME}` are filled in here; the mounter writes the files where
+//! only the helper sees them.
 
 use super::ConfigError;
 use super::command::CommandTemplate;
@@ -18,14 +18,14 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// What is in it.
+    /// Its content.
     pub content: Template,
     /// The helper's option for its path.
     pub option: Option<String>,
 }
 
-/// A text with `{secret:KEY}` where a secret goes, and `{file:NAME}` where the path of a file goes. Other braces stand
-/// for themselves: files may well be JSON.
+/// A text with `{secret:KEY}` for a secret, and `{file:NAME}` for the path of a file. Other braces are kept: files may
+/// be JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Template(Vec<Piece>);
@@ -37,18 +37,18 @@ enum Piece {
     File(String),
 }
 
-/// What the helpers of a type are given beside their arguments.
+/// The input of a type's helpers beside their arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HandoverTemplates {
     /// Environment variables, by their names.
     pub environment: BTreeMap<String, Template>,
     /// Files that only the helper sees, by their names.
     pub files: BTreeMap<String, File>,
-    /// What the helper reads from its standard input, which is empty otherwise.
+    /// The helper's standard input, which is empty otherwise.
     pub stdin: Option<Template>,
 }
 
-/// Why a template is none.
+/// Why a template is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a {0}…}} has no name, or is never closed")]
 pub struct BadTemplate(&'static str);
@@ -56,7 +56,7 @@ pub struct BadTemplate(&'static str);
 /// Bytes with secrets in them.
 pub type Filled = Zeroizing<Vec<u8>>;
 
-/// What a helper gets beside its arguments.
+/// A helper's input beside its arguments.
 #[derive(Default)]
 pub struct Handover {
     /// Environment variables.
@@ -67,17 +67,17 @@ pub struct Handover {
     pub stdin: Option<Filled>,
 }
 
-/// Why a volume's secrets cannot be handed to its helper.
+/// Why a volume's secrets cannot be passed to its helper.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretsError {
-    /// Nothing is dropped silently.
+    /// No secret is dropped silently.
     #[error(
-        "the volume has a secret '{0}', and the mounter's configuration does not say what becomes of it: \
+        "the volume has a secret '{0}', which the mounter's configuration does not use: \
          name it as {{secret:{0}}} in a file, the environment or the stdin of its type, or take it out of the secret"
     )]
     Unused(String),
     /// Without it the helper would fail with a message of its own, or wait for input.
-    #[error("the volume has no secret '{0}', which the mounter's configuration wants for its type")]
+    #[error("the volume has no secret '{0}', which the mounter's configuration uses for its type")]
     Missing(String),
     /// The kernel would end the variable there.
     #[error("the environment variable {0} cannot be set: a secret in it holds a NUL byte")]
@@ -119,7 +119,7 @@ impl Template {
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => filled.extend(text.bytes()),
-                // That it is there was seen to before.
+                // It was checked before that it is there.
                 Piece::Secret(key) => filled.extend(secrets.get(key).into_iter().flat_map(|secret| secret.reveal())),
                 Piece::File(name) => filled.extend(directory.join(name).as_os_str().as_bytes()),
             }
@@ -134,7 +134,7 @@ impl Template {
 }
 
 impl HandoverTemplates {
-    /// What the helper of a volume with these secrets gets, with its files in `directory`.
+    /// The input of the helper of a volume with these secrets, with its files in `directory`.
     pub fn hand_over(&self, secrets: &Secrets, directory: &Path) -> Result<Handover, SecretsError> {
         let wanted: BTreeSet<&str> = self.pieces().filter_map(secret_key).collect();
         if let Some(key) = secrets.keys().find(|key| !wanted.contains(key.as_str())) {
@@ -155,7 +155,7 @@ impl HandoverTemplates {
         }
     }
 
-    /// Options with those that say where the files in `directory` are. A caller's of the same name do not count.
+    /// Adds the options for the paths of the files in `directory`. They replace the caller's options of the same name.
     pub fn point_to_files(&self, options: &mut MountOptions, directory: &Path) {
         let named = || self.files.iter().filter_map(|(name, file)| Some((name, file.option.as_ref()?)));
         options.retain(|option| named().all(|(_, name)| *name != option.name));
@@ -191,7 +191,7 @@ impl HandoverTemplates {
         });
         let in_command = command.into_iter().flat_map(CommandTemplate::files);
         if let Some(name) = in_templates.chain(in_command).find(|name| !self.files.contains_key(*name)) {
-            return bad("files", format!("lacks '{name}', which {{file:{name}}} stands for"));
+            return bad("files", format!("lacks '{name}', which {{file:{name}}} refers to"));
         }
         Ok(())
     }

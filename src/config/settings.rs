@@ -1,6 +1,7 @@
-//! `[filesystem.TYPE]`: how volumes of one type are served, where the ordinary way will not do.
+//! `[filesystem.TYPE]`: how volumes of one type are served, if the defaults do not suit.
 //!
-//! Read by the mounter, `doctor` and `install`, in the container; pure. What the caller of a mount may not decide (capabilities, environment, forced options) is decided here.
+//! Read by the mounter, `doctor` and `install`, in the container; pure. Settings that the caller of a mount may not
+//! choose (capabilities, environment, forced options) are here.
 
 use super::ConfigError;
 use super::command::CommandTemplate;
@@ -14,18 +15,19 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The settings of one type, with what is set for all types where nothing is set for this one.
+/// The settings of one type; where it has none, those for all types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The program and its arguments, instead of the program that would be found by the type's name.
     pub command: Option<CommandTemplate>,
     /// The program stays in the foreground: it is ready when its filesystem answers, not when it has exited.
     pub foreground: bool,
-    /// What the program is given beside its arguments.
+    /// The program's input beside its arguments.
     pub handover: HandoverTemplates,
-    /// Directories that the program writes to, beside the usual ones: each is an empty tmpfs of its own, which ends with it.
+    /// Directories that the program writes to, beside the usual ones: each is an empty tmpfs of its own, which is gone
+    /// with it.
     pub writable: Vec<PathBuf>,
-    /// What the program may keep of the mounter's capabilities: `CAP_DAC_READ_SEARCH`.
+    /// The capabilities that the program keeps: `CAP_DAC_READ_SEARCH`.
     pub capabilities: CapsHashSet,
     /// How much memory all processes of a helper together may use, and what they write to their own directories.
     pub memory_limit: Option<MemoryLimit>,
@@ -33,13 +35,13 @@ pub struct Settings {
     pub ready_timeout: Duration,
     /// Whether a volume whose helper died gets a fresh one.
     pub heal: bool,
-    /// How long a volume must show no sign of life to hang; `None`: it is not looked at.
+    /// After how long without an answer a volume hangs; `None`: it is not checked.
     pub hang_time: Option<Duration>,
     /// What is done about a volume that hangs.
     pub on_hang: OnHang,
-    /// Options for volumes whose caller says nothing under the same name.
+    /// Options for volumes whose caller gives none of the same name.
     pub default_options: MountOptions,
-    /// Options that every volume gets, last; what the caller says under the same name does not count.
+    /// Options that every volume gets, last; they replace the caller's options of the same name.
     pub forced_options: MountOptions,
 }
 
@@ -92,13 +94,13 @@ pub(super) struct Section {
     pub(super) forced_options: MountOptions,
 }
 
-/// A helper with one of these could leave its mount namespace, move its root, or enter the mounter: what keeps it in
-/// its place, and lets it be killed, is that it cannot.
+/// A helper with one of these could leave its mount namespace, move its root, or enter the mounter. It is confined, and
+/// can be killed, only because it cannot.
 const NEVER_KEPT: [Capability; 4] =
     [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_CHROOT, Capability::CAP_SYS_MODULE, Capability::CAP_SYS_PTRACE];
 
 impl Section {
-    /// The settings, with those of all other types where this one has none.
+    /// The settings; where this type has none, those for all types.
     pub(super) fn resolve(self, others: &Settings) -> Result<Settings, ConfigError> {
         let settings = Settings {
             command: self.command,
@@ -136,7 +138,7 @@ fn capabilities(names: &[String]) -> Result<CapsHashSet, ConfigError> {
     for name in names {
         match name.parse::<Capability>() {
             Ok(capability) if NEVER_KEPT.contains(&capability) => {
-                return bad(format!("cannot hold {name}: with it a helper could leave its place"));
+                return bad(format!("cannot hold {name}: with it a helper could leave its mount namespace"));
             }
             Ok(capability) => _ = capabilities.insert(capability),
             Err(_) => return bad(format!("cannot hold '{name}': no capability has this name")),
@@ -179,7 +181,7 @@ impl Settings {
 #[serde(try_from = "String")]
 pub struct MemoryLimit(u64);
 
-/// Not an amount, or one that no program could run with.
+/// Not an amount, or too little for any program.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a memory limit is written as 512Mi, 2Gi, 300M or a number of bytes, and is 1Mi at least")]
 pub struct MemoryLimitError;

@@ -1,6 +1,7 @@
 //! The arguments of a helper: the contract of mount(8) towards its helpers.
 //!
-//! Runs in the mounter; pure. `tests/mount8.rs` holds this against the real mount(8); `docs/mount8.md` lists the wanted differences.
+//! Runs in the mounter; pure. `tests/integration/mount8.rs` compares it with the real mount(8); `docs/mount8.md` lists the
+//! deliberate differences.
 
 use crate::config::command::CommandTemplate;
 use api::mount_words::{self, FuseKnows, Kind, MOUNT_WORDS};

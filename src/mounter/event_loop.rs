@@ -137,7 +137,11 @@ impl EventLoop {
 
     /// On a thread of its own: it may take long.
     fn carry_out(&self, id: VolumeId, effect: Effect) {
-        self.start("volume", move |mounter| heal::carry_out(mounter, id, effect));
+        let started = self.start("volume", move |mounter| heal::carry_out(mounter, id, effect));
+        if !started && effect == Effect::Heal {
+            // As when a helper cannot be started: it is tried again.
+            self.mounter.registry.report(id, Event::HealingFailed);
+        }
     }
 
     /// Has volumes looked at when it is time; how long until the next time?
@@ -171,8 +175,8 @@ impl EventLoop {
         let _ = rustix::io::write(&self.mounter.stopping, &1u64.to_ne_bytes());
     }
 
-    /// Starts a thread that the mounter waits for before it stops.
-    fn start(&self, name: &str, work: impl FnOnce(&Mounter) + Send + 'static) {
+    /// Starts a thread that the mounter waits for before it stops. Whether it could be started.
+    fn start(&self, name: &str, work: impl FnOnce(&Mounter) + Send + 'static) -> bool {
         self.threads.count.fetch_add(1, Ordering::AcqRel);
         let running = Running(Arc::clone(&self.threads));
         let mounter = Arc::clone(&self.mounter);
@@ -180,9 +184,8 @@ impl EventLoop {
             let _running = running;
             work(&mounter);
         };
-        if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
-            error!("cannot start a thread: {error}");
-        }
+        let started = thread::Builder::new().name(name.into()).spawn(work);
+        started.inspect_err(|error| error!("cannot start a thread: {error}")).is_ok()
     }
 
     fn accept(&self) {

@@ -1,53 +1,53 @@
-//! The names of what is logged, in the field `event` of a log line: they stay when the words change.
+//! Names of log events, in the field `event` of a log line: they stay the same when the message changes.
 //!
 //! Scripts and tests may rely on them; docs/log-events.md lists them for administrators.
 
-/// The mounter takes requests.
+/// The mounter accepts requests.
 pub const READY: &str = "mounter.ready";
-/// The mounter was asked to stop; requests under way give up.
+/// The mounter was asked to stop; requests under way are given up.
 pub const STOPPING: &str = "mounter.stopping";
-/// The mounter has stopped; volumes go on.
+/// The mounter has stopped; volumes are still served.
 pub const STOPPED: &str = "mounter.stopped";
-/// A program was put onto the node.
+/// A program was installed on the node.
 pub const INSTALLED: &str = "node.installed";
 /// An engine was chosen.
 pub const ENGINE: &str = "engine.chosen";
 /// A call was refused before anything was done.
 pub const REFUSED: &str = "caller.refused";
 
-/// A volume is on the node.
+/// A volume is mounted on the node.
 pub const MOUNTED: &str = "volume.mounted";
 /// A volume could not be mounted, and nothing of it is left.
 pub const NOT_MOUNTED: &str = "volume.not-mounted";
-/// A volume is gone from everywhere, and its helper with it.
+/// A volume is mounted nowhere any more, and its helper has exited.
 pub const UNMOUNTED: &str = "volume.unmounted";
-/// A volume of a filesystem of the kernel's own: the mounter has nothing more to do with it.
+/// A filesystem of the kernel's own is mounted: the mounter does not manage it.
 pub const SERVED_BY_KERNEL: &str = "volume.served-by-kernel";
 /// An earlier mounter's volume was found, and its helper lives.
 pub const ADOPTED: &str = "volume.adopted";
-/// A volume's helper has ended while the volume is mounted.
+/// A volume's helper has exited or was killed while the volume is mounted.
 pub const DEAD: &str = "volume.dead";
-/// A dead volume waits until it is tried again.
+/// A dead volume waits for the next try to heal it.
 pub const HEAL_LATER: &str = "volume.heal-later";
-/// A dead volume is left as it is.
+/// A dead volume is not to be healed, or cannot be.
 pub const NOT_HEALED: &str = "volume.not-healed";
-/// A dead volume could not be healed at this try.
+/// A try to heal a volume failed.
 pub const HEAL_FAILED: &str = "volume.heal-failed";
-/// A dead volume has a fresh helper, in all its places.
+/// A dead volume has a fresh helper, at all its places.
 pub const HEALED: &str = "volume.healed";
 /// A fresh helper serves a volume: after a heal or a swap.
 pub const REPLACED: &str = "volume.replaced";
 /// A place of a volume still shows the old filesystem after a heal or a swap.
 pub const PLACE_LEFT: &str = "volume.place-left";
-/// What was mounted inside a volume is lost after a heal or a swap.
+/// A mount inside a volume was lost in a heal or a swap.
 pub const INNER_MOUNT_LOST: &str = "volume.inner-mount-lost";
-/// The helper that was replaced has ended: nothing of it was open any more.
+/// A helper that was replaced has exited: the last file that it served was closed.
 pub const DRAINED: &str = "volume.drained";
 /// A volume does not answer.
 pub const HUNG: &str = "volume.hung";
 /// A volume that hung answers again.
 pub const ANSWERS: &str = "volume.answers";
-/// Not all is known of an earlier mounter's volume.
+/// The options or secrets of an earlier mounter's volume are not known.
 pub const FORGOTTEN: &str = "volume.not-known";
 
 /// A line that a helper wrote.
@@ -60,7 +60,7 @@ pub const HELPER_REFUSED: &str = "helper.refused";
 pub const HELPER_OUT_OF_MEMORY: &str = "helper.out-of-memory";
 /// Requests wait for a helper that works.
 pub const BUSY: &str = "volume.busy";
-/// Requests wait for file locks, which other processes hold.
+/// Requests wait for file locks that other processes hold.
 pub const LOCKED: &str = "volume.locked";
 /// A helper that hangs is not killed, as its volume would not be healed.
 pub const HUNG_LEFT: &str = "volume.hung-left";
@@ -68,5 +68,21 @@ pub const HUNG_LEFT: &str = "volume.hung-left";
 pub const HELPER_STAYS: &str = "helper.stays";
 /// The node keeps the version of the programs that it has.
 pub const NOT_INSTALLED: &str = "node.not-installed";
-/// Helpers end with the container, or a limit is not in force.
+/// Helpers are killed with the container, or a memory limit is not enforced.
 pub const ENDS_WITH_CONTAINER: &str = "node.ends-with-container";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The table rows of the page begin with the name of an event: `| `NAME` | …`.
+    #[test]
+    fn the_page_names_every_event_and_no_other() {
+        let constants = include_str!("events.rs").lines().filter(|line| line.starts_with("pub const "));
+        let constants: BTreeSet<_> = constants.map(|line| line.split('"').nth(1).expect(line)).collect();
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log-events.md"));
+        let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        assert_eq!(rows.iter().copied().collect::<BTreeSet<_>>(), constants);
+        assert_eq!(rows.len(), constants.len(), "an event has two rows");
+    }
+}

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Begins to log. `HOSTMOUNT_LOG` sets the level (`debug`, `hostmount::engine=trace`); `info` without it.
+/// Starts logging. `HOSTMOUNT_LOG` sets the level (`debug`, `hostmount::engine=trace`); `info` without it.
 pub fn start() {
     let filter = EnvFilter::builder()
         .with_env_var("HOSTMOUNT_LOG")

@@ -1,6 +1,6 @@
-//! What the mounter counts, in the text format of Prometheus (OpenMetrics 1.0). docs/metrics.md lists the names.
+//! The mounter's metrics, in the text format of Prometheus (OpenMetrics 1.0). docs/metrics.md lists the names.
 //!
-//! Runs in the mounter: counters wherever something happens, the text on the thread of the request for it.
+//! Runs in the mounter: counters on the thread of each operation, the text on the thread of the request for it.
 
 use api::volume::{VolumeState, VolumeView};
 use prometheus_client::encoding::text::encode;
@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// What was counted since the mounter started.
+/// Counters since the mounter started.
 #[derive(Debug, Default)]
 pub struct Metrics {
     operations: Family<Counted, Counter>,
@@ -24,15 +24,15 @@ struct Counted {
     result: Outcome,
 }
 
-/// Something that is done to a volume.
+/// An operation on a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "these are the values of a label")]
 pub enum Operation {
     /// It is mounted.
     mount,
-    /// A dead one gets a fresh helper.
+    /// A dead volume gets a fresh helper.
     heal,
-    /// A live one does.
+    /// A live volume gets a fresh helper.
     swap,
 }
 
@@ -55,7 +55,7 @@ struct OfVolume {
 }
 
 impl Metrics {
-    /// Something was done, or was tried in vain.
+    /// Counts an operation that succeeded or failed.
     pub fn count<T, E>(&self, operation: Operation, result: &Result<T, E>) {
         let result = if result.is_ok() { Outcome::done } else { Outcome::failed };
         self.operations.get_or_create(&Counted { operation, result }).inc();
@@ -82,9 +82,9 @@ impl Metrics {
             volume.waiting.into_iter().for_each(|count| set(&waiting, count));
             volume.hung_since.into_iter().for_each(|time| set(&hung, time));
         }
-        registry.register("volumes", "Volumes, by how they are", states);
-        registry.register("operations", "What was done to volumes, and what came of it", self.operations.clone());
-        registry.register("hangs", "Volumes that began to hang", self.hangs.clone());
+        registry.register("volumes", "Volumes in each state", states);
+        registry.register("operations", "Operations on volumes, and their results", self.operations.clone());
+        registry.register("hangs", "How often a volume began to hang", self.hangs.clone());
         registry.register("volume_up", "Whether the volume is served: 1, or 0 if it is dead or hangs", up);
         registry.register("volume_waiting_requests", "Requests that wait for the helper's answer", waiting);
         registry.register("volume_mounted_timestamp_seconds", "When the volume was mounted, since 1970", since);

@@ -1,4 +1,4 @@
-//! What the mounter tells about itself.
+//! The mounter's log and metrics.
 
 pub mod events;
 pub mod log;

@@ -1,7 +1,7 @@
-//! May this caller have what it asks for?
+//! Whether a caller may have what it asks for.
 //!
-//! Runs in the mounter; pure. It is asked where a request comes in, and only there: a mounted volume was authorized, so
-//! neither healing nor swapping nor recovery asks again. A stricter rule holds for later mounts.
+//! Runs in the mounter; pure. Decided when a request arrives, and only then: a mounted volume was authorized, so
+//! neither healing nor recovery decides again. A stricter rule holds for later requests.
 
 use super::grant::contradiction;
 use super::plan::Plan;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The mounter's socket, which only root of the node can connect to: kubelet and operators. It is the only entrance
-    /// there is today.
+    /// The mounter's socket, to which only root of the node can connect: kubelet and operators. It is the only origin
+    /// today.
     RootSocket,
 }
 
-/// Why a caller may not have what it asks for, though it could be done.
+/// Why a caller may not have what it asks for, although it could be done.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// An option that contradicts the grant every volume gets.

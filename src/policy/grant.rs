@@ -1,4 +1,4 @@
-//! What one helper may do, whatever it asks for.
+//! The grant: what one helper may do, whatever it asks for.
 //!
 //! Runs in the mounter; pure.
 
@@ -14,7 +14,7 @@ pub struct Grant {
     pub types: GrantedTypes,
     /// Mount flags that the volume gets whatever the helper asks for. `nosuid` and `nodev` are always among them.
     pub flags: MountFlags,
-    /// Whether every user may enter, whatever the helper asks for, and not just the helper's.
+    /// Whether every user may enter, not only the helper's, whatever the helper asks for.
     pub allow_other: bool,
 }
 
@@ -26,8 +26,8 @@ impl Grant {
     }
 }
 
-/// The filesystem types that a helper may name in mount(2): those of FUSE, and these of the kernel's, whose helper prepares
-/// their options. A FUSE program may serve them, too, where the kernel has them not.
+/// The filesystem types that a helper may name in mount(2): FUSE's, and these of the kernel's own, whose helper
+/// prepares their options. A FUSE program may serve these, too, on a kernel that lacks them.
 #[derive(Debug, Clone, Copy)]
 pub struct GrantedTypes(&'static [&'static str]);
 
@@ -42,20 +42,19 @@ impl GrantedTypes {
         })
     }
 
-    /// Whether `fstype`, as handed to mount(2), is one of them.
+    /// Whether `fstype`, as passed to mount(2), is one of them.
     pub fn contains(self, fstype: &str) -> bool {
         is_fuse(fstype) || self.0.contains(&fstype)
     }
 }
 
-/// The first option that contradicts what every grant forces.
+/// The first option that contradicts the flags that every grant forces.
 pub(super) fn contradiction(options: &MountOptions) -> Option<&MountOption> {
     let takes_back = |(known, itself): (&MountWord, bool)| !itself && ["nosuid", "nodev"].contains(&known.word);
     options.iter().find(|option| mount_words::find_option(option).is_some_and(takes_back))
 }
 
-/// The mount flags that the options spell out, as far as they are forced onto the volume; and `nosuid` and `nodev` in any
-/// case.
+/// The mount flags of the options that are forced onto the volume; `nosuid` and `nodev` always.
 fn forced_flags(options: &MountOptions) -> MountFlags {
     let words = mount_words::in_force(options);
     let forced = MOUNT_WORDS.iter().filter(|known| known.forced && words.contains(known.word));

@@ -1,4 +1,4 @@
-//! `X-mount.idmap=`: which owners a volume shows for those that its filesystem stores (mount(8), mount_setattr(2)).
+//! `X-mount.idmap=`: which owners a volume shows for the ones that its filesystem stores (mount(8), mount_setattr(2)).
 //!
 //! Runs in the mounter; pure.
 
@@ -18,8 +18,8 @@ pub struct IdMap {
 }
 
 impl IdMap {
-    /// Reads `u:0:1000:1 g:0:1000:1`, quoted or not, or `b:` for both: type, first id stored, first id shown, how many. `None`: it is
-    /// something else, as the path of a user namespace, which mount(8) also takes.
+    /// Reads `u:0:1000:1 g:0:1000:1`, quoted or not, or `b:` for both: type, first id stored, first id shown, how many.
+    /// `None`: something else, such as the path of a user namespace, which mount(8) also takes.
     pub fn parse(value: &str) -> Option<Self> {
         let mut map = Self::default();
         for range in value.trim_matches('"').split_ascii_whitespace() {

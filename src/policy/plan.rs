@@ -1,7 +1,8 @@
-//! What is to be done for a request: the request and its type's settings, understood once.
+//! The plan: a request and its type's settings, understood once.
 //!
-//! Runs in the mounter; pure: it looks at the request and the settings only. Whether the target exists and a helper is there is looked up later,
-//! on the node and in the container. Whether the caller may have it is decided by [`authorize`](super::authorize()).
+//! Runs in the mounter; pure: it depends on the request and the settings only. Whether the target and a helper exist is
+//! checked later, on the node and in the container. Whether the caller may have it is decided by
+//! [`authorize`](super::authorize()).
 
 use super::grant::Grant;
 use super::idmap::{self, IdMap};
@@ -14,7 +15,7 @@ use api::request::Request;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// A request that can be served, with what follows from it and from its type's settings.
+/// A request that can be served, with its grant and its type's settings.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The request, with the default and forced options of its type.
@@ -23,19 +24,19 @@ pub struct Plan {
     pub target: PathBuf,
     /// What the helper may do.
     pub grant: Grant,
-    /// Which owners the volume shows for those that are stored, if not the same.
+    /// Which owners the volume shows for the stored ones, if not the same.
     pub idmap: Option<IdMap>,
     /// The settings of its type.
     pub settings: Arc<Settings>,
 }
 
-/// What is malformed in a request, or cannot be done for any caller.
+/// Why a request is malformed, or cannot be served for any caller.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Kubelet always gives absolute targets; the mounter could not know what another one is relative to.
     #[error("the target must be an absolute path")]
     NotAbsolute,
-    /// `..` in a target is never needed, and paths of pods are not to be trusted with it.
+    /// `..` in a target is never needed, and paths of pods are not trusted with it.
     #[error("the target must not contain '..'")]
     ParentComponent,
     /// Nothing is mounted over the node's root.
@@ -47,27 +48,28 @@ pub enum PlanError {
     /// An empty or impossible type.
     #[error("'{0}' is not the name of a filesystem type")]
     BadType(String),
-    /// An operation on existing mounts, which is the node's own mount program's business.
+    /// An operation on existing mounts, which is left to the node's own mount program.
     #[error("option '{0}' changes existing mounts and is not served; use the node's own mount")]
     NotAMount(String),
-    /// A mapping of ids that is none.
+    /// A malformed mapping of ids.
     #[error(
         "option 'X-mount.idmap' takes ranges as u:0:1000:1 or b:0:1000:65536 (users, groups or both; the first id stored, the \
          first id shown, how many), separated by spaces; the path of a user namespace is not served"
     )]
     IdMap,
-    /// An option that mount(8) carries out itself, around the mount: dropped, it would be missed much later.
+    /// An option that mount(8) carries out itself, around the mount. If it were dropped, that would be noticed much
+    /// later.
     #[error("option '{0}' is not served: {1}")]
     Mount8s(String, &'static str),
 }
 
-/// Why a volume cannot be served otherwise than before.
+/// Why a volume's request cannot be changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// What is asked for anew cannot be done.
+    /// The new request cannot be served.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Flags and owners belong to each place where the volume shows, and those are left as they are.
+    /// Flags and owners belong to each place where the volume is mounted, and a swap keeps them.
     #[error(
         "the new options change mount flags (ro, noexec, noatime and their like) or X-mount.idmap, which a swap leaves as they are: use \
          mount -o remount, or unmount the volume and mount it again"
@@ -76,21 +78,20 @@ pub enum ChangeError {
 }
 
 impl Plan {
-    /// What is to be done for a request that comes in.
+    /// The plan for a request that has arrived.
     pub fn new(config: &Config, request: Request) -> Result<Self, PlanError> {
         let settings = config.settings(&request);
         let request = settings.complete(request);
         Self::of(settings, request)
     }
 
-    /// What was done for a volume that stands: its options are just those that were recorded, whatever defaults its
-    /// type has by now.
+    /// The plan of a mounted volume: its options are the recorded ones, whatever defaults its type has by now.
     pub fn recorded(config: &Config, request: Request) -> Result<Self, PlanError> {
         Self::of(config.settings(&request), request)
     }
 
-    /// All that can be said of a volume that stands and whose request is not known, or cannot be understood any more: no
-    /// fresh helper must be started for it. It has no options.
+    /// The plan of a mounted volume whose request is not known, or is not understood any more: no fresh helper must be
+    /// started for it. It has no options.
     pub fn of_lost_request(config: &Config, request: Request) -> Self {
         let request = Request { options: MountOptions::default(), ..request };
         Self {
@@ -102,7 +103,7 @@ impl Plan {
         }
     }
 
-    /// What a fresh helper shall do otherwise than the one before.
+    /// The plan for a fresh helper, with these changes.
     pub fn changed(&self, config: &Config, changes: Changes) -> Result<Self, ChangeError> {
         let Changes { options, secrets } = changes;
         let mut request = self.request.clone();
@@ -149,7 +150,7 @@ fn normal(target: &str) -> Result<PathBuf, PlanError> {
     Ok(target)
 }
 
-/// Options that neither the helper nor the grant carries out.
+/// Refuses options that neither the helper nor the grant carries out.
 fn refuse_unserved(options: &MountOptions) -> Result<(), PlanError> {
     for option in options.iter() {
         if let Some(instead) = instead_of_mount8(&option.name) {
@@ -162,10 +163,10 @@ fn refuse_unserved(options: &MountOptions) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// The advice for an option that mount(8) carries out itself; `None`: it is not one. Other `x-` and `X-` options are
-/// comments, and mean nothing to a mount.
+/// The advice for an option that mount(8) carries out itself; `None`: any other option. Other `x-` and `X-` options are
+/// comments, and have no effect on a mount.
 fn instead_of_mount8(name: &str) -> Option<&'static str> {
-    // Of old `x-mount.mkdir`, which mount(8) still knows.
+    // mount(8) still knows the old `x-mount.mkdir`.
     let word = name.strip_prefix("X-mount.").or_else(|| name.strip_prefix("x-mount."))?;
     if name == idmap::OPTION {
         return None;
@@ -255,7 +256,7 @@ pub(super) mod tests {
         for flags in ["uid=5", "ro,uid=5,noexec", "ro,X-mount.idmap=u:0:5:1"] {
             assert_eq!(swap(flags).err(), Some(ChangeError::Flags), "{flags}");
         }
-        // Not a flag of the grant, and another question: see `authorize`.
+        // Not a flag of the grant: `authorize` decides about it.
         assert!(authorize(Origin::RootSocket, &swap("ro,suid").unwrap()).is_err());
         assert!(matches!(swap("ro,remount"), Err(ChangeError::Plan(PlanError::NotAMount(_)))));
         assert_eq!(before.changed(&config, Changes::default()).unwrap().request, before.request);

@@ -1,4 +1,4 @@
-//! What the demo does, step by step, and a line for each with the time it took.
+//! The demo, step by step, with a line for each step and the time it took.
 //!
 //! Runs in the demo's process, as root, outside of the machine; commands run inside it.
 
@@ -30,7 +30,7 @@ pub enum DemoError {
     /// The kernel has no FUSE, or not yet.
     #[error("there is no /dev/fuse; load the module: modprobe fuse")]
     NoFuse,
-    /// A program that should be beside this one.
+    /// A program is missing beside this one.
     #[error("{0} is not built; use `make demo`")]
     NotBuilt(&'static str),
     /// The node has no libc.
@@ -52,13 +52,13 @@ pub enum DemoError {
     Command {
         /// Its command line.
         command: String,
-        /// What it said.
+        /// Its output.
         words: String,
     },
     /// The mounter, with its log.
-    #[error("the mounter ended; it said:\n{0}")]
+    #[error("the mounter exited; its log:\n{0}")]
     MounterEnded(String),
-    /// Something that is shown is not so.
+    /// A check of the demo failed.
     #[error("{0}")]
     Unexpected(String),
 }
@@ -86,7 +86,7 @@ impl Timeline {
     }
 }
 
-/// Shows it. On an error nothing of it is left either.
+/// Shows the demo. Nothing of it is left afterwards, also on an error.
 pub fn show() -> Result<(), DemoError> {
     check()?;
     let before = fs::read("/proc/self/mountinfo").map_err(files("reading this machine's mount table"))?;
@@ -105,7 +105,7 @@ pub fn show() -> Result<(), DemoError> {
 
     let container = machine.room(container_recipe(Programs::find()?))?;
     run(&container, CONTAINER_BIN, &["install", "--to", BIN])?;
-    time.step("container", "has the helper mount.memfs; puts the static binary `mount` where the node can run it");
+    time.step("container", "has the helper mount.memfs; installs the static program `mount` on the node");
     let mut mounter = Mounter::start(&container)?;
     time.step("container", "the mounter listens");
 
@@ -124,7 +124,7 @@ pub fn show() -> Result<(), DemoError> {
     time.step("pod", &format!("started with the volume at /data; reads: {}", text.trim()));
     time.show(&format!("and writes a file of its own, owned by uid {owner}"));
 
-    time.show("who sees the filesystem:");
+    time.show("where the filesystem is visible:");
     for (who, room, path) in [("node", node, TARGET), ("pod", &pod, "/data"), ("container", &container, TARGET)] {
         time.show(&format!("  {who:<10} {}", sees(room, path)?));
     }
@@ -134,7 +134,7 @@ pub fn show() -> Result<(), DemoError> {
     time.show(&format!("  {:<10} {}\n  {:<10} {}", "node", sees(node, TARGET)?, "pod", sees(&pod, "/data")?));
     drop(pod);
     mounter.wait_for("volume.unmounted")?;
-    time.step("pod", "ended: its copy was the last, so the helper has ended by itself and the volume is forgotten");
+    time.step("pod", "ended: its copy was the last, so the helper has exited by itself and the volume is forgotten");
 
     drop(mounter);
     drop(container);
@@ -161,7 +161,7 @@ fn check() -> Result<(), DemoError> {
     Ok(())
 }
 
-/// The programs under show, which cargo has put beside this one.
+/// The programs that are shown, which cargo has put beside this one.
 struct Programs {
     testbed: PathBuf,
     hostmount: PathBuf,
@@ -179,7 +179,7 @@ impl Programs {
     }
 }
 
-/// The node has not one program, until the mounter installs ours in a directory that it is given.
+/// The node has no program, until the mounter installs hostmount's in a directory.
 fn node_recipe() -> Recipe {
     Recipe::empty()
         .writable(["/var/lib/kubelet", "/run", "/tmp"])
@@ -232,7 +232,7 @@ fn sees(room: &Room, path: &str) -> Result<String, DemoError> {
     })
 }
 
-/// What the kernel says of the helper: no capability, whatever it was that it mounted.
+/// The helper's status from the kernel: no capability, although it has mounted.
 fn helper_status(container: &Room) -> Result<String, DemoError> {
     let look = || {
         for entry in fs::read_dir("/proc")?.flatten() {

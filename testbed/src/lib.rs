@@ -1,4 +1,5 @@
-//! A throw-away node, a FUSE filesystem in memory, and the demo that uses both. Tests and benches use the same machines.
+//! A throw-away node, a FUSE filesystem in memory, and the demo that uses both. Tests and benches use the same
+//! machines.
 //!
 //! Runs as root; what it makes lives in namespaces of its own and is gone with the process. It is never shipped.
 

@@ -1,8 +1,8 @@
 //! Throw-away machines: a process tree with PID, mount and network namespaces of its own.
 //!
-//! Runs in `hostmount demo` and in the integration tests, as root with CAP_SYS_ADMIN, in any number of threads. Each
-//! change of namespace happens on a thread made for it, so the process itself stays where it is; nothing is left on
-//! the real disk or in the real mount table, and all of it ends with the handle or with this process.
+//! Runs in `make demo`, the integration tests and the benches, as root with CAP_SYS_ADMIN, in any number of threads.
+//! Each change of namespace happens on a thread made for it, so the process itself stays where it is; nothing is left
+//! on the real disk or in the real mount table, and all of it ends with the handle or with this process.
 //!
 //! ```text
 //! Network ── Machine ── node       the root of PID 1: /proc/1/ns/mnt seen from inside
@@ -55,7 +55,7 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The machine is gone, and nothing can be started in it any more.
+    /// The machine is gone, and no process can be started in it any more.
     #[error("the machine has ended")]
     Ended,
 }
@@ -68,10 +68,10 @@ fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Error {
     move |source| Error::Step { step, source: source.into() }
 }
 
-/// Where a machine's scratch tmpfs is mounted, in a mount namespace that nobody else sees.
+/// Where a machine's scratch tmpfs is mounted, in a mount namespace of its own.
 const SCRATCH: &str = "/mnt";
 
-/// A machine. Dropped, it ends every process that was started in it.
+/// A machine. Dropped, it kills every process that was started in it.
 ///
 /// It does not return before they are gone, unless a [`Process`] of it is still held: then the last one waits.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub struct Machine {
     rooms: AtomicU32,
 }
 
-/// What a machine lives on. The order of the fields is the order of their end: nobody is in a cgroup that goes.
+/// A machine's resources, dropped in the order of the fields: no process is in a cgroup any more when it is removed.
 #[derive(Debug)]
 struct Life {
     init: Init,
@@ -131,7 +131,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Also when somebody else holds a process of ours, and with it `life`.
+        // Also if a `Process` of this machine is still held elsewhere, and with it `life`.
         self.life.init.end();
     }
 }
@@ -160,7 +160,7 @@ fn open_namespace(path: &'static str) -> Result<OwnedFd, Error> {
     File::open(path).map(OwnedFd::from).map_err(at("open", path))
 }
 
-/// Runs `work` on a thread of its own, which may change namespaces as it likes: they end with it.
+/// Runs `work` on a thread of its own, which may change its namespaces: they end with it.
 fn on_new_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().name("machine".into()).spawn_scoped(scope, work);

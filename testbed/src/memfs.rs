@@ -1,8 +1,8 @@
-//! `mount.memfs SOURCE TARGET [-o OPTIONS]`: a small, real FUSE filesystem in memory, called as mount(8) calls its helpers.
+//! `mount.memfs SOURCE TARGET [-o OPTIONS]`: a small, real FUSE filesystem in memory, called as a helper is.
 //!
 //! Runs as a helper does: uid 0 without any capability, in a private mount namespace, under a filter that hands its
 //! mount(2) to the broker. It stands for any helper: it opens /dev/fuse, mounts in the foreground, and goes to the
-//! background when it answers; when its last mount is gone it ends.
+//! background when it answers; it exits when its last mount is gone.
 
 mod filesystem;
 mod inodes;
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: mount.memfs SOURCE TARGET [-fnsv] [-t TYPE] [-o OPTION[,OPTION…]]\n\
     options: size=BYTES[k|m|g], mode=OCTAL, uid=NUMBER, gid=NUMBER, allow_other, and mount(8)'s own";
 
-/// What the background says when it answers requests; anything else it says is why it does not.
+/// The background process sends this when it answers requests; any other message is its error.
 const READY: &str = "ready";
 
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ enum Error {
     StartAndUnmount { reason: String, error: io::Error },
 }
 
-/// Runs the program; `args` are those after its name. The exit code is mount(8)'s: 1 for usage, 32 for a failed mount.
+/// Runs the program; `args` follow its name. The exit code is mount(8)'s: 1 for usage, 32 for a failed mount.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match Invocation::parse(args).map_err(Error::Usage).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,11 +94,11 @@ fn wait_until_ready(mut background: PipeReader) -> Result<(), Error> {
     }
 }
 
-/// The life of the background process. What fails before it is ready is the foreground's to report and clean up; from
-/// then on nobody listens.
+/// The background process. The foreground reports and cleans up a failure before it is ready; after that no process
+/// reads its messages.
 fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> Result<(), Error> {
     let filesystem = Memfs::new(Inodes::new(request.size, request.root));
-    // fuser would answer only the user it runs as; which users may enter is decided by the kernel and `allow_other`.
+    // fuser would answer only its own user; the kernel decides by `allow_other` which users may enter.
     let session = Session::from_fd(filesystem, device, SessionACL::All, Config::default())
         .and_then(|session| let_go_of_the_caller().map(|()| session));
     match session {
@@ -114,7 +114,8 @@ fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> R
     Ok(())
 }
 
-/// The process that reads our caller's output reads until it is closed everywhere; a working directory keeps a mount busy.
+/// The process that reads our caller's output reads until it is closed everywhere; a working directory keeps a mount
+/// busy.
 fn let_go_of_the_caller() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
@@ -131,7 +132,7 @@ struct Owner {
     gid: u32,
 }
 
-/// A command line, understood.
+/// A command line, parsed.
 #[derive(Debug, PartialEq, Eq)]
 struct Invocation {
     source: OsString,
@@ -189,7 +190,7 @@ impl Invocation {
             Some(("uid", value)) => self.root.uid = value.parse().map_err(|_| bad_value(()))?,
             Some(("gid", value)) => self.root.gid = value.parse().map_err(|_| bad_value(()))?,
             _ if option == "allow_other" => self.allow_other = true,
-            // What the kernel gets from us in any case.
+            // These are always passed to the kernel.
             _ if option == "default_permissions" => (),
             _ => match flag(option) {
                 Some((flag, on)) => self.flags.set(flag, on),

@@ -1,6 +1,6 @@
-//! Bad input and bad luck: a clear answer, and nothing left behind.
+//! Bad input and failures: a clear error, and nothing left behind.
 //!
-//! Helpers that misbehave are small scripts around the demo's filesystem; each says which fault it stands for.
+//! Helpers that misbehave are small scripts around the demo's filesystem.
 
 use crate::harness::{Test, tests};
 use crate::node::job::{TRY, assert_refused};
@@ -26,10 +26,10 @@ pub(crate) fn tests() -> Vec<Test> {
         the_caller_is_killed_in_the_middle.quick(),
         the_caller_is_killed_at_any_moment.needs(&["bindfs"]),
         the_mounter_is_stopped_in_the_middle.needs(&["bindfs"]).quick(),
-        a_dead_helper_is_told_and_its_mount_can_be_unmounted.needs(&["bindfs"]).quick(),
+        a_dead_helper_is_reported_and_its_mount_can_be_unmounted.needs(&["bindfs"]).quick(),
         sixty_four_mounts_at_once.needs(&["bindfs"]),
         a_thousand_mounts_leak_nothing.needs(&["bindfs"]),
-        messages_that_are_none.quick(),
+        malformed_messages_are_refused.quick(),
     ]
 }
 
@@ -54,9 +54,9 @@ fn bad_input_gets_a_clear_answer() {
     let unbalanced = ["-t", "fuse.bindfs", "-o", "ro,context=\"a,b", "/tmp/source", TARGET];
     setting.refuses(1, &["the quote opened in option 'context' is never closed"], &unbalanced);
     setting.refuses(1, &["'suid' cannot be granted"], &["-t", "fuse.bindfs", "-o", "suid", "/tmp/source", TARGET]);
-    // The helper's own words: bindfs is told an option that it does not know.
+    // The helper's own message: bindfs gets an option that it does not know.
     setting.refuses(32, &["bindfs", "nonsense=1"], &["-t", "fuse.bindfs", "-o", "nonsense=1", "/tmp/source", TARGET]);
-    // Still in working order.
+    // The mounter still works.
     setting.test.mount(&bindfs(TARGET)).ok("mount");
 }
 
@@ -79,7 +79,7 @@ fn options_that_only_mount8_could_carry_out() {
         setting.refuses(1, &[&named, instead], &["-t", "fuse.bindfs", "-o", &options, "/tmp/source", target]);
     }
     assert_ne!(setting.test.node.sh(&format!("test -e {new}")).code, Some(0));
-    // Comments, for systemd and whoever else reads fstab.
+    // Comments, for systemd and other readers of fstab.
     let comments = "x-systemd.automount,X-other=5";
     setting.test.mount(&["-t", "fuse.bindfs", "-o", comments, "/tmp/source", TARGET]).ok("mount");
 }
@@ -103,7 +103,7 @@ fn a_target_that_is_mounted_already() {
     let same = ["-t", "fuse.bindfs", "/tmp/source", TARGET];
     setting.test.mount(&same).ok("mount");
     setting.refuses(32, &[&format!("mount: {TARGET}: /tmp/source already mounted on {TARGET}.")], &same);
-    // Something else goes on top, as with mount(8).
+    // Another filesystem is mounted on top, as with mount(8).
     setting.test.mount(&["-t", "fuse.bindfs", "/tmp/other", TARGET]).ok("mount on top");
     setting.test.node.sh_ok(&format!("umount {TARGET}; umount {TARGET}"));
     setting.mounter.wait_for(events::UNMOUNTED, 2);
@@ -117,7 +117,8 @@ fn the_mounter_is_not_running() {
     for words in ["the mounter is not running", "/run/hostmount/hostmount.sock", "check that"] {
         assert!(done.stderr.contains(words), "{}", done.stderr);
     }
-    // One that was killed leaves its socket behind: the answer is the same, and the next one takes its place.
+    // A mounter that was killed leaves its socket behind: the error is the same, and the next mounter replaces the
+    // socket.
     let mut mounter = test.start_mounter(&[], &[]);
     mounter.signal(nix::sys::signal::Signal::SIGKILL);
     mounter.wait();
@@ -133,7 +134,7 @@ fn a_helper_that_never_gets_ready() {
     let setting = Setting::with_config("ready_timeout_seconds = 1\n");
     setting.fault("echo starting to wait\nsleep infinity & setsid sleep infinity & wait");
     setting.refuses(32, &["starting to wait", "not ready within 1 s", "it has not mounted"], &FAULT);
-    // It mounts, and nobody ever answers: the descriptor is kept open by a process that does not read it.
+    // It mounts, and no process ever answers: the descriptor is kept open by a process that does not read it.
     setting.fault("exec 5<>/dev/fuse; mount -i -t fuse.fault -o fd=5,rootmode=40000,user_id=0,group_id=0 x \"$2\" || exit 9; setsid sleep infinity & exit 0");
     setting.refuses(32, &["not ready within 1 s", "does not answer"], &FAULT);
 }
@@ -160,7 +161,7 @@ fn a_helper_that_ends_too_early() {
 
 fn a_helper_that_asks_for_more_than_its_mount() {
     let setting = Setting::start();
-    // Each line is a call that must fail; the last one is the one that is granted.
+    // Each line is a call that must fail; only the last one is granted.
     setting.fault(&format!(
         "{TRY}
         try mount -i -t tmpfs x \"$2\"
@@ -215,7 +216,7 @@ fn the_caller_is_killed_at_any_moment() {
         caller.kill().unwrap();
         caller.wait().unwrap();
         setting.wait_until_idle(&before);
-        // All or nothing: what stands answers, and can be unmounted.
+        // All or nothing: a volume that is mounted answers, and can be unmounted.
         if setting.test.node.mount_at(TARGET).is_some() {
             setting.test.node.sh_ok(&format!("ls {TARGET} && umount {TARGET}"));
             mounted += 1;
@@ -245,11 +246,11 @@ fn the_mounter_is_stopped_in_the_middle() {
     assert_eq!(caller.wait().unwrap().code(), Some(8), "{words}");
     assert!(words.contains("the mounter is being stopped"), "{words}");
     setting.test.wait_for_processes("sleep", 0);
-    // The volume that stood goes on being served.
+    // The mounted volume is still served.
     setting.test.node.sh_ok(&format!("echo still >{TARGET}/f && cat {TARGET}/f"));
 }
 
-fn a_dead_helper_is_told_and_its_mount_can_be_unmounted() {
+fn a_dead_helper_is_reported_and_its_mount_can_be_unmounted() {
     let setting = Setting::with_config("heal = false\n");
     let before = setting.state();
     setting.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
@@ -291,7 +292,7 @@ fn a_thousand_mounts_leak_nothing() {
     setting.wait_until(&before);
 }
 
-fn messages_that_are_none() {
+fn malformed_messages_are_refused() {
     let setting = Setting::start();
     let before = setting.state();
     let header = |version: u32, length: u32| [&b"HMNT"[..], &version.to_be_bytes(), &length.to_be_bytes()].concat();
@@ -310,7 +311,7 @@ fn messages_that_are_none() {
     }
     assert_eq!(say(Vec::new()), "", "nothing is answered to nothing");
     setting.wait_until(&before);
-    // Another uid: the socket's mode keeps it out, and where that was changed, its credentials do.
+    // Another uid: the socket's mode keeps it out, and if that was changed, its credentials do.
     let list = format!("su -s /bin/sh nobody -c '{NODE_BIN}/hostmount list'");
     let done = setting.test.node.sh(&list);
     assert!(done.code == Some(1) && done.stderr.contains("only root may ask"), "{done:?}");

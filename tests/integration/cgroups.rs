@@ -18,9 +18,9 @@ pub(crate) fn tests() -> Vec<Test> {
         a_helper_has_a_cgroup_of_its_own_from_its_first_instruction.needs(&["make", "bindfs"]).needs_cgroups(),
         no_cgroup_is_left_by_heals_swaps_failures_and_restarts.needs(&["bindfs"]).needs_cgroups().quick(),
         a_helper_lives_in_the_systemd_scope_of_its_caller.needs(&["make", "bindfs"]).needs_cgroups(),
-        a_helper_that_hits_its_memory_limit_ends_alone_and_its_volume_comes_back.needs(&["bindfs"]).needs_cgroups(),
-        a_helper_that_hits_its_memory_limit_while_it_starts.needs_cgroups().quick(),
-        without_cgroups_volumes_mount_and_the_mounter_says_what_that_means.needs(&["bindfs"]).needs_cgroups().quick(),
+        a_helper_at_its_memory_limit_is_killed_alone_and_its_volume_comes_back.needs(&["bindfs"]).needs_cgroups(),
+        a_helper_that_reaches_its_memory_limit_while_it_starts.needs_cgroups().quick(),
+        without_cgroups_volumes_mount_and_the_consequence_is_logged.needs(&["bindfs"]).needs_cgroups().quick(),
     ]
 }
 
@@ -67,7 +67,7 @@ fn a_helper_has_a_cgroup_of_its_own_from_its_first_instruction() {
     for engine in ["seccomp", "preload"] {
         let (test, mounter) = start("", engine);
         let before = all(&test.node);
-        // What it says first is where it is.
+        // Its first line is where it is.
         test.container.visit(|| {
             let path = "/usr/sbin/mount.fuse.tell";
             fs::write(path, "#!/bin/sh\ncat /proc/self/cgroup\n(sleep infinity) &\nexec bindfs \"$@\"\n").unwrap();
@@ -113,7 +113,7 @@ fn no_cgroup_is_left_by_heals_swaps_failures_and_restarts() {
     one_more(&test);
     assert_eq!(test.mount(&["-t", "fuse.bindfs", "/tmp/nowhere", "/mnt"]).code, Some(32));
     one_more(&test);
-    // The next mounter knows which cgroup is whose, and removes those that nobody is in any more.
+    // The next mounter finds each helper's cgroup, and removes the cgroups without a process.
     for while_away in ["true".to_owned(), format!("umount {TARGET}")] {
         mounter.signal(nix::sys::signal::Signal::SIGKILL);
         mounter.wait();
@@ -131,7 +131,7 @@ fn no_cgroup_is_left_by_heals_swaps_failures_and_restarts() {
         }
     }
     wait_for(&test, &before);
-    // Nothing at all is left by a mounter that stops when there is no volume.
+    // A mounter that stops without a volume leaves no cgroup.
     mounter.signal(nix::sys::signal::Signal::SIGTERM);
     mounter.wait();
     assert!(!all(&test.node).contains("/hostmount"), "{}", all(&test.node));
@@ -163,12 +163,12 @@ fn a_helper_lives_in_the_systemd_scope_of_its_caller() {
     }
 }
 
-fn a_helper_that_hits_its_memory_limit_ends_alone_and_its_volume_comes_back() {
+fn a_helper_at_its_memory_limit_is_killed_alone_and_its_volume_comes_back() {
     let (test, mounter) = start("[filesystem.memfs]\nmemory_limit = '32Mi'\n", "seccomp");
     test.node.sh_ok(&format!("echo memfs >{NODE_BIN}/served-types; mkdir /mnt/other"));
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/mnt/other"]).ok("mount another");
     test.mount(&["-t", "memfs", "-o", "size=1g", "memory", TARGET]).ok("mount");
-    // It keeps in its memory what is written to it.
+    // It keeps written data in its memory.
     let fill = format!("dd if=/dev/zero of={TARGET}/f bs=1M count=64");
     for round in 1..=2 {
         let done = test.node.sh(&fill);
@@ -182,9 +182,9 @@ fn a_helper_that_hits_its_memory_limit_ends_alone_and_its_volume_comes_back() {
     assert_eq!(mounter.count(events::DEAD), 2, "the other one lives");
 }
 
-fn a_helper_that_hits_its_memory_limit_while_it_starts() {
+fn a_helper_that_reaches_its_memory_limit_while_it_starts() {
     let (test, _mounter) = start("[filesystem.eater]\nmemory_limit = '32Mi'\n", "seccomp");
-    // A fake: it stands for a helper that needs more than it may have.
+    // A fake, in place of a helper that needs more memory than it may have.
     test.container.visit(|| {
         let path = "/usr/sbin/mount.fuse.eater";
         fs::write(path, "#!/bin/sh\nexec tail /dev/zero\n").unwrap();
@@ -195,7 +195,7 @@ fn a_helper_that_hits_its_memory_limit_while_it_starts() {
     assert!(done.stderr.contains("it hit its memory limit of 32 MiB"), "{}", done.stderr);
 }
 
-fn without_cgroups_volumes_mount_and_the_mounter_says_what_that_means() {
+fn without_cgroups_volumes_mount_and_the_consequence_is_logged() {
     let test = TestNode::start();
     test.node.sh_ok(&format!(
         "mkdir -p {TARGET}; for h in $({HIERARCHIES}); do mount -o remount,bind,ro $h || exit 1; done"

@@ -1,5 +1,5 @@
-//! Anything at any time: mounts, unmounts, deaths of helpers and of the mounter, swaps, pods that start and end, in an order
-//! that chance chooses. After each round everything must be right.
+//! Anything at any time: mounts, unmounts, deaths of helpers and of the mounter, swaps, pods that start and end, in an
+//! order that chance chooses. After each round everything must be right.
 //!
 //! `make chaos ROUNDS=1000` for longer; `HOSTMOUNT_SEED` repeats a run.
 
@@ -18,7 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 const TARGETS: usize = 4;
 
-/// What should be, beside what is.
+/// The expected state, and the node.
 struct World {
     test: TestNode,
     mounter: Option<Mounter>,
@@ -54,7 +54,7 @@ impl World {
         Self { test, mounter, mounted, pods, dead, last_source: 0, has_cgroups }
     }
 
-    /// Does something, if it can be done just now, and says what.
+    /// Performs an operation, if it is possible now, and returns its name.
     fn act(&mut self, chance: &mut fastrand::Rng) -> Option<String> {
         let number = chance.usize(0..TARGETS);
         let place = target(number);
@@ -118,7 +118,7 @@ impl World {
         processes.filter(|(_, words)| words.contains("bindfs") && words.contains(&line)).map(|(pid, _)| pid).collect()
     }
 
-    /// What is not as it should be.
+    /// The differences from the expected state.
     fn wrong(&self) -> Option<String> {
         let served: BTreeSet<u32> =
             self.mounted.values().copied().chain(self.pods.iter().map(|pod| pod.source)).collect();
@@ -162,7 +162,7 @@ impl World {
         (own != helpers && self.has_cgroups).then(|| format!("{helpers} helpers run, and cgroups are {cgroups}"))
     }
 
-    /// Everything is right after a moment, or never.
+    /// Waits until the state is as expected.
     fn check(&self, story: &[String]) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while let Some(wrong) = self.wrong() {
@@ -203,7 +203,7 @@ fn anything_at_any_time() {
     let descriptors = |test: &TestNode, mounter: &Mounter| test.descriptors(mounter.pid());
     let fresh_mounter = fresh.start_mounter(&[], &[]);
     let expected = descriptors(&fresh, &fresh_mounter).len();
-    // A thread that has just seen to a volume may not be through yet.
+    // A thread that has just handled a volume may not have ended yet.
     let deadline = Instant::now() + Duration::from_secs(30);
     while let left = descriptors(&world.test, world.mounter.as_ref().unwrap())
         && left.len() != expected

@@ -1,5 +1,4 @@
-//! What programs can ask through the typed client and mount(8) cannot: a mount that need not be made twice, and whose target
-//! need not be there.
+//! Requests of the typed client that mount(8) cannot make: mount unless mounted, and make the target.
 
 use crate::harness::{Test, tests};
 use crate::node::TestNode;
@@ -44,9 +43,9 @@ fn a_volume_that_is_there_is_not_mounted_again() {
     assert!(!mount(&test, unless("/tmp/source", TARGET)).unwrap().already);
     assert!(mount(&test, unless("/tmp/source", TARGET)).unwrap().already);
     test.wait_for_processes("bindfs", 1);
-    // Without being asked to, it is an error, as with mount(8).
+    // Without `unless_mounted` it is an error, as with mount(8).
     assert!(message(mount(&test, bindfs("/tmp/source", TARGET))).contains("already mounted"));
-    // Another source is another volume, and another filesystem is none.
+    // Another source is another volume, and another filesystem is no volume.
     assert!(message(mount(&test, unless("/tmp/another", TARGET))).contains("something else is mounted"));
     test.node.sh_ok("mount -t tmpfs other /mnt/other");
     assert!(message(mount(&test, unless("/tmp/source", "/mnt/other"))).contains("something else is mounted"));
@@ -64,7 +63,7 @@ fn a_target_is_made_and_taken_away_again() {
     let making = |source: &str, target: &str| Mount { make_target: true, ..bindfs(source, target) };
     let target = "/var/lib/kubelet/pods/p/made";
     let before = test.node.sh_ok("find /var/lib/kubelet /mnt");
-    // Nothing comes of it: no helper can serve that.
+    // The mount fails: no helper can serve that.
     assert!(!message(mount(&test, making("/tmp/nothing", target))).is_empty());
     for (refused, words) in [
         ("/mnt/made", "does not exist"),
@@ -95,7 +94,7 @@ fn calls_that_come_twice_at_once_mount_one_volume() {
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     });
     assert_eq!(done.iter().filter(|done| done.as_ref().is_ok_and(|mounted| !mounted.already)).count(), 1);
-    // The others were told that it is there, or that it is under way and to try again.
+    // For the others it was mounted already, or under way: an error that advises to try again.
     for failed in done.into_iter().filter(Result::is_err) {
         assert!(message(failed).contains("under way"));
     }

@@ -1,4 +1,4 @@
-//! `[filesystem.TYPE]`: programs that need more than their name to be called rightly.
+//! `[filesystem.TYPE]`: programs that need more settings than their name.
 
 use crate::harness::{Test, tests};
 use crate::node::{self, TestNode};
@@ -40,11 +40,11 @@ fn a_program_that_stays_in_the_foreground() {
     assert_eq!(test.node.sh_ok("cat /mnt/v/file"), "hello\n");
     assert!(test.processes().values().any(|line| line.starts_with("/usr/bin/bindfs -f")), "{:?}", test.processes());
     test.umount(&["/mnt/v"]).ok("umount");
-    // The node is told of the type, so that its plain name is served, too.
+    // The type is in the node's list, so that its plain name is served, too.
     let install = ["install", "--to", "/opt/hostmount/other", "--config", "/tmp/config.toml"];
     test.container.run("/usr/local/bin/hostmount", &install).ok("install");
     assert!(test.node.sh_ok("cat /opt/hostmount/other/served-types").lines().any(|line| line == "mine"));
-    // One that ends instead is told apart from one that is ready.
+    // A helper that exits instead is not taken for a ready one.
     let done = test.mount(&["-t", "fuse.mine", "/srv/nothing", "/mnt/v"]);
     assert_eq!(done.code, Some(32), "{}", done.stderr);
     assert!(done.stderr.contains("bindfs could not mount /srv/nothing"), "{}", done.stderr);
@@ -114,7 +114,7 @@ fn a_helper_that_writes_without_end() {
          command = ['yes', '{source}{target}{options}']\n",
         "mount.memfs \"$@\" || exit 1; yes 'this is a fake helper that writes without end' & exit 0",
     );
-    // One that says much and mounts nothing is given up all the same.
+    // A helper that writes a lot and mounts nothing is killed all the same.
     let done = test.mount(&["-t", "fuse.idle", "words", "/mnt/v"]);
     assert!(done.stderr.contains("it was not ready within 1 s (it has not mounted)"), "{}", done.stderr);
     test.mount(&["-t", "fuse.loud", "memory", "/mnt/v"]).ok("mount");

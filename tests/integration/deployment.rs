@@ -1,4 +1,4 @@
-//! What is deployed: static-pods/ and kubelet-config/ are valid, agree with each other, and scripts parse.
+//! The manifests: static-pods/ and kubelet-config/ are valid and agree with each other, and scripts parse.
 
 use crate::harness::{Test, tests};
 use crate::node::TestNode;
@@ -62,7 +62,7 @@ fn yaml<T: DeserializeOwned>(text: &str) -> T {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Kubernetes' types take no notice of fields that they do not have: what comes out again must be what went in.
+/// Kubernetes' types ignore unknown fields: a manifest must be the same after it was read and written.
 fn has_type<T: DeserializeOwned + Serialize>(object: &Value) {
     let typed: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
     assert_eq!(&serde_json::to_value(typed).unwrap(), object);
@@ -95,7 +95,7 @@ fn the_manifests_are_what_kubernetes_knows() {
         }
     }
     assert_eq!(kinds.len(), 8, "{kinds:?}");
-    // The test can fail.
+    // This check can fail.
     let mut misspelt = mounter();
     misspelt["spec"]["hostPid"] = Value::Bool(true);
     assert!(std::panic::catch_unwind(|| valid(&misspelt)).is_err());
@@ -107,7 +107,7 @@ fn both_ways_to_start_the_mounter_are_the_same() {
     let mut other = daemonset["spec"]["template"]["spec"].clone();
     assert_ne!(daemonset["metadata"]["name"], mounter()["metadata"]["name"]);
     assert_eq!(pod["containers"][0]["args"][0], "serve");
-    // What a DaemonSet has beside it, and where its configuration is.
+    // A DaemonSet has these keys in addition, and its configuration elsewhere.
     for key in ["automountServiceAccountToken", "nodeSelector", "tolerations"] {
         other.as_object_mut().unwrap().remove(key);
     }
@@ -146,7 +146,7 @@ fn the_examples_are_what_the_driver_understands() {
             done.ok("mount");
             assert_eq!(test.node.sh_ok("stat -c %U /mnt/v && umount /mnt/v"), "nobody\n");
         } else {
-            // Their servers are nowhere: it is the helper that says so, and not the driver or the mounter.
+            // Their servers do not exist: the error is the helper's, and not the driver's or the mounter's.
             let helper = volume["options"]["fstype"].as_str().unwrap().trim_start_matches("fuse.").to_owned();
             assert!(done.stdout.contains(&format!("{helper} could not mount")), "{}", done.stdout);
         }
@@ -338,14 +338,14 @@ fn both_folders_speak_of_the_same_paths() {
     for path in &pods {
         assert!(settings.iter().any(|setting| of_one(setting, path)), "{path} is nowhere in kubelet-config/");
     }
-    // Every system says of both places, and where static pods go.
+    // Every system's page names both directories.
     for folder in fs::read_dir(project("kubelet-config")).unwrap().map(Result::unwrap) {
         if folder.file_type().unwrap().is_dir() {
             let folder = format!("kubelet-config/{}", folder.file_name().to_str().unwrap());
             let text: String = files(&folder).iter().map(|file| read(file)).collect();
             assert!(text.contains(BIN) && text.contains(PLUGINS), "{folder}");
-            let words = ["Sources", "Check", "ndo", "ot verified"];
-            assert!(words.iter().all(|word| read(&format!("{folder}/README.md")).contains(word)), "{folder}");
+            let page = read(&format!("{folder}/README.md")).to_lowercase();
+            assert!(["sources", "check", "undo", "not verified"].iter().all(|word| page.contains(word)), "{folder}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The kernel gives the device number of an unmounted filesystem to the next one at once: another's filesystem with the
-//! number, type and source of a volume that was is never taken for it.
+//! The kernel gives the device number of an unmounted filesystem to the next one at once: a foreign filesystem with the
+//! number, type and source of an earlier volume is never taken for it.
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
@@ -11,14 +11,15 @@ use testbed::machine::{Process, Recipe};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        anothers_filesystem_with_the_number_of_an_unmounted_volume.needs(&["bindfs"]).quick(),
-        anothers_filesystem_with_the_number_that_a_record_names.needs(&["bindfs"]).quick(),
+        a_foreign_filesystem_with_the_number_of_an_unmounted_volume.needs(&["bindfs"]).quick(),
+        a_foreign_filesystem_with_the_number_that_a_record_names.needs(&["bindfs"]).quick(),
     ]
 }
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
-/// A volume that has been unmounted while the mounter did not look, and a pod's own filesystem with all it was known by.
+/// A volume that was unmounted while the mounter was stopped, and a pod's own filesystem with the same number, type and
+/// source.
 struct Taken {
     test: TestNode,
     mounter: Mounter,
@@ -27,8 +28,8 @@ struct Taken {
     _alive: Process,
 }
 
-/// The kernel gives the lowest number that is free: the pod mounts until it has got the volume's. If another test was
-/// quicker, all is tried again.
+/// The kernel gives the lowest free number: the pod mounts until it has got the volume's. If another test was
+/// quicker, everything is tried again.
 fn taken() -> Taken {
     let test = TestNode::start();
     let mounter = test.start_mounter(&[], &[]);
@@ -68,7 +69,7 @@ impl Taken {
     /// Panics if the mounter has taken the pod's filesystem for its volume.
     fn check(&self, mounter: &Mounter, before: &[String]) {
         mounter.wait_for(events::UNMOUNTED, 1);
-        // What it does upon the volume's end, it has begun to do: a mount at the same target waits for nothing.
+        // It has begun to handle the volume's end by then: a mount at the same target waits for nothing.
         self.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount again");
         self.test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET} && umount {TARGET}"));
         self.test.wait_for_processes("/run/hostmount/mnt", 0);
@@ -78,14 +79,14 @@ impl Taken {
     }
 }
 
-fn anothers_filesystem_with_the_number_of_an_unmounted_volume() {
+fn a_foreign_filesystem_with_the_number_of_an_unmounted_volume() {
     let taken = taken();
     let before = taken.pod.mountinfo();
     taken.mounter.signal(Signal::SIGCONT);
     taken.check(&taken.mounter, &before);
 }
 
-fn anothers_filesystem_with_the_number_that_a_record_names() {
+fn a_foreign_filesystem_with_the_number_that_a_record_names() {
     let mut taken = taken();
     let before = taken.pod.mountinfo();
     taken.mounter.signal(Signal::SIGKILL);

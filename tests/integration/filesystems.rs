@@ -23,8 +23,8 @@ pub(crate) fn tests() -> Vec<Test> {
     filesystems::all().map(row).chain(others).collect()
 }
 
-/// Filesystems of the kernel's whose helper is in the container go the same way. Where the kernel has them not, as that of
-/// the machines that these tests were written on, its own answer reaches the caller; where it has them, nobody serves.
+/// Filesystems of the kernel's own, whose helper is in the container. If the kernel lacks them, its error reaches the
+/// caller; if it has them, there is no server.
 fn filesystems_of_the_kernels_own() {
     let test = TestNode::start_in(&Network::new().unwrap());
     test.container.visit(|| fs::write("/tmp/config.toml", "").unwrap());
@@ -36,7 +36,7 @@ fn filesystems_of_the_kernels_own() {
         let mut mounter = start_mounter(&test, &["--engine", engine]);
         for (fstype, options, source) in [
             ("nfs", "vers=4,retry=0,soft", "127.0.0.1:/export"),
-            // mount.cifs gives itself CAP_SYS_ADMIN: it believes it has it.
+            // mount.cifs gives itself CAP_SYS_ADMIN: the call returns success.
             ("cifs", "username=me,password=k3y,vers=3.0", "//127.0.0.1/share"),
         ] {
             let done = test.mount(&["-t", fstype, "-o", options, source, TARGET]);
@@ -57,7 +57,7 @@ fn run(filesystem: &Filesystem) {
     test.container.visit(|| fs::write("/tmp/config.toml", filesystem.config).unwrap());
     preloaded::install(&test.container);
     let volume = (filesystem.prepare)(&test);
-    // As `hostmount install` tells the node: types by their own names.
+    // As `hostmount install` lists them on the node: types by their own names.
     test.node.sh_ok(&format!("echo {} >{NODE_BIN}/served-types", volume.fstype));
 
     with_seccomp(&test, filesystem, &volume);
@@ -87,7 +87,7 @@ fn with_seccomp(test: &TestNode, filesystem: &Filesystem, volume: &Volume) {
     }
 }
 
-/// The same source, server and node, on a kernel that lacks all that can be done without: it gets the other engine.
+/// The same source, server and node, on a kernel without all optional features: it gets the other engine.
 fn with_preload(test: &TestNode, filesystem: &Filesystem, volume: &Volume) {
     use old_kernel::{BENEATH, MOUNT_SETATTR, OPENAT2, PIDFD_GETFD, USER_NOTIFICATION};
     let missing = [USER_NOTIFICATION, PIDFD_GETFD, OPENAT2, MOUNT_SETATTR, BENEATH];

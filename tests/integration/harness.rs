@@ -9,10 +9,10 @@
 //! }
 //! ```
 //!
-//! A function that is in no list is dead code, and that fails `make check`. The arguments and the output are those of
+//! A function that is in no list is dead code, and that fails `make check`. The arguments and the output are as with
 //! Rust's own harness, which cannot ignore a test for a reason that is found at run time: here one that cannot run is
-//! ignored and says why. `HOSTMOUNT_TESTS=must-run` makes it fail, `HOSTMOUNT_TESTS=quick` leaves out all but the quick
-//! ones.
+//! ignored with a reason. `HOSTMOUNT_TESTS=must-run` makes it fail, `HOSTMOUNT_TESTS=quick` leaves out all but the
+//! quick ones.
 //!
 //! Tests run at the same time, as many as there are cores, in any combination: each has machines of its own.
 
@@ -24,7 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Tests by the names of their functions, each with what is said of it: see [`Test`].
+/// Tests by the names of their functions, each with its requirements: see [`Test`].
 macro_rules! tests {
     ($($name:ident $(.$how:ident($($what:expr),*))*),* $(,)?) => {
         vec![$($crate::harness::Test::new(stringify!($name), $name)$(.$how($($what),*))*),*]
@@ -78,19 +78,19 @@ impl Test {
         self
     }
 
-    /// It needs no test node: who is not root can run it, too.
+    /// It needs no test node: users other than root can run it, too.
     pub(crate) fn anywhere(mut self) -> Self {
         self.node = false;
         self
     }
 
-    /// It needs what this says is not there, if anything.
+    /// It cannot run if this returns a reason.
     pub(crate) fn needs_no(mut self, obstacle: fn() -> Option<String>) -> Self {
         self.special = Some(obstacle);
         self
     }
 
-    /// It is one of those that are run again and again while one works: a second or two, and no server.
+    /// It is one of the tests to run while you work: it takes a second or two, and needs no server.
     pub(crate) fn quick(mut self) -> Self {
         self.quick = true;
         self
@@ -151,7 +151,7 @@ impl Turn {
     }
 }
 
-/// What is asked for by `HOSTMOUNT_TESTS`.
+/// The value of `HOSTMOUNT_TESTS`.
 fn asked_for(word: &str) -> bool {
     env::var_os("HOSTMOUNT_TESTS").is_some_and(|value| value == word)
 }
@@ -167,7 +167,7 @@ fn running_linux() -> (u32, u32) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
-/// Runs the tests of all modules, or those that the command line names.
+/// Runs the tests of all modules, or the ones that the command line names.
 pub(crate) fn run<const MODULES: usize>(modules: [(&str, Vec<Test>); MODULES]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // As in Rust's own harness.
@@ -181,7 +181,7 @@ pub(crate) fn run<const MODULES: usize>(modules: [(&str, Vec<Test>); MODULES]) -
         tests.extend(listed.into_iter().map(|test| Test { name: format!("{module}::{}", test.name), ..test }));
     }
     tests.retain(|test| test.quick || !asked_for("quick"));
-    // Last, when nobody else has to wait for them.
+    // Last, when no other test has to wait for them.
     tests.sort_by_key(|test| test.alone);
     let trial = |test: Test| Trial::ignorable_test(test.name.clone(), move || test.run(show));
     libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()

@@ -1,4 +1,4 @@
-//! Volumes whose helper lives and does not answer, and busy ones, which are none of these.
+//! Volumes whose helper lives and does not answer, and busy volumes, which do not hang.
 
 use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
@@ -12,15 +12,15 @@ use testbed::machine::{Process, Propagation, Room};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted.needs(&["bindfs"]),
-        a_forced_umount_lets_go_whoever_waits.needs(&["bindfs"]),
-        a_volume_that_hangs_is_healed_if_it_shall_be.needs(&["bindfs"]).quick(),
-        an_operator_heals_a_volume_that_hangs.needs(&["bindfs"]),
-        a_server_that_is_stopped_lets_the_volume_hang.needs(&["sshfs"]).needs(sshd::PROGRAMS),
-        a_glusterfs_brick_that_is_stopped_lets_the_volume_hang.needs(gluster::PROGRAMS),
-        who_waits_for_a_file_lock_does_not_let_the_volume_hang.needs(gluster::PROGRAMS).needs(&["flock"]),
-        a_busy_volume_does_not_hang.needs(&["bindfs"]),
-        a_slow_server_does_not_let_the_volume_hang.needs(&["sshfs", "tc"]).needs(sshd::PROGRAMS),
+        a_stopped_helper_is_logged_and_shown_and_can_be_unmounted.needs(&["bindfs"]),
+        a_forced_umount_ends_waiting_requests_with_an_error.needs(&["bindfs"]),
+        a_hung_volume_is_healed_if_on_hang_is_heal.needs(&["bindfs"]).quick(),
+        an_operator_heals_a_hung_volume.needs(&["bindfs"]),
+        a_stopped_server_makes_the_volume_hang.needs(&["sshfs"]).needs(sshd::PROGRAMS),
+        a_stopped_glusterfs_brick_makes_the_volume_hang.needs(gluster::PROGRAMS),
+        a_wait_for_a_file_lock_is_not_a_hang.needs(gluster::PROGRAMS).needs(&["flock"]),
+        a_busy_volume_is_not_a_hang.needs(&["bindfs"]),
+        a_slow_server_is_not_a_hang.needs(&["sshfs", "tc"]).needs(sshd::PROGRAMS),
     ]
 }
 
@@ -63,14 +63,14 @@ impl Setting {
     }
 }
 
-/// A line of shell that goes on by itself.
+/// Starts a line of shell in the background.
 fn start(place: &Place, line: &str) -> Process {
     let mut command = Room::command("/bin/sh");
     command.args(["-c", line]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     place.spawn(command)
 }
 
-/// What it printed up to its end.
+/// Waits for its end, and returns what it printed.
 fn end(mut process: Process) -> String {
     let mut said = String::new();
     process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -78,12 +78,12 @@ fn end(mut process: Process) -> String {
     said
 }
 
-fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
+fn a_stopped_helper_is_logged_and_shown_and_can_be_unmounted() {
     let setting = Setting::bindfs("hang_seconds = 2\n");
     setting.signal("STOP", "bindfs");
     let reader = start(&setting.pod, "cat /data/f");
     setting.mounter.wait_for(events::HUNG, 1);
-    // Whoever asks the mounter is answered.
+    // The mounter answers requests.
     let list = setting.hostmount("list");
     assert!(list.contains("  hung  ") && list.contains("hostmount heal"), "{list}");
     let status = setting.hostmount(&format!("status {TARGET}"));
@@ -97,13 +97,13 @@ fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
     for line in ["hostmount_volumes{state=\"hung\"} 1\n", "hostmount_hangs_total 1\n", &up] {
         assert!(metrics.contains(line), "{line}{metrics}");
     }
-    // It goes on: that is told, once.
+    // It continues: that is logged once.
     setting.signal("CONT", "bindfs");
     assert_eq!(end(reader), "served\n");
     setting.mounter.wait_for(events::ANSWERS, 1);
     assert!(setting.hostmount("list").contains("  mounted  "));
     assert_eq!(setting.mounter.count(events::HUNG), 1);
-    // Stopped again, with somebody on the node in it who cannot be killed: our umount lets the pod go all the same.
+    // Stopped again, while an unkillable process on the node uses it: our umount detaches it all the same.
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.test.node, &format!("cd {TARGET}; cat g"));
     setting.mounter.wait_for(events::HUNG, 2);
@@ -113,7 +113,7 @@ fn a_helper_that_is_stopped_is_told_and_shown_and_can_be_unmounted() {
     end(stuck);
 }
 
-fn a_forced_umount_lets_go_whoever_waits() {
+fn a_forced_umount_ends_waiting_requests_with_an_error() {
     let setting = Setting::bindfs("hang_seconds = 1\n");
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.test.node, &format!("cat {TARGET}/f || echo failed"));
@@ -121,13 +121,13 @@ fn a_forced_umount_lets_go_whoever_waits() {
     setting.test.umount(&["-f", TARGET]).ok("umount -f");
     assert_eq!(end(stuck), "failed\n");
     assert_eq!(setting.test.node.mount_at(TARGET), None);
-    // The pod has it still, and gets it back when the helper is gone.
+    // The pod still has it mounted, and it is healed there when the helper is gone.
     setting.signal("KILL", "bindfs");
     setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(setting.pod.sh_ok("cat /data/f"), "served\n");
 }
 
-fn a_volume_that_hangs_is_healed_if_it_shall_be() {
+fn a_hung_volume_is_healed_if_on_hang_is_heal() {
     let setting = Setting::bindfs("[filesystem.bindfs]\nhang_seconds = 2\non_hang = 'heal'\n");
     setting.signal("STOP", "bindfs");
     let stuck = start(&setting.pod, "cat /data/f || echo failed");
@@ -139,7 +139,7 @@ fn a_volume_that_hangs_is_healed_if_it_shall_be() {
     setting.test.wait_for_processes("bindfs", 1);
 }
 
-fn an_operator_heals_a_volume_that_hangs() {
+fn an_operator_heals_a_hung_volume() {
     let setting = Setting::bindfs("hang_seconds = 2\non_hang = 'heal'\nheal = false\n");
     assert!(setting.hostmount(&format!("heal {TARGET}")).contains("nothing to be done"));
     setting.signal("STOP", "bindfs");
@@ -154,11 +154,11 @@ fn an_operator_heals_a_volume_that_hangs() {
     setting.test.wait_for_processes("bindfs", 1);
 }
 
-fn a_server_that_is_stopped_lets_the_volume_hang() {
+fn a_stopped_server_makes_the_volume_hang() {
     let (server, test) = Sshd::with_node();
     server.place.sh_ok("echo served >/srv/export/f");
     let source = format!("root@{SERVER_ADDRESS}:/srv/export");
-    // It keeps asking whether the server is there: that is no answer to anybody.
+    // sshfs keeps asking whether the server is alive: that is no activity for a request.
     let options = format!("port={PORT},reconnect,ServerAliveInterval=5,ServerAliveCountMax=100");
     let setting = Setting::mount(test, "hang_seconds = 2\n", &["-t", "fuse.sshfs", "-o", &options, &source, TARGET]);
     // Each connection has a process of its own.
@@ -171,7 +171,7 @@ fn a_server_that_is_stopped_lets_the_volume_hang() {
     setting.mounter.wait_for(events::ANSWERS, 1);
 }
 
-fn a_glusterfs_brick_that_is_stopped_lets_the_volume_hang() {
+fn a_stopped_glusterfs_brick_makes_the_volume_hang() {
     let (server, source, test) = Gluster::with_node();
     let setting = Setting::mount(test, "hang_seconds = 4\n", &["-t", "glusterfs", &source, TARGET]);
     setting.pod.sh_ok("echo served >/data/f");
@@ -183,13 +183,13 @@ fn a_glusterfs_brick_that_is_stopped_lets_the_volume_hang() {
     setting.mounter.wait_for(events::ANSWERS, 1);
 }
 
-fn who_waits_for_a_file_lock_does_not_let_the_volume_hang() {
+fn a_wait_for_a_file_lock_is_not_a_hang() {
     let (_server, source, test) = Gluster::with_node();
     let config = "hang_seconds = 1\non_hang = 'heal'\n";
     let setting = Setting::mount(test, config, &["-t", "glusterfs", &source, TARGET]);
     let mut holder = start(&setting.pod, "exec 9>/data/lock; flock 9; echo held; exec sleep infinity");
     holder.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
-    // Here the lock is the server's: the helper answers nothing until it is free.
+    // Here the lock is the server's: the helper does not answer until it is free.
     let waiter = start(&setting.pod, "flock /data/lock echo got it");
     setting.mounter.wait_for(events::LOCKED, 16);
     assert_eq!(setting.mounter.count(events::HUNG), 0);
@@ -197,8 +197,8 @@ fn who_waits_for_a_file_lock_does_not_let_the_volume_hang() {
     assert_eq!(end(waiter), "got it\n");
 }
 
-/// At every look requests wait, as many as at the one before.
-fn a_busy_volume_does_not_hang() {
+/// At every check requests wait, as many as at the one before.
+fn a_busy_volume_is_not_a_hang() {
     let setting = Setting::bindfs("hang_seconds = 1\non_hang = 'heal'\n");
     setting.test.container.sh_ok("truncate -s 64M /tmp/source/f");
     let read = "while :; do dd if=/data/f of=/dev/null bs=128k iflag=direct; done";
@@ -207,7 +207,7 @@ fn a_busy_volume_does_not_hang() {
     assert_eq!(setting.mounter.count(events::HUNG), 0);
 }
 
-fn a_slow_server_does_not_let_the_volume_hang() {
+fn a_slow_server_is_not_a_hang() {
     let (server, test) = Sshd::with_node();
     // Packets as small as on a real network.
     server.place.sh_ok("truncate -s 64M /srv/export/f && ip link set lo mtu 1500");

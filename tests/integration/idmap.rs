@@ -32,7 +32,7 @@ fn start() -> (TestNode, Mounter) {
     (test, mounter)
 }
 
-/// Who owns a directory, and whether uid 1000 may write there as its owner, and nobody as root.
+/// The owner of a directory, and whether uid 1000 may write there as its owner, and no process as root.
 fn is_1000s(place: &Place, directory: &str) {
     assert_eq!(place.sh_ok(&format!("stat -c %u:%g {directory}")), "1000:1000\n");
     let write = format!("setpriv --reuid 1000 --regid 1000 --clear-groups touch {directory}/new");

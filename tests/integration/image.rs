@@ -1,4 +1,5 @@
-//! The image: built from Containerfile, and run as a real privileged container on a test node, which it sets up by itself.
+//! The image: built from Containerfile, and run as a real privileged container on a test node, which it sets up by
+//! itself.
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
@@ -21,7 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
             "debootstrap",
             "bindfs"
         ]),
-        the_image_has_what_it_says.needs(&["make", "podman", "runc", "debootstrap"]),
+        the_image_has_its_labels_and_its_object_loads.needs(&["make", "podman", "runc", "debootstrap"]),
     ]
 }
 
@@ -72,7 +73,7 @@ impl Node {
         for mount in container["volumeMounts"].as_array().unwrap() {
             let volume = spec["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]);
             let (from, to) = (text(&volume.unwrap()["hostPath"]["path"]), text(&mount["mountPath"]));
-            // As DirectoryOrCreate.
+            // As with DirectoryOrCreate.
             self.place.sh_ok(&format!("mkdir -p {from}"));
             let access = if mount["readOnly"] == true { "ro" } else { "rw" };
             volumes += &format!(" --volume {from}:{to}:{access}");
@@ -96,7 +97,7 @@ impl Drop for Node {
 /// crun refuses the hybrid cgroups that some machines have. The image is in a store that others use, too.
 const PODMAN: &str = "podman --runtime runc --cgroup-manager cgroupfs --events-backend none --storage-driver overlay \
                       --storage-opt additionalimagestore=/opt/image";
-/// The defaults for limits are more than some machines may give.
+/// The default limits exceed what some machines permit.
 const RUN: &str = "--privileged --network host --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --log-driver none";
 
 fn static_pod() -> Value {
@@ -111,7 +112,7 @@ fn text(value: &Value) -> &str {
 }
 
 fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
-    // Without the node's PID namespace a volume cannot outlive the container, and that is all.
+    // Without the node's PID namespace a volume cannot outlive the container; everything else works.
     let tied = "FAIL  outliving: the container has a PID namespace of its own";
     for (options, fails) in [("--pid host", ""), ("--volume /proc:/host/proc --env HOSTPROCPATH=/host", tied)] {
         let mut node = Node::start();
@@ -149,7 +150,7 @@ fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
     }
 }
 
-fn the_image_has_what_it_says() {
+fn the_image_has_its_labels_and_its_object_loads() {
     let node = Node::start();
     let labels = node.podman(&format!("image inspect --format '{{{{json .Config}}}}' {IMAGE}"));
     let config: Value = serde_json::from_str(&labels).unwrap();

@@ -1,4 +1,4 @@
-//! Installing on the node: nothing that a node has, or runs, is broken by it; and no hostmount becomes another one.
+//! Installing on the node: it breaks no program that a node has or runs; and no hostmount executes another one.
 
 use crate::harness::{Test, tests};
 use crate::node::notes::note;
@@ -64,14 +64,14 @@ fn the_mounter_sets_up_a_node_by_itself() {
     assert_eq!(mounter.count(events::INSTALLED), 0, "{}", mounter.said());
     assert_eq!(test.node.sh_ok(&inodes), before);
     drop(mounter);
-    // Another version cannot be put there: the node goes on with the one it has.
+    // Another version cannot be installed there: the node keeps the one it has.
     test.node.sh_ok(&format!("umount {BIN} && echo other >{BIN}/served-types"));
     test.node.sh_ok(&format!("mount --bind {BIN} {BIN} && mount -o remount,bind,ro {BIN}"));
     let mounter = test.start_mounter(&places, &[]);
     let said = mounter.said();
     assert!(mounter.count(events::NOT_INSTALLED) == 1 && said.contains("mounted read-only"), "{said}");
     drop(mounter);
-    // On a node that has none, kubelet would call nobody: the mounter ends and says why.
+    // On a node without one, kubelet would have no program to call: the mounter exits with an error.
     let done = test.container.sh("exec /usr/local/bin/hostmount serve --install /usr/local/nothing");
     assert_eq!(done.code, Some(2));
     assert!(done.stderr.contains("nothing can be put into /usr/local/nothing"), "{}", done.stderr);
@@ -82,7 +82,7 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     test.container.sh_ok("mkdir /tmp/old");
     other_version(&test.container, "/tmp/old");
     test.container.sh_ok(&format!("/tmp/old/hostmount install --to {BIN} --flexvolume {PLUGINS}"));
-    // A helper that waits until it is let go, so that the mount that asked for it runs meanwhile.
+    // A helper that waits until the test releases it, so that the mount runs meanwhile.
     test.container.helper("fuse.slow", "read x </srv/go-$(basename $2)\nexec bindfs \"$1\" \"$2\"");
     test.container.sh_ok("mkfifo /srv/go-a /srv/go-b; mkdir /tmp/source");
     test.node.sh_ok("mkdir /mnt/a /mnt/b");
@@ -94,7 +94,7 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     };
     let mut first = old("/mnt/a");
     test.wait_for_processes("/usr/sbin/mount.fuse.slow", 1);
-    // What a mounter left that was killed while it installed.
+    // Left by a mounter that was killed while it installed.
     test.node.sh_ok(&format!("echo half >{BIN}/.hostmount-shim.new; echo half >{BIN}/.mount.new"));
     install(&test, &format!("--to {BIN} --flexvolume {PLUGINS}")).ok("install");
     assert_eq!(test.node.sh_ok(&format!("ls -A {BIN}")), "hostmount\nhostmount-shim\nmount\nserved-types\numount\n");
@@ -157,7 +157,7 @@ fn an_install_that_is_killed_at_any_moment() {
     let mut said = String::new();
     kubelet.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!((kubelet.wait().unwrap().success(), said.as_str()), (true, ""));
-    // What is left over does not stand in the way of the next one, and goes with it.
+    // Leftovers do not hinder the next installation, which removes them.
     test.container.run(&versions[0].0, &arguments).ok("install");
     test.container.run(&versions[1].0, &arguments).ok("install");
     assert_eq!(test.node.sh_ok(&format!("find {BIN} {PLUGINS} -name '.*'")), "");
@@ -188,7 +188,7 @@ fn directories_that_would_break_a_node_are_refused() {
             assert!(done.stderr.contains(words) && done.stderr.lines().count() == 1, "{}", done.stderr);
         }
     }
-    // The node's own programs are what `mount` must be able to become.
+    // `mount` must be able to execute the node's own programs.
     let done = install(&test, "--to /mnt/own");
     assert!(done.code == Some(2) && done.stderr.contains("/mnt/own/mount is not hostmount's"), "{}", done.stderr);
     assert_eq!(install(&test, "").code, Some(2));
@@ -207,11 +207,11 @@ fn uninstalling_takes_away_what_was_put_there_and_nothing_else() {
     assert_eq!(done.lines().filter(|line| line.starts_with("removed ")).count(), 7, "{done}");
     assert_eq!(files(), before);
     assert_eq!(install(&test, &format!("--uninstall {places}")).ok("again"), "");
-    // Directories that it has made go, too.
+    // Directories that it has made are removed, too.
     install(&test, "--to /mnt/bin").ok("install");
     install(&test, "--uninstall --to /mnt/bin").ok("uninstall");
     assert_ne!(test.node.sh("test -e /mnt/bin").code, Some(0));
-    // Somebody else's programs of these names stay.
+    // Foreign programs of these names stay.
     test.node.sh_ok(&format!("cp /bin/true {BIN}/hostmount; cp /bin/true {BIN}/mount; ln -s hostmount {BIN}/umount"));
     let before = files();
     let done = install(&test, &format!("--uninstall {places}"));
@@ -243,7 +243,7 @@ fn no_hostmount_becomes_another_one() {
             assert!(execs[1].contains(&format!("bin/{program}\", [\"{program}\", ")), "{trace}");
         }
     }
-    // A node without a mount of its own: an end, and words, not a circle.
+    // A node without a mount program of its own: an error, not a loop.
     let recipe = testbed::machine::Recipe::userland().without(["/usr/bin/mount", "/usr/bin/umount"]);
     let bare = test.room(recipe.bind("/", "/mnt").bind(&*SHIM, "/opt/a/mount").bind(HOSTMOUNT, "/opt/b/mount"));
     let done = bare.sh("PATH=/opt/a:/opt/b:/usr/bin; exec timeout 60 /opt/a/mount -t tmpfs x /mnt");

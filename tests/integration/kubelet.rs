@@ -1,6 +1,6 @@
 //! Kubelet's calls: the FlexVolume driver, and every call that real kubelets were seen to make.
 //!
-//! `captured/*.jsonl` holds those of kubelet 1.20.2 and 1.36.2, one a line, with pod ids replaced.
+//! `captured/*.jsonl` holds the calls of kubelet 1.20.2 and 1.36.2, one a line, with pod ids replaced.
 
 use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
@@ -127,9 +127,9 @@ fn flexvolume_failures_are_one_object() {
     assert_eq!(node.mount_at(TARGET), None);
 }
 
-/// Replays each captured call. The helpers for types that the test has no server for are recorders, and say so: they
-/// write their arguments down and mount the demo's filesystem; what a captured driver call asks for is the user's own
-/// invention, and must be refused in words.
+/// Replays each captured call. The helpers for types without a server in the test are recorders: they write their
+/// arguments down and mount the demo's filesystem. A captured driver call has options of the user's own, and must be
+/// refused with an error.
 fn every_call_that_real_kubelets_made() {
     let (test, mounter) = start();
     let recorder = "printf '%s\\n' \"$@\" >/srv/recorded\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"";
@@ -181,7 +181,7 @@ fn replay(test: &TestNode, argv: &[&str]) {
             let mounted = node.mount_at(&target.replace(' ', "\\040")).is_some();
             let done = test.umount(&[target]);
             assert_eq!(done.code == Some(0), mounted, "{target}: {}", done.stderr);
-            // It tries a directory that is not mounted to learn what the node's umount says.
+            // It tries a directory that is not mounted to learn the message of the node's umount.
             let words = ["not mounted", "no mount point specified"];
             assert!(mounted || words.iter().any(|words| done.stderr.contains(words)), "{}", done.stderr);
         }
@@ -189,7 +189,7 @@ fn replay(test: &TestNode, argv: &[&str]) {
     }
 }
 
-/// A call of the external mounter: what reaches the helper is what kubelet gave, with `rw` or `ro` in front.
+/// A call of the external mounter: the helper gets kubelet's options, with `rw` or `ro` in front.
 fn external_mounter(test: &TestNode, arguments: &[&str]) {
     let (options, rest) = match &arguments[3..] {
         ["-o", options, rest @ ..] => (*options, rest),
@@ -197,7 +197,7 @@ fn external_mounter(test: &TestNode, arguments: &[&str]) {
     };
     let [source, target] = rest else { panic!("{arguments:?}") };
     test.node.sh_ok(&format!("mkdir -p '{target}'"));
-    // Kubelet makes the log file's directory. The helper is told another name for it, its own for the node's.
+    // Kubelet makes the log file's directory. The helper gets another path for it, in its own mount namespace.
     let log = options.split(',').find_map(|word| word.strip_prefix("log-file="));
     if let Some(log) = log {
         test.node.sh_ok(&format!("mkdir -p $(dirname '{log}')"));
@@ -240,7 +240,7 @@ fn glusterfs_writes_the_log_file_that_kubelet_reads() {
     mount(&source, &log).ok("mount");
     test.node.sh_ok(&format!("echo x >{TARGET}/f && umount {TARGET}"));
     mounter.wait_for(events::UNMOUNTED, 1);
-    // What is not kubelet's own directory is not the node's for a helper, and no link is followed.
+    // A path outside of kubelet's own directory is the container's for a helper, and no link is followed.
     test.node.sh_ok(&format!("ln -s /var/lib/kubelet/secret {plugin}/link.log"));
     let done = mount(&source, &format!("{plugin}/link.log"));
     assert!(done.code == Some(32) && done.stderr.contains("cannot open the log file"), "{}", done.stderr);

@@ -1,4 +1,4 @@
-//! A kubelet that runs in a container: it calls our programs there, and volumes come and go on the node.
+//! A kubelet that runs in a container: it calls hostmount's programs there, and volumes are mounted on the node.
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
@@ -48,13 +48,13 @@ fn its_umount_unmounts_on_the_node() {
     assert_eq!(following.sh_ok(&format!("cat {TARGET}/file")), "served\n");
     following.sh_ok(&format!("{BIN}/umount {TARGET}"));
     gone(&following);
-    // It never hears of the node's mounts.
+    // The node's mounts do not propagate to it.
     let deaf = kubelet(&test, Propagation::None);
     deaf.sh_ok(&mount);
     assert!(test.node.mount_at(TARGET).is_some() && deaf.mount_at(TARGET).is_none());
     deaf.sh_ok(&format!("{BIN}/umount {TARGET}"));
     gone(&deaf);
-    // Nor of their end: it has a copy that would keep the helper.
+    // Nor do unmounts: it has a copy that would keep the helper alive.
     deaf.sh_ok(&mount);
     let copying = kubelet(&test, Propagation::None);
     assert!(copying.mount_at(TARGET).is_some());

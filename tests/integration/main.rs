@@ -1,4 +1,4 @@
-//! What hostmount does, seen from outside: on test nodes, with real programs and servers. One program with a module for
+//! Tests of hostmount from outside: on test nodes, with real programs and servers. One program with a module for
 //! each subject; `harness` says how a test is listed, and `tests/node` is what tests are made of.
 //!
 //! Runs as root. `cargo test NAME` runs the tests that have NAME in their module's name or their own.

@@ -45,7 +45,7 @@ fn glusterfs_on_a_node_that_has_no_glusterfs() {
     assert_eq!(other.node.sh_ok(&format!("cat {TARGET}/kept")), "stays\n");
     other.node.sh_ok(&format!("echo back >{TARGET}/from-the-other"));
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/from-the-other")), "back\n");
-    // Somebody who is not root may enter: pods do not run as root.
+    // A user other than root may enter: pods do not run as root.
     test.node.sh_ok(&format!("chmod 777 {TARGET}; su -s /bin/sh nobody -c 'ls {TARGET} && echo mine >{TARGET}/n'"));
     unmount_and_see_it_end(&test, &mounter, &before, 1);
 }
@@ -79,14 +79,14 @@ fn a_volume_shows_where_the_node_shows_it_and_nowhere_else() {
     assert_eq!(test.container.mountinfo(), before, "the container sees the volume");
     let with = test.pod(&[(TARGET, "/data")], Propagation::None);
     assert_eq!(with.sh_ok("cat /data/f"), "x\n");
-    // A pod that started earlier, with HostToContainer, sees a volume that comes later.
+    // A pod that started earlier, with HostToContainer, sees a volume that is mounted later.
     test.node.sh_ok("mkdir /var/lib/kubelet/pods/p/volumes/late");
     let early = test.pod(&[("/var/lib/kubelet/pods", "/pods")], Propagation::HostToContainer);
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/var/lib/kubelet/pods/p/volumes/late"]).ok("mount");
     assert_eq!(early.sh_ok("cat /pods/p/volumes/late/f"), "x\n");
     test.node.sh_ok("umount /var/lib/kubelet/pods/p/volumes/late");
     mounter.wait_for(events::UNMOUNTED, 1);
-    // The node lets go of the first one; the pods keep it, and the list says so.
+    // The node unmounts the first one; the pods keep it, and the list shows that.
     test.node.sh_ok(&format!("umount {TARGET}"));
     assert!(list(&test).contains("\"detached\""));
     assert_eq!(with.sh_ok("cat /data/f"), "x\n");
@@ -107,7 +107,7 @@ fn options_reach_the_helper_and_the_kernel() {
     let processes = test.processes();
     let argv = processes.values().find(|line| line.contains("bindfs")).unwrap();
     assert!(argv.contains("force-user=1234") && !argv.contains("x-anything"), "{argv}");
-    // A process list tells the volume that a helper serves.
+    // A process list shows which volume a helper serves.
     assert!(argv.contains(TARGET), "{argv}");
 }
 
@@ -125,7 +125,7 @@ fn what_is_not_served_is_the_nodes_own_mount() {
         let theirs = test.node.run("mount", arguments);
         assert_eq!((ours.code, ours.stdout, ours.stderr), (theirs.code, theirs.stdout, theirs.stderr));
     }
-    // Called by name through a PATH that finds us first, it does not find itself again.
+    // Called by name through a PATH that has it first, it does not execute itself again.
     let line = format!("PATH={NODE_BIN}:$PATH; mount -t tmpfs x {TARGET} && umount {TARGET}");
     test.node.sh_ok(&line);
 }

@@ -1,4 +1,4 @@
-//! What the mounter counts: on the command line and by HTTP, as a scraper would read it.
+//! The metrics: on the command line and over HTTP, as a scraper reads them.
 
 use crate::harness::{Test, tests};
 use crate::node::{NODE_BIN, TestNode};
@@ -75,7 +75,7 @@ fn what_happens_is_counted_and_shown() {
     }
     assert!(samples[&format!("hostmount_volume_mounted_timestamp_seconds{of_volume}")] > 1.7e9);
 
-    // The same by HTTP, and nothing else.
+    // The same over HTTP, and nothing else.
     let get = |path: &str| {
         let request = format!("GET {path} HTTP/1.1\\r\\nHost: x\\r\\nAccept: */*\\r\\n\\r\\n");
         let ask = format!("exec 3<>/dev/tcp/127.0.0.1/9464; printf '{request}' >&3; cat <&3");
@@ -96,5 +96,5 @@ fn what_happens_is_counted_and_shown() {
     assert_eq!(samples[&format!("hostmount_volume_up{of_volume}")], 0.0);
     assert_eq!(samples[r#"hostmount_volumes{state="dead"}"#], 1.0);
     assert!(samples[r#"hostmount_operations_total{operation="heal",result="failed"}"#] >= 1.0);
-    assert!(!body.contains("/tmp/source"), "sources are nobody's business");
+    assert!(!body.contains("/tmp/source"), "sources are not shown");
 }

@@ -1,7 +1,7 @@
-//! The contract towards helpers is mount(8)'s: whatever the machine's own mount(8) would tell a helper, ours tells it.
+//! The contract with helpers is mount(8)'s: hostmount passes the arguments that the machine's own mount(8) passes.
 //!
-//! The wanted differences, each with its reason, are in docs/mount8.md; the generators below leave them out, and
-//! `wanted_differences` shows each of them.
+//! The deliberate differences, each with its reason, are in docs/mount8.md; the generators below leave them out, and
+//! `deliberate_differences` shows each of them.
 
 use crate::harness::{Test, tests};
 use crate::node::{self, TestNode};
@@ -19,8 +19,8 @@ use std::path::Path;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        helpers_are_told_what_mount8_tells_them.quick(),
-        wanted_differences.quick(),
+        helpers_get_the_arguments_that_mount8_passes.quick(),
+        deliberate_differences.quick(),
         remount_of_a_served_volume.needs(&["bindfs"]).quick()
     ]
 }
@@ -43,14 +43,14 @@ fn recorder() -> TestNode {
     test
 }
 
-/// What the machine's own mount(8) tells its helper.
+/// The arguments that the machine's own mount(8) passes.
 fn theirs(test: &TestNode, words: &[String]) -> Vec<String> {
     let done = test.container.run("/bin/mount", words);
     assert_eq!(done.code, Some(0), "{words:?}: {}", done.stderr);
     done.stdout.split_terminator('\0').map(str::to_owned).collect()
 }
 
-/// What we tell it.
+/// The arguments that hostmount passes.
 fn ours(words: &[String], helper: &str) -> Vec<String> {
     let words: Vec<OsString> = words.iter().map(OsString::from).collect();
     let Invocation::Ours(request) = invocation(&words) else { panic!("{words:?} is not ours") };
@@ -58,7 +58,7 @@ fn ours(words: &[String], helper: &str) -> Vec<String> {
     told.unwrap().into_iter().map(|word| word.into_string().unwrap()).collect()
 }
 
-/// Words that mean something to mount(8) or the kernel.
+/// Words with a meaning for mount(8) or the kernel.
 const KNOWN: [&str; 44] = [
     "ro",
     "rw",
@@ -125,7 +125,7 @@ fn word() -> impl Strategy<Value = Vec<String>> {
     ]
 }
 
-fn helpers_are_told_what_mount8_tells_them() {
+fn helpers_get_the_arguments_that_mount8_passes() {
     let test = recorder();
     let cases = (vec(word(), 0..4), select(&TYPES[..]), select(&["host:/vol", "bucket:", "a b:", "[fd00::1]:v"][..]));
     let config = Config { failure_persistence: None, ..Config::with_cases(800) };
@@ -141,7 +141,7 @@ fn helpers_are_told_what_mount8_tells_them() {
 }
 
 /// The rows of docs/mount8.md.
-fn wanted_differences() {
+fn deliberate_differences() {
     let test = recorder();
     let both = |options: &str| {
         let words = ["-t", "glusterfs", "-o", options, "src:", TARGET].map(str::to_owned);
@@ -149,23 +149,25 @@ fn wanted_differences() {
     };
     let pair = |ours: &str, theirs: &str| (ours.to_owned(), theirs.to_owned());
     // A machine without SELinux: mount(8) drops them. The mounter cannot know what the node has.
-    assert_eq!(both("context=\"a:b:c0,c1\""), pair("rw,context=\"a:b:c0,c1\"", "rw"));
-    // Whose names? The helper's container has users of its own.
+    let context = "rw,context=\"a:b:c0,c1\"";
+    let selinux = Path::new("/sys/fs/selinux/enforce").exists();
+    assert_eq!(both("context=\"a:b:c0,c1\""), pair(context, if selinux { context } else { "rw" }));
+    // Names of users: the helper's container has its own.
     assert_eq!(both("uid=root,gid=root"), pair("rw,uid=root,gid=root", "rw,uid=0,gid=0"));
     // A value where mount(8) knows a word without one: what the caller wrote is not dropped.
     assert_eq!(both("defaults=3,auto=1"), pair("rw,defaults=3,auto=1", "rw"));
     assert_eq!(both("encryption=x"), pair("rw,encryption=x", "rw"));
     // Loop devices are the node's; an offset may be a filesystem's own option (squashfuse).
     assert_eq!(both("offset=3"), pair("rw,offset=3", "rw"));
-    // A quote that nothing closes: mount(8) drops the rest.
+    // A quote that is never closed: mount(8) drops the rest.
     let words = ["-t", "glusterfs", "-o", "a=\"b", "src:", TARGET].map(str::to_owned);
     assert_eq!(theirs(&test, &words)[3], "rw");
     assert!(matches!(invocation(&words.map(OsString::from)), Invocation::Bad(..)));
-    // `-f` ends before the helper: it has nothing to try without a mounter.
+    // With `-f` no helper runs: it could try nothing without a mounter.
     let words = ["-f", "-t", "glusterfs", "src:", TARGET].map(str::to_owned);
     assert!(theirs(&test, &words).contains(&"-f".to_owned()));
     assert!(matches!(invocation(&words.map(OsString::from)), Invocation::Faked));
-    // mount(8) makes the target and tells the helper nothing; ours is an error (`bad_luck`), not a target that is missed.
+    // mount(8) makes the target and does not pass it; hostmount's error (`bad_luck`) avoids a missing target.
     let words = ["-t", "glusterfs", "-o", "X-mount.mkdir", "src:", "/tmp/made"].map(str::to_owned);
     assert_eq!(theirs(&test, &words)[3], "rw");
     test.container.sh_ok("test -d /tmp/made");
@@ -198,7 +200,7 @@ fn remount_of_a_served_volume() {
         test.node.sh_ok("touch /mnt/v/after && rm /mnt/v/after");
         assert!(test.node.mount_at("/mnt/v").unwrap().contains(" rw,nosuid,nodev"));
     }
-    // It is still ours, and ends as before.
+    // It is still hostmount's volume, and is unmounted as before.
     assert!(test.node.sh_ok(&format!("{}/hostmount status /mnt/v", node::NODE_BIN)).contains("State       mounted"));
     test.umount(&["/mnt/v"]).ok("umount");
     mounter.wait_for(events::UNMOUNTED, 1);

@@ -1,4 +1,4 @@
-//! Dead volumes that are left dead: healing is off for their type, or what they were mounted with is not known any more.
+//! Dead volumes that are left dead: healing is off for their type, or their options are not known any more.
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
@@ -48,7 +48,7 @@ fn healing_is_off_for_a_type() {
         "{status}"
     );
     assert!(hostmount(&test, "status /mnt/other").contains("State       mounted"));
-    // Asked to, it is.
+    // On request it is healed.
     hostmount(&test, "heal --all");
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
     assert!(!hostmount(&test, "list").contains("not healed"));

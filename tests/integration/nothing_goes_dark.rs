@@ -5,6 +5,7 @@ use crate::node::mounter::Mounter;
 use crate::node::{self, NODE_BIN, Place, TestNode, kept};
 use hostmount::observe::events;
 use std::fs;
+use std::io::Read;
 use std::process::Stdio;
 use testbed::machine::{Network, Propagation, Room};
 
@@ -100,8 +101,15 @@ fn a_dead_volume_comes_back_in_running_pods() {
 fn what_is_mounted_inside_a_volume_stays() {
     let setting = Setting::start("");
     let pod = setting.test.pod(&[(TARGET, "/data")], Propagation::None);
-    let _alive = pod.live();
     pod.sh_ok("mount -t tmpfs inner /data/sub && echo kept >/data/sub/inner");
+    // It stands in there: by its path alone it would be found for a second, and this machine may be slow.
+    let mut command = Room::command("/bin/sh");
+    command
+        .args(["-c", "cd /data/sub && echo there && exec sleep infinity"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut alive = pod.spawn(command);
+    alive.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
     setting.kill_helper();
     setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(pod.sh_ok("cat /data/f /data/sub/inner"), "served\nkept\n");
@@ -173,7 +181,7 @@ fn a_volume_that_cannot_come_back_is_tried_again_and_can_be_unmounted() {
     setting.test.container.sh_ok("mv /usr/bin/away /usr/bin/bindfs");
     setting.mounter.wait_for(events::HEALED, 1);
     assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
-    // Dead again, and somebody still stands in it: our umount lets the pod go all the same.
+    // Dead again, while a process still has its working directory in it: our umount detaches it all the same.
     setting.test.container.sh_ok("mv /usr/bin/bindfs /usr/bin/away");
     let mut command = Room::command("/bin/sh");
     command.args(["-c", &format!("exec <{TARGET}/f; echo open; sleep infinity")]);
@@ -197,7 +205,7 @@ fn a_swap_keeps_open_files_and_brings_new_ones_from_the_new_helper() {
         test.processes().into_iter().filter(|(_, line)| line.contains("bindfs")).map(|(pid, _)| pid).collect()
     };
     let old = helpers();
-    // Opens a file, says so, and reads it when it is told to go on.
+    // Opens a file, prints a line, and reads the file when the test tells it to continue.
     let mut command = Room::command("/bin/sh");
     command.args(["-c", "exec 3</data/f; echo open; read go; cat <&3; cat /data/f"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -1,4 +1,4 @@
-//! The mounter on kernels that lack something, one thing at a time: docs/kernel-features.md says the same in words.
+//! The mounter on kernels that lack a feature, one feature at a time: docs/kernel-features.md describes them.
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
@@ -41,7 +41,7 @@ fn start(missing: &[Missing], arguments: &[&str]) -> (TestNode, Mounter) {
     (test, mounter)
 }
 
-/// Mounts, uses, swaps, heals and unmounts a volume; `said` is what the mounter says of itself.
+/// Mounts, uses, swaps, heals and unmounts a volume; `said` is in the mounter's log.
 #[track_caller]
 fn everything_works(missing: &[Missing], arguments: &[&str], said: &str) {
     let (test, mounter) = start(missing, arguments);
@@ -162,7 +162,7 @@ fn the_object_without_a_mounter_mounts_without_open_tree() {
     without(&[old_kernel::OPEN_TREE, old_kernel::MOVE_MOUNT], || test.container.sh_ok(&mount));
     test.node.sh_ok(&format!("echo served >{TARGET}/f"));
     assert_eq!(test.container.sh_ok("cat /tmp/source/f"), "served\n");
-    // The helper does not see it, as the manual says.
+    // The helper does not see it, as docs/without-a-mounter.md states.
     assert_eq!(test.container.sh_ok(&format!("ls {TARGET}")), "");
     test.node.sh_ok(&format!("umount {TARGET}"));
     test.wait_for_processes("bindfs", 0);

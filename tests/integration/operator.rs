@@ -1,4 +1,4 @@
-//! What an operator looks at: doctor, status, logs.
+//! The operator's commands: doctor, status, logs.
 
 use crate::harness::{Test, tests};
 use crate::node::{Done, NODE_BIN, Place, TestNode};
@@ -7,13 +7,13 @@ use std::fs;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        doctor_tells_what_works_and_what_to_do.needs(&["bindfs"]).quick(),
+        doctor_reports_what_works_and_what_to_do.needs(&["bindfs"]).quick(),
         the_probe_is_quiet.quick(),
-        a_volumes_words_outlive_it.quick()
+        a_volumes_output_outlives_it.quick()
     ]
 }
 
-/// A helper for type `fuse.talk` that says `started` and what it is told, and fails when that is `bad`.
+/// A helper for type `fuse.talk` that prints `started` and its source, and fails if the source is `bad`.
 const TALK: &str =
     "#!/bin/sh\necho started for $2\necho told $1 >&2\n[ $1 != bad ] || exit 3\nexec mount.memfs \"$@\"\n";
 
@@ -31,7 +31,7 @@ fn talking_node() -> TestNode {
     test
 }
 
-fn doctor_tells_what_works_and_what_to_do() {
+fn doctor_reports_what_works_and_what_to_do() {
     let test = talking_node();
     let before = test.container.mountinfo();
     let done = hostmount(&test.container, &["doctor"]);
@@ -75,7 +75,7 @@ fn the_probe_is_quiet() {
     probe(32);
 }
 
-fn a_volumes_words_outlive_it() {
+fn a_volumes_output_outlives_it() {
     let test = talking_node();
     let mounter = test.start_mounter(&[], &[]);
     let look = |arguments: &[&str]| hostmount(&test.node, arguments);
@@ -103,17 +103,17 @@ fn a_volumes_words_outlive_it() {
     assert_eq!(test.mount(&["-t", "fuse.talk", "bad", "/mnt/w"]).code, Some(32));
     assert!(look(&["status", "/mnt/w"]).stdout.contains("State       failed\n"));
     assert_eq!(look(&["logs", "/mnt/w"]).ok("logs"), "started for /mnt/w\ntold bad\n");
-    // What the dead helper of a healed volume said is not lost.
+    // The output of a healed volume's dead helper is kept.
     test.mount(&["-t", "fuse.talk", "mortal", "/mnt/v"]).ok("mount");
     let processes = test.processes();
     let (helper, _) = processes.iter().find(|(_, line)| line.contains("mount.memfs mortal")).unwrap();
     test.node.sh_ok(&format!("kill -9 {helper}"));
     mounter.wait_for(events::HEALED, 1);
-    // That the old filesystem left the node was no unmounting.
+    // The old filesystem's removal from the node was not an unmount of the volume.
     assert_eq!(mounter.count(events::UNMOUNTED), 1);
     let words = "started for /mnt/v\ntold mortal\n";
     assert_eq!(look(&["logs", "/mnt/v"]).ok("logs"), format!("{words}{words}"));
-    // The last word at a target counts.
+    // The last volume at a target counts.
     test.mount(&["-t", "fuse.talk", "better", "/mnt/w"]).ok("mount");
     assert_eq!(look(&["logs", "/mnt/w"]).ok("logs"), "started for /mnt/w\ntold better\n");
 }

@@ -20,10 +20,10 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What it takes to make the image and run it.
+/// Programs that are needed to make the image and run it.
 const IMAGE: &[&str] = &["make", "bindfs", "sshfs", "podman", "runc", "ldd", "tar"];
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
-/// What the image is made of, beside hostmount.
+/// Packages of the image, beside hostmount.
 const PROGRAMS: [&str; 9] = [
     "/bin/sh",
     "/bin/cat",
@@ -35,7 +35,8 @@ const PROGRAMS: [&str; 9] = [
     "/bin/ssh",
     "/bin/fusermount3",
 ];
-/// A fake: a helper beside whose daemon a process goes on writing where programs write, and says so when it cannot.
+/// A fake helper: beside its daemon a process keeps writing to the usual directories, and prints an error when it
+/// cannot.
 const WRITER: &str = "#!/bin/sh
 bindfs \"$@\" || exit 1
 (while sleep 0.02; do for d in /tmp /run /var/tmp /var/log/writer; do touch $d/file && rm $d/file || echo cannot write to $d; done; done) &
@@ -144,7 +145,7 @@ fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
         assert_eq!(list.matches("\"mounted\"").count(), 2, "{list}{}", runtime.logs());
         let swapped = node.sh(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
         assert_eq!(swapped.code, Some(0), "{swapped:?}");
-        // The one that is replaced ends: neither container nor helper has a copy of its mount.
+        // The replaced helper exits: neither container nor helper has a copy of its mount.
         let deadline = Instant::now() + Duration::from_secs(30);
         while node.sh(&format!("pgrep -fc '^[^ ]*{helper} .*{TARGET}'")).stdout != "1\n" {
             assert!(Instant::now() < deadline, "{}", node.sh("ps ax").stdout);
@@ -157,7 +158,7 @@ fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
     // What helpers write elsewhere is not on the container's root, which is gone.
     let said = node.sh_ok(&format!("{NODE_BIN}/hostmount logs /mnt/writer"));
     assert!(!said.contains("cannot write") && !runtime.logs().contains("cannot write"), "{said}");
-    // Healing goes on with what this image has.
+    // Healing uses this image's programs.
     node.sh_ok(&format!("kill -9 $(pgrep -f '^[^ ]*{helper} .*{TARGET}')"));
     runtime.wait_for(events::HEALED);
     node.sh_ok(&format!(

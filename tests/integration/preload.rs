@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_helper_that_fails_leaves_nothing.needs(&["make", "bindfs"]).quick(),
         a_daemon_that_closes_everything_is_still_watched.needs(&["make", "bindfs"]),
         a_container_with_a_read_only_root.needs(&["make", "bindfs"]),
-        a_static_helper_is_told_to_need_the_other_engine.needs(&["make"]),
+        a_static_helper_fails_and_the_error_names_the_other_engine.needs(&["make"]),
         the_engine_is_chosen_by_trying,
         a_volumes_secret_reaches_its_helper.needs(&["make", "sshfs"]).needs(sshd::PROGRAMS),
     ]
@@ -114,7 +114,7 @@ fn a_helper_that_fails_leaves_nothing() {
     assert_eq!(test.pids_of("sleep 1000"), [0; 0]);
     assert_eq!(test.pids_of("bindfs"), [0; 0]);
     assert_eq!(mounter.count(events::HELPER_STAYS), 0, "{}", mounter.said());
-    // It ends without an error and without a mount; nobody is left to wait for.
+    // It exits without an error and without a mount; no process is left to wait for.
     test.container.helper("fuse.fault", "exit 0");
     let done = test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]);
     assert!(done.stderr.contains("it ended without having mounted anything"), "{}", done.stderr);
@@ -128,7 +128,7 @@ fn a_daemon_that_closes_everything_is_still_watched() {
         .helper("fuse.fault", &format!("bindfs \"$1\" \"$2\"; ({close}; setsid sh -c 'sleep 1000; :' &) ; exit 0"));
     test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
     test.node.sh_ok(&format!("umount {TARGET}"));
-    // bindfs has gone with its mount, the sleeper has not: the volume is still there.
+    // bindfs has exited with its mount, the sleeper has not: the volume is still listed.
     let sleeper = test.pids_of("sleep 1000");
     assert!(!sleeper.is_empty() && mounter.count(events::UNMOUNTED) == 0, "{}", mounter.said());
     for pid in sleeper {
@@ -158,7 +158,7 @@ fn a_container_with_a_read_only_root() {
     assert_eq!(container.sh_ok("cat /etc/ld.so.preload"), "");
 }
 
-fn a_static_helper_is_told_to_need_the_other_engine() {
+fn a_static_helper_fails_and_the_error_names_the_other_engine() {
     let (test, _mounter) = start(&Network::new().unwrap());
     test.node.sh_ok(&format!("echo memfs >{NODE_BIN}/served-types"));
     let done = test.mount(&["-t", "memfs", "memory", TARGET]);

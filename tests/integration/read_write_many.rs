@@ -1,4 +1,5 @@
-//! ReadWriteMany: two nodes with a mounter each share a filesystem, and writers of different uids see each other's files.
+//! ReadWriteMany: two nodes with a mounter each share a filesystem, and writers of different uids see each other's
+//! files.
 
 use crate::harness::{Test, tests};
 use crate::node::TestNode;
@@ -43,7 +44,7 @@ impl Pair {
         }
     }
 
-    /// On each node writers of two uids write files of their own at the same time; then everybody reads all of them.
+    /// On each node writers of two uids write files of their own at the same time; then every uid reads all of them.
     fn write_and_read(&self, writers: [u32; 2]) {
         std::thread::scope(|scope| {
             for (number, (test, _mounter)) in self.nodes.iter().enumerate() {
@@ -81,7 +82,7 @@ fn reads(test: &TestNode, uid: u32, file: &str) -> bool {
     done.code == Some(0)
 }
 
-/// What the kernel was told of the volume, after the type and the source.
+/// The volume's options in the mount table, after the type and the source.
 fn told(test: &TestNode) -> String {
     test.node.mount_at(TARGET).unwrap().rsplit(' ').next().unwrap().to_owned()
 }
@@ -98,10 +99,10 @@ fn glusterfs_keeps_each_writers_uid() {
     let (second, _mounter) = &pair.nodes[1];
     assert_eq!(second.node.sh_ok(&format!("stat -c %u {TARGET}/0-33-1 {TARGET}/1-1000-2")), "33\n1000\n");
     assert!(told(first).contains("default_permissions"), "{}", told(first));
-    // What one uid keeps to itself stays its own.
+    // A private file of one uid stays private.
     second.node.sh_ok(&format!("setpriv --reuid 1000 --clear-groups sh -c 'umask 077; echo x >{TARGET}/own'"));
     assert!(reads(first, 1000, "own") && !reads(first, 33, "own"));
-    // What a directory's group may read, others in that group can.
+    // A file that a directory's group may read is read by others in that group.
     first.node.sh_ok(&format!("mkdir {TARGET}/shared && chown 1000:33 {TARGET}/shared && chmod 2750 {TARGET}/shared"));
     second.node.sh_ok(&as_user(1000, &format!("umask 027; echo x >{TARGET}/shared/f")));
     assert!(reads(first, 33, "shared/f") && !reads(first, 34, "shared/f"));
@@ -112,7 +113,7 @@ fn sshfs_shows_one_uid_to_all() {
     let server = Sshd::start(&network);
     let pair = Pair::start(&network, |test| server.install_client(&test.container));
     // One user on the server writes all files; idmap shows it as the mounting user. Without default_permissions the
-    // server alone decides, so a file that one writer keeps to itself can be read by all the others.
+    // server alone decides, so a private file of one writer can be read by all the others.
     let options = format!("port={},IdentityFile=/root/.ssh/id_ed25519,idmap=user", sshd::PORT);
     pair.mount("fuse.sshfs", "root@10.77.0.1:/srv/export", &options);
     pair.write_and_read([1000, 33]);
@@ -121,7 +122,7 @@ fn sshfs_shows_one_uid_to_all() {
     first.node.sh_ok(&format!("setpriv --reuid 1000 --clear-groups sh -c 'umask 077; echo x >{TARGET}/own'"));
     let (second, _mounter) = &pair.nodes[1];
     assert!(reads(second, 33, "own"));
-    // With default_permissions the kernel asks for the mode that the server tells, and uid= says whose it is.
+    // With default_permissions the kernel checks the mode that the server returns, for the owner that uid= names.
     for (more, reader) in [("default_permissions", None), ("default_permissions,uid=33,gid=33", Some(33))] {
         second.node.sh_ok(&format!("umount {TARGET}"));
         let options = format!("{options},{more}");
@@ -144,7 +145,7 @@ fn s3fs_shows_the_uid_that_the_options_name() {
     pair.write_and_read([1000, 33]);
     let (second, _mounter) = &pair.nodes[1];
     assert_eq!(second.node.sh_ok(&format!("stat -c '%u %a' {TARGET}/0-1000-1")), "33 777\n");
-    // Even what a writer keeps to itself, as the mode that it was written with does not count.
+    // Also a writer's private file, as the mode that it was written with does not count.
     let (first, _mounter) = &pair.nodes[0];
     first.node.sh_ok(&as_user(1000, &format!("umask 077; echo x >{TARGET}/own; chmod 700 {TARGET}/own")));
     assert!(reads(second, 33, "own"));
@@ -152,8 +153,8 @@ fn s3fs_shows_the_uid_that_the_options_name() {
     second.node.sh_ok(&format!("umount {TARGET}"));
     second.mount(&["-t", "fuse.s3fs", "-o", &options.replace("umask=0", "umask=077"), "bucket", TARGET]).ok("mount");
     assert!(reads(second, 33, "own") && !reads(second, 1000, "own"));
-    // Without them each file has the owner and the mode that it was given. That others may enter at all, s3fs wants to be
-    // told itself: what the kernel is told is not enough, its root directory is 0700 else.
+    // Without them each file has the owner and the mode that it was given. For others to enter, s3fs must get
+    // allow_other itself: the kernel's option is not enough, as its root directory is 0700 otherwise.
     for (more, reader) in [("", None), (",allow_other", Some(1000))] {
         second.node.sh_ok(&format!("umount {TARGET}"));
         let options = options.replace(",uid=33,gid=33,umask=0", more);
@@ -175,7 +176,7 @@ fn rclone_shows_the_uid_that_the_options_name() {
                   RCLONE_CONFIG_DAV_URL = 'http://10.77.0.1:8080', HOME = '/tmp' }";
     test.container.visit(|| std::fs::write("/tmp/config.toml", config).unwrap());
     let _mounter = test.start_mounter(&["--config", "/tmp/config.toml"], &[]);
-    // Nobody checks the mode: everybody reads everything, whatever uid= and umask= show.
+    // The mode is not checked: every uid reads everything, whatever uid= and umask= show.
     let options = "uid=33,gid=33,umask=077";
     test.mount(&["-t", "fuse.rclone", "-o", options, "dav:", TARGET]).ok("mount");
     assert!(!told(&test).contains("default_permissions"), "{}", told(&test));
@@ -188,8 +189,8 @@ fn rclone_shows_the_uid_that_the_options_name() {
     assert!(reads(&test, 33, "own") && !reads(&test, 1000, "own"));
 }
 
-/// Options of bindfs, and who then reads a file that is uid 1000's own: by the options, and where the helper, which has no
-/// capability, could only make it a file of root's.
+/// Options of bindfs, and which uids then read a private file of uid 1000: by the options, and if the helper, which has
+/// no capability, could only make it a file of root's.
 const BINDFS: [(&str, &[u32], &[u32]); 5] = [
     ("rw", &[1000], &[]),
     ("force-user=33", &[33], &[33]),
@@ -199,7 +200,7 @@ const BINDFS: [(&str, &[u32], &[u32]); 5] = [
 ];
 
 fn bindfs_shows_the_uid_that_the_options_name() {
-    // What is somebody else's own, root cannot read without CAP_DAC_READ_SEARCH, nor give away without CAP_CHOWN.
+    // Without CAP_DAC_READ_SEARCH root cannot read another uid's private file, nor give a file away without CAP_CHOWN.
     for (capabilities, reads_all, gives_away) in
         [("", false, false), ("'CAP_DAC_READ_SEARCH'", true, false), ("'CAP_DAC_OVERRIDE', 'CAP_CHOWN'", true, true)]
     {

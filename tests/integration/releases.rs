@@ -1,5 +1,5 @@
-//! The preload engine's object with the libraries and programs of other Debian releases than the one that the other tests
-//! run on: 11, with glibc 2.31, and 13, with glibc 2.41 and a libmount that knows the new mount interface.
+//! The preload engine's object with the libraries and programs of other Debian releases than the one that the other
+//! tests run on: 11, with glibc 2.31, and 13, with glibc 2.41 and a libmount that knows the new mount interface.
 
 use crate::harness::{Test, tests};
 use crate::node::job::{TARGET, use_it};

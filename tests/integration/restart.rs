@@ -1,4 +1,4 @@
-//! The mounter goes and comes back: volumes go on being served, and the next mounter knows them.
+//! The mounter exits and is restarted: volumes are served meanwhile, and the next mounter lists them.
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
@@ -16,7 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         what_happened_while_the_mounter_was_away.needs(&["bindfs"]).quick(),
         records_that_are_lost_or_nonsense.needs(&["bindfs"]).quick(),
         the_mounter_is_killed_at_any_moment.needs(&["bindfs"]),
-        a_helper_that_talks_is_not_ended_with_the_mounter.quick(),
+        a_helper_that_writes_output_is_not_killed_with_the_mounter.quick(),
         the_mounter_is_restarted_over_and_over.needs(&["bindfs"]),
         volumes_that_died_together_are_known_to_the_next.needs(&["bindfs"]).quick(),
     ]
@@ -39,7 +39,7 @@ fn kill(mounter: &mut Mounter) {
     mounter.wait();
 }
 
-/// All volumes, but for the number of requests that wait just now.
+/// All volumes, without the number of waiting requests.
 fn list(test: &TestNode) -> String {
     test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json | grep -v '\"waiting\":'"))
 }
@@ -68,7 +68,7 @@ fn volumes_are_served_while_the_mounter_is_away_and_known_to_the_next() {
     }
     test.node.sh_ok("touch /tmp/enough");
     assert!(reader.wait().unwrap().success(), "a read failed");
-    // The next mounter heals with the options of the first, and sees volumes end.
+    // The next mounter heals with the options of the first, and notices unmounts.
     test.node.sh_ok("kill -9 $(pidof bindfs)");
     mounter.wait_for(events::HEALED, 2);
     assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
@@ -111,7 +111,7 @@ fn records_that_are_lost_or_nonsense() {
         kill(&mut mounter);
         test.container.sh_ok(damage);
         let mounter = test.start_mounter(&[], &[]);
-        // A live volume is neither lost nor ended.
+        // A live volume is neither lost nor killed.
         assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "served\n", "{damage}");
         let shown = list(&test);
         assert!(shown.contains(TARGET) && shown.contains("\"mounted\""), "{damage}: {shown}");
@@ -135,7 +135,7 @@ fn the_mounter_is_killed_at_any_moment() {
         kill(&mut mounter);
         caller.wait().unwrap();
         mounter = test.start_mounter(&[], &[]);
-        // All or nothing, and the next mounter knows which.
+        // All or nothing, and the next mounter detects which.
         let mounted = test.node.mount_at(TARGET).is_some();
         assert_eq!(list(&test).contains(TARGET), mounted, "{}", mounter.said());
         if mounted {
@@ -155,9 +155,9 @@ fn the_mounter_is_killed_at_any_moment() {
     }
 }
 
-fn a_helper_that_talks_is_not_ended_with_the_mounter() {
+fn a_helper_that_writes_output_is_not_killed_with_the_mounter() {
     let (test, mut mounter) = start(&[TARGET]);
-    // Not a fault: a helper whose daemon keeps its output, and goes on talking.
+    // Not a fault: a helper whose daemon keeps its output open, and keeps writing.
     let lines = "mount.memfs \"$1\" \"$2\" || exit 1\n(while sleep 0.01; do echo talking; done; echo ended) &\nexit 0";
     test.container.helper("fuse.talk", lines);
     test.mount(&["-t", "fuse.talk", "x", TARGET]).ok("mount");
@@ -193,7 +193,7 @@ fn the_mounter_is_restarted_over_and_over() {
     }
     assert_eq!(list(&test), before);
     test.wait_for_processes("bindfs", 2);
-    // The last one heals them and sees them end.
+    // The last one heals them and notices their unmounts.
     test.node.sh_ok("kill -9 $(pidof bindfs)");
     mounter.wait_for(events::HEALED, 2);
     test.node.sh_ok(&format!("cat {TARGET}/f && umount {TARGET} /mnt/second"));

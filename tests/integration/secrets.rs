@@ -43,7 +43,7 @@ impl Setting {
         Self { test, mounter: None }
     }
 
-    /// The mounter, with this configuration and saying all it can.
+    /// The mounter, with this configuration and the most verbose log.
     pub(crate) fn serve(mut self, config: &str) -> Self {
         self.test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
         self.mounter = Some(self.test.start_mounter(&["--config", "/tmp/config.toml"], &[("HOSTMOUNT_LOG", "trace")]));
@@ -80,7 +80,7 @@ impl Setting {
         self.mounter().wait_for(events::UNMOUNTED, 1);
     }
 
-    /// Writes and reads, ends the helper (by what is in its command line), and reads again what the healed volume shows.
+    /// Writes and reads, kills the helper (by a word of its command line), and reads again from the healed volume.
     fn use_and_heal(&self, helper: &str) {
         let node = &self.test.node;
         node.sh_ok(&format!("echo kept >{TARGET}/f && test \"$(cat {TARGET}/f)\" = kept"));
@@ -91,7 +91,7 @@ impl Setting {
         assert_eq!(node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
     }
 
-    /// Nobody but the helper has it: no command line, not the mounter's environment, log or answers, no file.
+    /// Only the helper has it: it is in no command line, environment, log or answer of the mounter, and no file.
     #[track_caller]
     pub(crate) fn assert_hidden(&self, secret: &str) {
         assert_eq!(self.places_with(secret), [""; 0], "{secret} can be read");
@@ -274,7 +274,7 @@ fn rclone_gets_its_keys_from_the_environment() {
          RCLONE_CONFIG_S3_SECRET_ACCESS_KEY = '{secret:secret-key}'\n",
     );
     let wrong: &[(&str, &[u8])] = &[("access-key", b"key"), ("secret-key", b"wr0ng-secret")];
-    // rclone asks the server for something only when it is asked itself.
+    // rclone sends requests to the server only for accesses to the volume.
     let _mounted = setting.mount("rclone", "s3:bucket", "", wrong);
     let denied = setting.test.node.sh(&format!("ls {TARGET}"));
     assert!(denied.stderr.contains("Input/output error"), "{denied:?}");

@@ -1,4 +1,4 @@
-//! What reaches a helper of a volume's secrets, byte by byte: a fake one writes it down.
+//! The secrets that a helper gets, byte by byte: a fake helper writes them down.
 
 use crate::harness::{Test, tests};
 use crate::secrets::{Setting, TARGET};
@@ -7,13 +7,13 @@ use std::fs;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        a_helper_gets_every_byte_and_nobody_else_sees_its_files.quick(),
+        a_helper_gets_every_byte_and_no_other_process_sees_its_files.quick(),
         the_secrets_of_a_call_that_kubelet_made.quick(),
         secrets_that_do_not_fit_are_errors_that_name_the_key.quick(),
     ]
 }
 
-/// A fake helper that writes down what it was given, and then serves the demo's filesystem.
+/// A fake helper that writes down its input, and then serves the demo's filesystem.
 const RECORDER: &str = "#!/bin/sh
 mkdir /tmp/recorded; cd /tmp/recorded
 cat >stdin
@@ -41,7 +41,7 @@ fn with_recorder() -> Setting {
     setting.serve(RECORDED)
 }
 
-fn a_helper_gets_every_byte_and_nobody_else_sees_its_files() {
+fn a_helper_gets_every_byte_and_no_other_process_sees_its_files() {
     let setting = with_recorder();
     let blob = b"\0\xff,\"{secret:token}\n".as_slice();
     setting.mount("recorder", "memory", "", &[("token", b"t0ken-1"), ("blob", blob)]).unwrap();
@@ -104,7 +104,7 @@ fn secrets_that_do_not_fit_are_errors_that_name_the_key() {
     let broken = json!({ "fstype": "recorder", "source": "memory", "kubernetes.io/secret/token": "dDBrZW4=!" });
     let message = setting.call(&broken).unwrap_err();
     assert_eq!(message, "the volume's secret 'token' cannot be read: it is not valid base64");
-    // mount(8) has no way to give secrets.
+    // mount(8) cannot pass secrets.
     let done = setting.test.mount(&["-t", "fuse.recorder", "memory", TARGET]);
     assert!(done.code == Some(1) && done.stderr.contains("the volume has no secret"), "{}", done.stderr);
     assert_ne!(setting.test.container.sh("test -e /tmp/recorded").code, Some(0), "a helper was started");

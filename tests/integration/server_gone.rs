@@ -1,4 +1,4 @@
-//! The network to the server is gone for a while: what a volume does meanwhile, and that it works again afterwards with
+//! The network to the server is cut for a while: what a volume does meanwhile, and that it works again afterwards with
 //! the same helper. `OUTAGE_SECONDS=60` makes it a minute.
 
 use crate::harness::{Test, tests};
@@ -26,7 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
-/// How long the network is gone.
+/// How long the network is cut.
 fn outage() -> u64 {
     std::env::var("OUTAGE_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(5)
 }
@@ -99,7 +99,7 @@ impl Setting {
             .collect()
     }
 
-    /// Somebody who reads what the kernel does not know.
+    /// A process that reads data that the kernel has not cached.
     fn reader(&self) -> Process {
         let mut command = Room::command("/bin/sh");
         command.args(["-c", "dd if=/data/f iflag=direct bs=4k 2>&1"]);
@@ -107,7 +107,7 @@ impl Setting {
         self.pod.spawn(command)
     }
 
-    /// It works again, with the same helper, and nobody had to do anything about it.
+    /// It works again by itself, with the same helper.
     fn works_again(&self) {
         let again = "n=0; until echo again >/data/g && test \"$(cat /data/g)\" = again; do
             n=$((n+1)); test $n -lt 300 || exit 1; sleep 0.2; done";
@@ -118,7 +118,7 @@ impl Setting {
     }
 }
 
-/// What a reader was told in the end.
+/// The result of a read.
 fn end(mut reader: Process) -> String {
     let mut said = String::new();
     reader.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -161,7 +161,7 @@ fn sshfs_that_asks_for_signs_of_life_gives_up_and_connects_anew() {
     setting.works_again();
 }
 
-/// After how many seconds a GlusterFS client gives a server up, unless told otherwise.
+/// After how many seconds a GlusterFS client gives a server up by default.
 const PING_TIMEOUT: u64 = 42;
 
 fn glusterfs_waits_for_its_server() {
@@ -175,7 +175,7 @@ fn glusterfs_waits_for_its_server() {
     assert!(outage() > PING_TIMEOUT || reader.try_wait().unwrap().is_none(), "it did not wait");
     cable.plug();
     let said = end(reader);
-    note(format!("a read was told {said}"));
+    note(format!("the result of a read: {said}"));
     // Whether a ping has gone unanswered for so long depends on when the last one was.
     let gave_up = outage() > PING_TIMEOUT && said.contains("Transport endpoint is not connected");
     assert!(said.starts_with("served\n") || gave_up, "{said}");

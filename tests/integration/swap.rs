@@ -22,7 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
-/// A helper that says what it is told; it fails while there is a file /tmp/fail-<name of the source>.
+/// A helper that prints its options; it fails while there is a file /tmp/fail-<name of the source>.
 const TALK: &str = "echo VERSION got \"$*\" and $WORD\n[ ! -e \"/tmp/fail-$1\" ] || exit 3\n\
                     exec mount.memfs \"$1\" \"$2\"";
 
@@ -46,7 +46,7 @@ fn hostmount(test: &TestNode, arguments: &str) -> Done {
     test.node.sh(&format!("{NODE_BIN}/hostmount {arguments}"))
 }
 
-/// What the helper said last.
+/// The helper's last line.
 fn last_words(test: &TestNode) -> String {
     let words = hostmount(test, &format!("logs {TARGET}")).ok("logs");
     words.lines().last().unwrap_or_default().to_owned()
@@ -68,7 +68,7 @@ fn new_options_take_the_old_ones_place() {
     };
     told("one got");
     test.wait_for_processes("mount.memfs", 1);
-    // Who heals it later goes by the new ones.
+    // A later heal uses the new options.
     install(&test, "two");
     kill_helper(&test);
     mounter.wait_for(events::HEALED, 1);
@@ -169,7 +169,7 @@ fn all_volumes_a_few_at_a_time_up_to_the_first_that_fails() {
     assert!(same(&before).iter().all(|same| !same), "{said}");
     let lines: Vec<_> = said.lines().map(|line| line.split("  ").next().unwrap()).collect();
     assert_eq!(lines, (1..=10).map(|number| format!("{number}/10")).collect::<Vec<_>>());
-    // The sixth fails: it and all that would have been begun after it keep their helpers.
+    // The sixth fails: it and all later ones keep their helpers.
     test.container.sh_ok("touch /tmp/fail-source-5");
     let before = devices();
     let done = hostmount(&test, "swap --all");

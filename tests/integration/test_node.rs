@@ -1,4 +1,4 @@
-//! The test node itself: what the other tests take for granted about it.
+//! The test node itself: properties that the other tests rely on.
 
 use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
@@ -12,15 +12,15 @@ use testbed::machine::{Error, Propagation, Recipe, Room};
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         the_node_is_immutable_and_without_helpers.quick(),
-        the_node_mounts_with_its_own_programs_and_nobody_else_sees_it.quick(),
+        the_node_mounts_with_its_own_programs_and_no_other_namespace_sees_it.quick(),
         pid_1_lives_in_the_nodes_namespace.quick(),
         all_processes_end_with_the_machine.quick(),
         a_machine_ends_though_a_process_of_it_is_still_held.quick(),
-        rooms_share_what_they_are_told_to.quick(),
+        rooms_share_only_what_their_recipes_name.quick(),
         pods_see_later_mounts_of_the_node_only_when_asked_to.quick(),
         memfs_is_a_filesystem.quick(),
         a_gluster_volume_is_served.needs(gluster::PROGRAMS),
-        sshd_answers_those_with_the_key.needs(sshd::PROGRAMS),
+        sshd_admits_clients_with_the_key.needs(sshd::PROGRAMS),
     ]
 }
 
@@ -40,7 +40,7 @@ fn the_node_is_immutable_and_without_helpers() {
     assert_ne!(test.node.sh("test -e /usr/new").code, Some(0), "the rooms share a disk");
 }
 
-fn the_node_mounts_with_its_own_programs_and_nobody_else_sees_it() {
+fn the_node_mounts_with_its_own_programs_and_no_other_namespace_sees_it() {
     let test = TestNode::start();
     test.node.sh_ok("mkdir -p /var/lib/kubelet/here && mount -t tmpfs of-the-test /var/lib/kubelet/here");
     let line = test.node.mount_at("/var/lib/kubelet/here").expect("it is mounted on the node");
@@ -80,7 +80,7 @@ fn all_processes_end_with_the_machine() {
     let mut said = String::new();
     output.read_line(&mut said).unwrap();
     drop(test);
-    // Comes back only when the daemon has ended.
+    // Returns only when the daemon has exited.
     output.read_to_string(&mut said).unwrap();
     assert_eq!(said, "started\n");
     assert!(matches!(node.output(Room::command("true")), Err(Error::Ended)));
@@ -95,7 +95,7 @@ fn a_machine_ends_though_a_process_of_it_is_still_held() {
     assert_eq!(process.wait().unwrap().code(), None, "killed with its machine");
 }
 
-fn rooms_share_what_they_are_told_to() {
+fn rooms_share_only_what_their_recipes_name() {
     let test = TestNode::start();
     test.container.sh_ok("echo hello >/run/hostmount/file");
     assert_eq!(test.node.sh_ok("cat /run/hostmount/file"), "hello\n");
@@ -130,13 +130,13 @@ fn memfs_is_a_filesystem() {
     assert!(line.contains("nosuid,nodev,noatime") && line.contains(" - fuse.memfs memory rw,"), "{line}");
     there.sh_ok(
         "set -e; cd /run/m
-        mkdir -p a/b && echo hello >a/b/file && cat a/b/file | grep -q hello
+        mkdir -p a/b && echo one23 >a/b/file && cat a/b/file | grep -q one23
         echo more >>a/b/file && test $(stat -c %s a/b/file) = 11
-        truncate -s 3 a/b/file && test $(cat a/b/file) = hel
-        mv a/b/file a/moved && rmdir a/b && ln -s moved a/link && test $(cat a/link) = hel
+        truncate -s 3 a/b/file && test $(cat a/b/file) = one
+        mv a/b/file a/moved && rmdir a/b && ln -s moved a/link && test $(cat a/link) = one
         chmod 2770 a && chown 7:8 a && touch a/new && test $(stat -c %g a/new) = 8 && test $(stat -c %a,%u a) = 2770,7
         for n in $(seq 500); do echo $n >$n; done && test $(ls | wc -l) = 501 && rm [0-9]* && test $(ls) = a
-        exec 3<a/moved && rm a/moved && test $(cat <&3) = hel
+        exec 3<a/moved && rm a/moved && test $(cat <&3) = one
         test $(stat -f -c %b .) = 256",
     );
     let full = there.sh("head -c 2000000 /dev/zero >/run/m/full");
@@ -158,7 +158,7 @@ fn a_gluster_volume_is_served() {
     assert_ne!(test.node.sh(&format!("mount -t glusterfs {source} /mnt")).code, Some(0), "the node has the helper");
 }
 
-fn sshd_answers_those_with_the_key() {
+fn sshd_admits_clients_with_the_key() {
     let test = TestNode::start();
     let server = Sshd::start(&test.network);
     server.place.sh_ok("echo hello >/srv/export/file");

@@ -1,5 +1,5 @@
-//! Pods with user namespaces: real containers by runc, whose root is nobody on the node, and whose mount namespaces
-//! belong to them.
+//! Pods with user namespaces: real containers by runc, whose root is unprivileged on the node, and whose mount
+//! namespaces belong to them.
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
@@ -20,7 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
 
-/// A container that shows a volume three times. Its end is this value's.
+/// A container with a volume at three places. Dropped, it is removed.
 struct Pod<'a> {
     test: &'a TestNode,
     id: String,
@@ -72,7 +72,7 @@ impl<'a> Pod<'a> {
 
     fn mounts(&self) -> Vec<Vec<String>> {
         let table = self.sh("cat /proc/self/mountinfo");
-        table.lines().filter(|line| line.contains(" - fuse")).map(node::kept).collect()
+        table.lines().filter(|line| node::is_fuse(line)).map(node::kept).collect()
     }
 }
 
@@ -127,7 +127,7 @@ fn a_user_namespace_inside_a_pod_gets_the_volume_back() {
     let (test, mounter) = start();
     let pod = test.pod(&[(TARGET, "/data"), (&format!("{TARGET}/sub"), "/sub")], Propagation::None);
     let _alive = start_in(&pod, "exec sleep infinity");
-    // As sandboxes in pods do: whatever they find mounted is locked to them.
+    // As sandboxes in pods do: the mounts that they have copied are locked.
     let mut sandbox =
         start_in(&pod, "exec unshare --user --map-root-user --mount sh -c 'echo here; exec sleep 1000000'");
     sandbox.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
@@ -137,7 +137,7 @@ fn a_user_namespace_inside_a_pod_gets_the_volume_back() {
     };
     assert_eq!(inside("umount /data").code, Some(32), "it is locked");
     let read = || assert_eq!(inside("cat /data/f /sub/g").ok("read"), "served\nserved too\n");
-    let shown = || inside("cat /proc/self/mountinfo").stdout.lines().filter(|line| line.contains(" - fuse")).count();
+    let shown = || inside("cat /proc/self/mountinfo").stdout.lines().filter(|line| node::is_fuse(line)).count();
     read();
     assert_eq!(shown(), 2);
     for round in 1..=3 {

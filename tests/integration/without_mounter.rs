@@ -4,7 +4,7 @@ use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
 use crate::node::job::{TARGET, use_it};
 use crate::node::preloaded::install;
-use crate::node::{PODMAN, Place, TestNode};
+use crate::node::{PODMAN, Place, TestNode, is_fuse};
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use hostmount::observe::events;
 use std::fs;
@@ -65,7 +65,7 @@ fn without_a_mounter_it_appears_on_the_node_and_goes_with_the_nodes_umount() {
                 pids[0]
             ));
             let left = test.container.mountinfo();
-            assert!(!left.iter().any(|line| line.contains(" - fuse")), "{left:?}");
+            assert!(!left.iter().any(|line| is_fuse(line)), "{left:?}");
             assert_eq!(left.iter().filter(|line| line.contains(TARGET)).count(), 1, "more than one covering: {left:?}");
         }
         // The node may take its directory away.
@@ -88,7 +88,7 @@ fn without_a_mounter_umount_in_the_container_is_umount_on_the_node() {
     assert!(test.container.mount_at(TARGET).is_some());
     test.container.sh_ok(&format!("{before}umount {TARGET}"));
     assert_eq!(test.container.mount_at(TARGET).filter(|line| line.contains("fuse")), None);
-    // The kernel's own errors come through.
+    // The caller gets the kernel's own errors.
     test.container.sh_ok("mkdir /var/lib/kubelet/nowhere");
     let done = test.container.sh(&format!("{before}bindfs /tmp/source /var/lib/kubelet/nowhere"));
     assert!(done.stderr.contains("No such file or directory"), "{}", done.stderr);
@@ -166,7 +166,7 @@ fn a_container_whose_programs_load_the_object_anyway() {
         use_it(&test);
         test.node.sh_ok(&format!("umount {TARGET}"));
         mounter.wait_for(events::UNMOUNTED, 1);
-        // Beside the mounter, a program of the container's mounts for itself as ever.
+        // Beside the mounter, another program of the container still mounts by itself.
         test.container.sh_ok(&format!("bindfs /tmp/source {TARGET}"));
         assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/kept && umount {TARGET}")), "stays\n");
     }

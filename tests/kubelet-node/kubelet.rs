@@ -150,8 +150,8 @@ impl KubeletNode {
         self.node.run("ctr", &[&arguments[..], &["sh", "-c", line]].concat())
     }
 
-    /// Waits until nothing is left of a pod that was removed: kubelet does not know it, its directory is gone, and so is
-    /// every mount and every process that names it.
+    /// Waits until nothing is left of a pod that was removed: kubelet does not know it, its directory is gone, and so
+    /// is every mount and every process that names it.
     #[track_caller]
     pub(crate) fn wait_until_gone(&self, name: &str, pod: &Pod) {
         let uid = pod.uid();

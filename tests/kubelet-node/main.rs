@@ -1,9 +1,9 @@
-//! A real kubelet calls hostmount: the mounter is a static pod, and so are those who use its volumes.
+//! A real kubelet calls hostmount: the mounter and the pods that use its volumes are static pods.
 //!
 //!     make test-kubelet
 //!
 //! Runs as root, step by step, on a node of its own, and prints a table; the first step that fails is the last. What
-//! containerd, kubelet and the mounter have said is in `kubelet/` of cargo's target directory then.
+//! containerd, kubelet and the mounter have logged is in `kubelet/` of cargo's target directory then.
 
 #[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../node/mod.rs"]
@@ -60,7 +60,7 @@ const STEPS: &[(&str, fn(&mut Story) -> String)] = &[
 struct Story {
     node: KubeletNode,
     server: Sshd,
-    /// Those that wait, while there are some.
+    /// The names of the waiting pods, while there are some.
     patient: Vec<Pod>,
     work: PathBuf,
 }
@@ -103,11 +103,11 @@ impl Story {
         serde_json::from_str(&list).unwrap()
     }
 
-    /// Kills the helpers of the waiting pods' volumes, those that have not ended with the mounter.
+    /// Kills the helpers of the waiting pods' volumes, except the ones that have exited already.
     fn kill_helpers(&self) {
         let is_theirs = |line: &str| self.patient.iter().any(|pod| line.contains(pod.uid()));
         for (pid, _) in self.node.node.processes().iter().filter(|(_, line)| is_theirs(line)) {
-            // It may have ended meanwhile.
+            // It may have exited meanwhile.
             self.node.node.sh(&format!("kill -9 {pid}"));
         }
     }
@@ -130,7 +130,7 @@ impl Story {
         }
     }
 
-    /// The mounter knows every volume, and that it works.
+    /// The mounter lists every volume as mounted.
     fn assert_all_known(&self) {
         let volumes = self.volumes();
         assert_eq!(volumes.len(), STEADY.len() + PATIENT.len());
@@ -144,10 +144,10 @@ impl Story {
         all.lines().map(str::to_owned).collect()
     }
 
-    /// Everybody who reads and writes all the time has not seen one error, and goes on.
+    /// The pods that read and write continuously have seen no error, and go on.
     fn assert_steady(&self) {
         for name in STEADY {
-            // It is never started again: one that has seen an error does not run.
+            // It is never restarted: a pod that has seen an error does not run.
             let pod = self.node.wait_until_running(name);
             let count = || self.node.exec(&pod, "cat /volume/count").stdout.trim().parse::<u64>().ok();
             let before = wait("the pod has counted", count);
@@ -157,7 +157,7 @@ impl Story {
 
     fn keep_logs(&self) {
         self.node.node.sh("cp /var/log/pods/*/mounter/*.log /opt/prepared/");
-        println!("what they said: {}/*.log", self.work.display());
+        println!("logs: {}/*.log", self.work.display());
     }
 }
 
@@ -168,7 +168,7 @@ fn flexvolume(fstype: &str, source: &str, options: &str) -> Value {
     } })
 }
 
-/// A volume of kubelet's own Ceph plugin, which runs the mounter path with `-t ceph`. [`config`] says who serves it.
+/// A volume of kubelet's own Ceph plugin, which runs the mounter path with `-t ceph`. [`config`] sets the helper.
 fn through_the_mounter_path() -> Value {
     json!({ "cephfs": { "monitors": [format!("root@{SERVER_ADDRESS}")], "path": "/srv/export/mounter-path" } })
 }
@@ -184,7 +184,7 @@ fn the_mounter_starts(story: &mut Story) -> String {
     let versions =
         "/opt/prepared/kubelet --version; containerd --version | cut -d' ' -f1,3; runc --version | head -n 1";
     let versions = node.sh_ok(versions).trim().replace('\n', ", ");
-    format!("it is ready, and kubelet's node has its programs; {versions}")
+    format!("it is ready, and its programs are on kubelet's node; {versions}")
 }
 
 /// `-t ceph` is served by sshfs, which has no use for the options of Ceph's.
@@ -212,7 +212,7 @@ fn flexvolume_pods_run(story: &mut Story) -> String {
     }
     assert_eq!(story.node.node.sh_ok(&format!("cd {DATA} && cat file part/file")), "words\nwords\n");
     assert_eq!(story.server.place.sh_ok("cd /srv/export/flexvolume && cat file part/file"), "words\nwords\n");
-    "they run, and write and read all the time from here on; what they write is on the server".to_owned()
+    "they run, and write and read continuously from here on; what they write is on the server".to_owned()
 }
 
 fn a_pod_through_the_mounter_path(story: &mut Story) -> String {
@@ -237,12 +237,12 @@ fn nfs_through_the_mounter_path(story: &mut Story) -> String {
             |line: &&str| line.contains("\"FailedMount\"") && line.contains("mount.nfs") && line.contains(words);
         log.lines().find(tells).map(str::to_owned)
     };
-    wait("kubelet tells in an event why", || event(story.node.log()));
+    wait("kubelet's event has the error", || event(story.node.log()));
     let pod = story.node.pod("nfs").unwrap();
     assert!(!pod.is_running());
     story.node.remove("nfs");
     story.node.wait_until_gone("nfs", &pod);
-    format!("no server here; the pod's event says it in mount.nfs's words (\"{words}\"), and the pod can be removed")
+    format!("no server here; the pod's event has the error (\"{words}\"), and the pod can be removed")
 }
 
 fn kubelet_restarts(story: &mut Story) -> String {
@@ -261,7 +261,7 @@ fn the_mounter_is_killed(story: &mut Story) -> String {
     wait("kubelet has started the mounter again", restarted);
     story.assert_steady();
     story.assert_all_known();
-    "kubelet starts it again; no error in the pods, and it knows their volumes".to_owned()
+    "kubelet starts it again; no error in the pods, and it lists their volumes".to_owned()
 }
 
 fn the_mounters_pod_is_replaced(story: &mut Story) -> String {
@@ -270,7 +270,7 @@ fn the_mounters_pod_is_replaced(story: &mut Story) -> String {
     story.start_mounter();
     story.assert_steady();
     story.assert_all_known();
-    "no error in the pods meanwhile; the next one knows their volumes".to_owned()
+    "no error in the pods meanwhile; the next one lists their volumes".to_owned()
 }
 
 fn two_helpers_are_killed(story: &mut Story) -> String {
@@ -281,7 +281,7 @@ fn two_helpers_are_killed(story: &mut Story) -> String {
     story.kill_helpers();
     story.wait_until_back();
     story.assert_steady();
-    "the volumes come back in the running pods, at `subPath`s too; the others have not noticed".to_owned()
+    "the volumes come back in the running pods, at `subPath`s too; the other pods see no error".to_owned()
 }
 
 fn kubelet_restarts_over_dead_volumes(story: &mut Story) -> String {
@@ -297,7 +297,7 @@ fn kubelet_restarts_over_dead_volumes(story: &mut Story) -> String {
     story.start_mounter();
     story.wait_until_back();
     story.assert_steady();
-    "the pods go on running; when the mounter is there again, the volumes come back in them".to_owned()
+    "the pods go on running; when the mounter runs again, the volumes come back in them".to_owned()
 }
 
 fn pods_with_dead_volumes_go(story: &mut Story) -> String {
@@ -317,7 +317,7 @@ fn the_steady_pods_go(story: &mut Story) -> String {
         story.node.remove(name);
         story.node.wait_until_gone(name, &pod);
     }
-    "the same; their helpers have ended".to_owned()
+    "the same; their helpers have exited".to_owned()
 }
 
 fn the_mounters_pod_goes(story: &mut Story) -> String {
@@ -336,5 +336,5 @@ fn nothing_is_left(story: &mut Story) -> String {
     let left: Vec<_> = node.mountinfo().into_iter().filter(is_left).collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(node.sh_ok("ctr --namespace k8s.io tasks list --quiet"), "");
-    "it knows of no volume; no mount, process or cgroup is left".to_owned()
+    "it lists no volume; no mount, process or cgroup is left".to_owned()
 }

@@ -1,4 +1,4 @@
-//! Pods: what is asked of kubelet, and what it shows of them.
+//! Pods: their manifests, and their states from kubelet.
 //!
 //! Runs in the test's process. Pure: words alone.
 

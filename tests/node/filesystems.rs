@@ -1,4 +1,4 @@
-//! Every filesystem that is tested with its real program and its real server: one list, for whatever wants to run it.
+//! Every filesystem that is tested with its real program and its real server: one list, for tests and benches.
 //!
 //! Runs in the tests' process, as root. Sources are made in the container; servers run in rooms of their own.
 

@@ -1,4 +1,4 @@
-//! The main job, with either engine: what is done with a volume on the node, and what must be seen of its helper.
+//! The main job, with either engine: using a volume on the node, and checking its helper.
 //!
 //! Runs in the tests' process, as root.
 
@@ -26,7 +26,7 @@ pub fn use_it(test: &TestNode) {
 }
 
 /// Every process of the helper's (known by a word of its command line) has empty capability sets, no way to new ones,
-/// and no descriptor of ours. Those that were there `before` are others'.
+/// and no descriptor of the mounter's. Processes that were there `before` are not the helper's.
 #[track_caller]
 pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Processes) {
     let is_mounter = |line: &str| line.contains("hostmount serve");
@@ -58,11 +58,11 @@ pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Pro
     assert!(found > 0, "no process of {helper}: {processes:?}");
 }
 
-/// The first lines of a helper that asks for more than it is granted: `try COMMAND` says how that went.
+/// The first lines of a helper that asks for more than it is granted: `try COMMAND` prints the result.
 pub const TRY: &str = r#"exec 2>&1
     try() { if "$@" >/tmp/said 2>&1; then echo "GRANTED: $*"; else echo "refused: $*"; fi; }"#;
 
-/// So many tries were refused and none was granted, and the mounter has told the reasons.
+/// So many tries were refused and none was granted, and the mounter has logged the reasons.
 #[track_caller]
 pub fn assert_refused(mounter: &Mounter, tries: usize) {
     let said = mounter.said();
@@ -79,7 +79,8 @@ pub fn assert_refused(mounter: &Mounter, tries: usize) {
     }
 }
 
-/// Unmounts with the node's own umount(8), and sees the helper end by itself: nothing is left but what was there
+/// Unmounts with the node's own umount(8), and waits for the helper to exit by itself: nothing is left but what was
+/// there
 /// `before`. It is the mounter's unmount number `times`.
 #[track_caller]
 pub fn unmount_and_see_it_end(test: &TestNode, mounter: &Mounter, before: &Processes, times: usize) {
@@ -87,7 +88,7 @@ pub fn unmount_and_see_it_end(test: &TestNode, mounter: &Mounter, before: &Proce
     mounter.wait_for(events::UNMOUNTED, times);
     assert_eq!(test.node.mount_at(TARGET), None);
     assert_eq!(list(test), "[]");
-    // A process is listed for a moment after it has ended.
+    // A process is listed for a moment after it has exited.
     let deadline = Instant::now() + FAR_TOO_LONG;
     while test.processes() != *before {
         assert!(Instant::now() < deadline, "left behind: {:?}, before: {before:?}", test.processes());

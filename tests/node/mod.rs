@@ -75,7 +75,7 @@ const HELPERS: &[&str] = &[
 /// Processes of a machine: PID and command line.
 pub type Processes = BTreeMap<u32, String>;
 
-/// A node that nothing may be installed on, and its mounter's container.
+/// A node on which nothing can be installed, and its mounter's container.
 ///
 /// The order of the fields is the order of their end: the machine last.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl TestNode {
         self.node.processes()
     }
 
-    /// The PIDs of those that have `word` in their command line.
+    /// The PIDs of the processes that have `word` in their command line.
     pub fn pids_of(&self, word: &str) -> Vec<u32> {
         self.processes().into_iter().filter(|(_, line)| line.contains(word)).map(|(pid, _)| pid).collect()
     }
@@ -174,7 +174,7 @@ impl TestNode {
     }
 }
 
-/// A room, with what tests do in rooms. A step that the test machinery itself fails at panics.
+/// A room, with functions for tests. A failure of the test machinery itself panics.
 #[derive(Debug)]
 pub struct Place(pub Room);
 
@@ -219,7 +219,7 @@ impl Place {
         })
     }
 
-    /// Waits until so many processes have `word` in their command line. One that has ended is listed until it has been
+    /// Waits until so many processes have `word` in their command line. One that has exited is listed until it is
     /// collected, a moment later.
     #[track_caller]
     pub fn wait_for_processes(&self, word: &str, count: usize) {
@@ -263,10 +263,9 @@ impl Place {
         self.sh_ok("cat /proc/self/mountinfo").lines().map(str::to_owned).collect()
     }
 
-    /// Those of FUSE filesystems.
+    /// The lines of FUSE filesystems.
     pub fn fuse_mounts(&self) -> Vec<String> {
-        let fuse = |line: &String| line.contains(" - fuse ") || line.contains(" - fuse.");
-        self.mountinfo().into_iter().filter(fuse).collect()
+        self.mountinfo().into_iter().filter(|line| is_fuse(line)).collect()
     }
 
     /// The line for the topmost mount at exactly `path`, if there is one.
@@ -275,14 +274,14 @@ impl Place {
     }
 }
 
-/// A command that has ended.
+/// A command that has exited.
 #[derive(Debug)]
 pub struct Done {
-    /// The exit code, or None where a signal ended it.
+    /// The exit code, or None if a signal killed it.
     pub code: Option<i32>,
     /// What it printed.
     pub stdout: String,
-    /// What it complained about.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -300,6 +299,11 @@ impl From<Output> for Done {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
+}
+
+/// Whether this line of a mount table is a FUSE filesystem's. fusectl, which machines with systemd show below /sys, is none.
+pub fn is_fuse(line: &str) -> bool {
+    line.contains(" - fuse ") || line.contains(" - fuse.")
 }
 
 /// The fields of a mount that a replacement must keep: root, target, options, and what kind of propagation it has.

@@ -21,7 +21,7 @@ pub const SOCKET: &str = "/run/hostmount/hostmount.sock";
 /// Longer than anything in a test takes: only a failing test waits for it.
 const FAR_TOO_LONG: Duration = Duration::from_secs(60);
 
-/// A mounter that takes connections. Dropped, it is killed; if the test failed, it shows what the mounter said.
+/// A mounter that accepts connections. Dropped, it is killed; if the test failed, its log is printed.
 #[derive(Debug)]
 pub struct Mounter {
     process: Process,
@@ -100,7 +100,7 @@ impl Mounter {
         let wait = |so_far: &mut Text| unsaid(so_far) && !so_far.ended;
         let (so_far, _) = self.said.more.wait_timeout_while(so_far, FAR_TOO_LONG, wait).unwrap();
         let missing = unsaid(&so_far);
-        // Before a panic: what it said is shown then.
+        // Before a panic: its log is printed then.
         drop(so_far);
         assert!(!missing, "the mounter has not said {words:?} {times} times");
     }

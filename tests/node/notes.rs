@@ -1,5 +1,5 @@
-//! What tests have to say beside their outcome: seeds, figures, and what is known of a panic. It is kept while a test runs,
-//! and shown if it fails; where nobody keeps it, it is printed at once.
+//! Notes of tests beside their outcome: seeds, figures, and messages of panics. They are kept while a test runs,
+//! and shown if it fails; on threads that keep none they are printed at once.
 //!
 //! Runs in the tests' process: notes belong to the thread that a test runs on.
 
@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::panic;
 use std::sync::Mutex;
 
-/// What the note of a panic begins with.
+/// The beginning of a panic's note.
 pub const PANICKED: &str = "panicked at ";
 
 thread_local! {
@@ -27,7 +27,7 @@ pub fn take() -> String {
     NOTES.take().unwrap_or_default()
 }
 
-/// Says something, a line or more.
+/// Adds a note, a line or more.
 pub fn note(words: impl Display) {
     if !kept(&words) {
         println!("{words}");
@@ -38,7 +38,7 @@ fn kept(words: &impl Display) -> bool {
     NOTES.with_borrow_mut(|notes| notes.as_mut().map(|notes| *notes += &format!("{words}\n"))).is_some()
 }
 
-/// From now on a panic is a note, with its place. On threads without notes it is told on stderr, as ever, and kept for the
+/// From now on a panic is a note, with its place. On threads without notes it is printed to stderr, and kept for the
 /// test that waits for the thread: see [`elsewhere`].
 pub fn note_panics() {
     let otherwise = panic::take_hook();
@@ -52,7 +52,7 @@ pub fn note_panics() {
     }));
 }
 
-/// The note of another thread's panic with these words.
+/// The note of another thread's panic with this message.
 pub fn elsewhere(words: &str) -> Option<String> {
     ELSEWHERE.lock().unwrap().iter().rev().find(|note| note.ends_with(words)).cloned()
 }

@@ -1,4 +1,5 @@
-//! The programs under test: the one that cargo has built for this test, and those of the other packages, built the same way.
+//! The programs under test: the one that cargo has built for this test, and the other packages' programs, built the
+//! same way.
 //!
 //! Runs in the tests' process; cargo does the work, and does none if they are there already.
 

@@ -57,7 +57,7 @@ pub fn install_fetched(name: &str, room: &Place, path: &str) {
 }
 
 impl Server {
-    /// Starts `program`, and waits for the words that say that it listens.
+    /// Starts `program`, and waits for the line that it prints when it listens.
     fn start(
         test: &TestNode,
         program: &str,

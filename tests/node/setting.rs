@@ -1,4 +1,4 @@
-//! A node with a mounter whose helpers misbehave, and all that may not be left behind.
+//! A node with a mounter whose helpers misbehave, and everything that may not be left behind.
 //!
 //! Runs in the tests' process.
 
@@ -25,7 +25,7 @@ pub struct State {
     cgroups: String,
 }
 
-/// A node with a mounter, and a helper that misbehaves as it is told.
+/// A node with a mounter, and a helper that misbehaves on request.
 #[derive(Debug)]
 pub struct Setting {
     /// The node.
@@ -67,7 +67,7 @@ impl Setting {
         }
     }
 
-    /// Waits until everything is as it was: threads and processes end a moment after what they did is seen.
+    /// Waits until everything is as it was: threads and processes exit a moment after their effects are visible.
     #[track_caller]
     pub fn wait_until(&self, before: &State) {
         let deadline = Instant::now() + Duration::from_secs(30);

@@ -28,7 +28,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens for the helper in the calling thread's mount namespace, which is [furnished](super::furnish).
+    /// Listens for the helper in the calling thread's mount namespace, which is [furnished](fn@super::furnish).
     pub fn listen(processes: HelperProcesses) -> io::Result<Self> {
         let path = super::socket();
         let socket = UnixDatagram::bind(path)?;

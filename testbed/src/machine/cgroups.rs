@@ -4,8 +4,9 @@
 //! Runs in the process that makes the machine, as root. Where cgroups cannot be made a machine has none of its own.
 //!
 //! In version 1 the thread that starts a process moves there first. In version 2 threads cannot be moved, and moving a
-//! process is slow: it is done only where it makes a difference, which is where namespaces are boundaries (`nsdelegate`, as
-//! systemd mounts it). There nobody can leave a cgroup that is outside of its namespace, a mounter's helpers neither.
+//! process is slow: it is done only where it makes a difference, which is where namespaces are boundaries
+//! (`nsdelegate`, as systemd mounts it). There no process can leave a cgroup that is outside of its namespace, a
+//! mounter's helpers included.
 
 use super::{Error, step};
 use linux::mount_table::{self, Mount};
@@ -38,7 +39,7 @@ pub(super) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes a directory in each hierarchy, and moves the **calling thread** there in those of version 1.
+    /// Makes a directory in each hierarchy, and moves the **calling thread** there in hierarchies of version 1.
     pub(super) fn make() -> Result<Self, Error> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         remove_those_of_the_dead();
@@ -67,7 +68,7 @@ impl Cgroups {
         setns(&self.namespace, CloneFlags::CLONE_NEWCGROUP).map_err(step("enter the machine's cgroup namespace"))
     }
 
-    /// Has a command start there that the calling thread is about to start.
+    /// Makes `command`, which the calling thread is about to start, start there.
     pub(super) fn start_in(&self, command: &mut Command) -> Result<(), Error> {
         let Some(procs) = &self.procs else { return self.enter() };
         move_this_thread(&self.entrances)?;
@@ -81,7 +82,7 @@ impl Cgroups {
 fn make_one(hierarchy: &Path, name: &str) -> Option<(PathBuf, PathBuf)> {
     let own = hierarchy.join(name);
     fs::create_dir(&own).ok()?;
-    // The cpuset hierarchy lets no process in before it has been given these.
+    // The cpuset hierarchy accepts no process before these are set.
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let _ = fs::read(hierarchy.join(file)).and_then(|all| fs::write(own.join(file), all));
     }
@@ -131,7 +132,8 @@ fn remove(directory: &Path) -> io::Result<()> {
     fs::remove_dir(directory)
 }
 
-/// Their maker was killed. Those of the living are not touched, and those with processes cannot be removed.
+/// Removes cgroups whose maker was killed. Cgroups of live makers are not touched; cgroups with processes cannot be
+/// removed.
 fn remove_those_of_the_dead() {
     for hierarchy in hierarchies() {
         for entry in fs::read_dir(hierarchy.target).into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! The recipe of a room, and cooking it: from a copy of the real mounts to a root that holds what was asked for.
+//! The recipe of a room, and making it: from a copy of the real mounts to a root that holds what the recipe names.
 //!
 //! Runs in the process that makes the machine, as root, on a thread in a new mount namespace of its own. What comes
 //! from outside is gathered first as detached mounts; then the root is changed; then everything is put in place. So
@@ -84,13 +84,13 @@ impl Recipe {
         self
     }
 
-    /// Makes it a node as systemd leaves it: all mounts shared, the control filesystem of FUSE mounted.
+    /// Makes it a node as systemd sets it up: all mounts shared, the control filesystem of FUSE mounted.
     pub fn shared(mut self) -> Self {
         self.shared = true;
         self
     }
 
-    /// Removes these files and directories, where they are there.
+    /// Removes these files and directories, if they exist.
     pub fn without<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.hidden.extend(paths.into_iter().map(Into::into));
         self
@@ -120,8 +120,8 @@ impl Recipe {
         self
     }
 
-    /// Runs `work` inside the room when all is mounted and the root still writable. It sees nothing of the real
-    /// machine: what it needs from there (a program to copy) it must hold open.
+    /// Runs `work` inside the room when everything is mounted and the root still writable. It sees nothing of the real
+    /// machine: a file that it needs from there (a program to copy) it must hold open.
     pub fn setup(mut self, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
         self.setup = Some(Box::new(work));
         self
@@ -292,7 +292,7 @@ impl DetachedMount {
         }
         move_mount(&self.fd, c"", CWD, &self.path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(at("attach a mount at", &self.path))?;
-        // A copy is a peer of its source: as it is, what happens here would happen there.
+        // A copy is a peer of its source: mounts made here would propagate there.
         let kind = match self.propagation {
             Propagation::None => MsFlags::MS_PRIVATE,
             Propagation::HostToContainer => MsFlags::MS_SLAVE,
@@ -302,7 +302,7 @@ impl DetachedMount {
     }
 }
 
-/// Makes `root` the root of this mount namespace and lets go of everything else that was mounted in it.
+/// Makes `root` the root of this mount namespace and detaches everything else that was mounted in it.
 fn change_root(root: &Path) -> Result<(), Error> {
     chdir(root).map_err(at("change to", root))?;
     // The old root ends up on top of the new one, where it can be detached without a directory to put it in.
@@ -311,7 +311,7 @@ fn change_root(root: &Path) -> Result<(), Error> {
     chdir("/").map_err(at("change to", "/"))
 }
 
-/// It is there already if the real machine has it, as with systemd: /sys came with what is mounted in it.
+/// It is mounted already if the real machine has it, as with systemd: /sys was copied with the mounts in it.
 fn mount_fusectl() -> Result<(), Error> {
     let path = Path::new("/sys/fs/fuse/connections");
     if device_at(path).map_err(at("look at", path))?.is_some() {

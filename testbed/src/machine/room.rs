@@ -16,7 +16,7 @@ pub struct Room {
     mnt: Arc<OwnedFd>,
     pid: Arc<OwnedFd>,
     network: Network,
-    // Weak: a room that outlives its machine keeps nothing running.
+    // Weak: a room that outlives its machine keeps no process running.
     life: Weak<Life>,
 }
 
@@ -49,7 +49,7 @@ impl Room {
         Ok(Process { child, _life: life })
     }
 
-    /// Runs `command` in this room to its end, and until everybody has closed its output.
+    /// Runs `command` in this room to its end, and until every process has closed its output.
     pub fn output(&self, mut command: Command) -> Result<Output, Error> {
         let life = self.life.upgrade().ok_or(Error::Ended)?;
         on_new_thread(|| {
@@ -58,7 +58,8 @@ impl Room {
         })
     }
 
-    /// Runs `work` on a thread that sees this room's files (and is in no other way inside: same network, same PIDs).
+    /// Runs `work` on a thread in this room's mount namespace (and in no other namespace of it: same network, same
+    /// PIDs).
     ///
     /// Descriptors opened there stay valid here. Threads started there share the room.
     pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
@@ -77,7 +78,7 @@ impl Room {
     fn enter(&self, life: &Life, command: &mut Command) -> Result<(), Error> {
         life.cgroups.start_in(command)?;
         setns(&self.network, CloneFlags::CLONE_NEWNET).map_err(step("enter the room's network namespace"))?;
-        // For children only: nobody's own PID ever changes.
+        // For children only: a process's own PID never changes.
         setns(&self.pid, CloneFlags::CLONE_NEWPID).map_err(step("enter the machine's PID namespace"))?;
         self.enter_files()
     }
@@ -91,7 +92,7 @@ impl Room {
 
 /// A process started in a room, used as a [`Child`]. Dropped, it is killed and waited for.
 ///
-/// Nobody but us can reap it, and until that is done its machine cannot end: that is why it holds on to the machine.
+/// Only this process can reap it, and until then its machine cannot end: therefore it keeps a reference to the machine.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -114,7 +115,7 @@ impl DerefMut for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only when it has ended and been waited for, which is what we want.
+        // Both fail only if it has exited and was waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// Nothing changes here but through the kernel, so it may keep what it was told.
+/// Nothing changes here except through the kernel, so it may cache attributes.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Inode numbers are never used twice.
 const GENERATION: Generation = Generation(0);

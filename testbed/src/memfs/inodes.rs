@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 type Result<T> = std::result::Result<T, Errno>;
 
-/// All there is, and how much of it there may be.
+/// All inodes, and the limit for their size.
 #[derive(Debug)]
 pub(super) struct Inodes {
     inodes: HashMap<u64, Inode>,
@@ -126,7 +126,7 @@ impl Inodes {
             return Err(Errno::ENAMETOOLONG);
         }
         let above = self.inode(parent)?.owner;
-        // A directory with the set-group-id bit hands on its group: what Kubernetes' fsGroup is made of.
+        // A directory with the set-group-id bit passes on its group: Kubernetes' fsGroup relies on it.
         if above.mode & SET_GID != 0 {
             owner.gid = above.gid;
             owner.mode |= if matches!(new, New::Directory) { SET_GID } else { 0 };
@@ -148,7 +148,7 @@ impl Inodes {
         self.attributes(number)
     }
 
-    /// Takes a name away: of an empty directory if `directory`, else of anything but a directory.
+    /// Removes a name: of an empty directory if `directory`, else of anything but a directory.
     pub(super) fn remove(&mut self, parent: u64, name: &OsStr, directory: bool) -> Result<()> {
         let number = self.child(parent, name)?;
         match (&self.inode(number)?.content, directory) {

@@ -1,4 +1,4 @@
-//! Filesystems without a server: what they show is in the container.
+//! Filesystems without a server: their data is in the container.
 //!
 //! Runs in the tests' process, as root.
 
@@ -61,7 +61,7 @@ pub(super) const LIST: &[Filesystem] = &[
         name: "encfs",
         programs: &["encfs"],
         version: "encfs --version 2>&1",
-        // It takes its password from a program, and one option that is not among those after `-o`.
+        // It takes its password from a program, and one option that does not go after `-o`.
         config: "[filesystem.encfs]\n\
                  command = ['encfs', '--standard', '--extpass=cat /tmp/password', '{source}', '{target}', '-o', '{options}']",
         helper: "encfs",

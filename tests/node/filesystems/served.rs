@@ -9,8 +9,8 @@ use crate::node::moosefs::{self, MooseFs};
 use crate::node::servers::{CURRENT_RCLONE, install_fetched, install_rclone, s3_of_moto, s3_of_rclone, webdav};
 use crate::node::sshd::{self, Sshd};
 
-/// Remotes by name, without a file: rclone reads them from its environment. Its cache of writes (`vfs_cache_mode=writes`)
-/// is not asked for: what is in there when a volume is unmounted would be lost.
+/// Remotes by name, without a file: rclone reads them from its environment. Its cache of writes
+/// (`vfs_cache_mode=writes`) is not asked for: what is in there when a volume is unmounted would be lost.
 macro_rules! rclone {
     ($more:literal) => {
         concat!(
@@ -166,7 +166,7 @@ pub(super) const LIST: &[Filesystem] = &[
         name: "davfs2",
         programs: &["mount.davfs", "rclone", "ip"],
         version: "mount.davfs --version | head -1",
-        // It cannot list or rename on Linux 6.18, without hostmount neither: hence no more is asked of it.
+        // It cannot list or rename on Linux 6.18, nor can it without hostmount: no more is tested.
         // It keeps its state on disk and would become another user, for which it needs capabilities.
         config: "[filesystem.davfs]\nwritable = ['/var/cache/davfs2', '/run/mount.davfs']",
         helper: "mount.davfs",
