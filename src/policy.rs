@@ -8,6 +8,6 @@ mod grant;
 mod idmap;
 mod plan;
 
-pub use authorize::{Denied, Origin, authorize};
+pub use authorize::{Denied, Origin, authorize, authorize_place};
 pub use grant::{Grant, GrantedTypes};
 pub use plan::{ChangeError, Plan, PlanError};

@@ -68,6 +68,16 @@ impl Process {
         self.read("comm").unwrap_or_default().trim().to_owned()
     }
 
+    /// When it was started, in hundredths of a second since the machine was (proc_pid_stat(5)). No two processes that have
+    /// the same id one after the other were started at the same time.
+    pub fn start(&self) -> io::Result<u64> {
+        let stat = self.read("stat")?;
+        // Its name may hold blanks and parentheses.
+        let after_name = stat.rsplit_once(')').map(|(_, rest)| rest);
+        let start = after_name.and_then(|rest| rest.split_whitespace().nth(19)?.parse().ok());
+        start.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
     /// The mount namespace it lives in.
     pub fn mount_namespace(&self) -> io::Result<NamespaceId> {
         NamespaceId::at(&self.file("ns/mnt"))
@@ -215,6 +225,9 @@ mod tests {
         assert!(this.has_open(&file));
         assert!(this.threads().any(|thread| thread.ends_with(this.pid().as_raw_nonzero().to_string())));
         assert!(!this.name().is_empty());
+        let uptime = fs::read_to_string("/proc/uptime").unwrap();
+        let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        assert!((1..=(uptime * 100.0) as u64 + 1).contains(&this.start().unwrap()));
         let thread =
             std::thread::spawn(|| Process::at(Path::new(OWN), rustix::thread::gettid()).thread_group().unwrap());
         assert_eq!(thread.join().unwrap(), this);

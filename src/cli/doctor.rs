@@ -167,11 +167,11 @@ fn types(config: &Config) -> Finding {
     let configured: Vec<&str> = config.types_with_command().collect();
     let mut lines = String::new();
     for fstype in find::types().iter().map(String::as_str).filter(|fstype| !configured.contains(fstype)) {
-        let program = find::helper(fstype, config.settings_of(fstype))?;
+        let program = find::helper(fstype, "", config.settings_of(fstype))?;
         lines.push_str(&format!("\n      {fstype:<24}{}", program.path.display()));
     }
     for fstype in configured {
-        match find::helper(fstype, config.settings_of(fstype)) {
+        match find::helper(fstype, "", config.settings_of(fstype)) {
             Ok(program) => lines.push_str(&format!("\n      {fstype:<24}{} (configured)", program.path.display())),
             Err(error) => lines.push_str(&format!("\n      {fstype:<24}not served: {error}")),
         }

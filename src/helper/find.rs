@@ -36,28 +36,64 @@ const HELPERS_BY_NAME: [(&str, &str); 1] = [("rclone", "mount.rclone")];
 
 /// No program serves the type.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "unknown filesystem type '{fstype}': the container has no program {}; \
-     add one to the mounter's image, or check the type's spelling",
-    .tried.join(" or ")
-)]
-pub struct NoHelper {
-    fstype: String,
-    tried: Vec<String>,
+pub enum NoHelper {
+    /// None is there.
+    #[error(
+        "unknown filesystem type '{fstype}': the container has no program {}; \
+         add one to the mounter's image, or check the type's spelling",
+        .tried.join(" or ")
+    )]
+    Missing {
+        /// The type.
+        fstype: String,
+        /// What was looked for.
+        tried: Vec<String>,
+    },
+    /// There might be one, which is not known to be a filesystem's.
+    #[error(
+        "unknown filesystem type '{fstype}': the container has no program {}, and '{program}' is not known as the program of a \
+         filesystem; if it is one, an administrator allows it with `[filesystem.{program}] command` in config.toml",
+        .tried.join(" or ")
+    )]
+    NotKnown {
+        /// The type.
+        fstype: String,
+        /// What was looked for.
+        tried: Vec<String>,
+        /// What was not.
+        program: String,
+    },
+    /// `mount.fuse` runs what its source begins with.
+    #[error(
+        "the source of a volume of type '{fstype}' must begin with the name of a filesystem's program and '#', and '{program}' is \
+         not known as one; if it is one, an administrator allows it with `[filesystem.{program}] command` in config.toml"
+    )]
+    NotKnownInSource {
+        /// The type.
+        fstype: String,
+        /// What the source begins with.
+        program: String,
+    },
 }
 
 /// Finds the program for `fstype`: that of the configured command, or else `mount.TYPE`, or for `fuse.SUB` and for a
-/// plain `SUB` the FUSE program itself.
+/// plain `SUB` the FUSE program itself, if it is [known as one](FUSE_PROGRAMS): a type names a filesystem, and never just any
+/// program of the container.
 ///
 /// So `fuse` with a source `SUB#…` goes to `mount.fuse`. For `fuse.SUB` that one would only run `SUB` through a shell.
-pub fn helper(fstype: &str, settings: &Settings) -> Result<HelperProgram, NoHelper> {
-    helper_in(fstype, settings.command.as_ref(), &search_path())
+pub fn helper(fstype: &str, source: &str, settings: &Settings) -> Result<HelperProgram, NoHelper> {
+    helper_in(fstype, source, settings.command.as_ref(), &search_path())
 }
 
-fn helper_in(fstype: &str, command: Option<&CommandTemplate>, directories: &str) -> Result<HelperProgram, NoHelper> {
-    let candidates = match command {
-        Some(command) => vec![(command.program().to_owned(), Style::Configured(command.clone()))],
-        None => by_name(fstype),
+fn helper_in(
+    fstype: &str,
+    source: &str,
+    command: Option<&CommandTemplate>,
+    directories: &str,
+) -> Result<HelperProgram, NoHelper> {
+    let (candidates, not_known) = match command {
+        Some(command) => (vec![(command.program().to_owned(), Style::Configured(command.clone()))], None),
+        None => by_name(fstype, source)?,
     };
     let found = candidates.iter().find_map(|(name, style)| {
         let path = which::which_in(name, Some(directories), "/").ok()?;
@@ -67,18 +103,34 @@ fn helper_in(fstype: &str, command: Option<&CommandTemplate>, directories: &str)
             None => HelperProgram { path, called: None, style: style.clone() },
         })
     });
-    found.ok_or_else(|| NoHelper {
-        fstype: fstype.to_owned(),
-        tried: candidates.into_iter().map(|(name, _)| name).collect(),
+    found.ok_or_else(|| {
+        let (fstype, tried) = (fstype.to_owned(), candidates.into_iter().map(|(name, _)| name).collect());
+        match not_known {
+            Some(program) => NoHelper::NotKnown { fstype, tried, program },
+            None => NoHelper::Missing { fstype, tried },
+        }
     })
 }
 
-fn by_name(fstype: &str) -> Vec<(String, Style)> {
+/// The programs to look for, and the one that is not looked for as it is not known to be a filesystem's.
+type Candidates = (Vec<(String, Style)>, Option<String>);
+
+fn by_name(fstype: &str, source: &str) -> Result<Candidates, NoHelper> {
     let mut names = vec![(format!("mount.{fstype}"), Style::Mount8)];
-    if fstype != "fuse" {
-        names.push((fstype.strip_prefix("fuse.").unwrap_or(fstype).to_owned(), Style::Fuse));
+    if ["fuse", "fuse3"].contains(&fstype) {
+        // Without a `#` the whole source is the program's name.
+        let program = source.split('#').next().unwrap_or_default();
+        if !FUSE_PROGRAMS.contains(&program) {
+            return Err(NoHelper::NotKnownInSource { fstype: fstype.to_owned(), program: program.to_owned() });
+        }
+        return Ok((names, None));
     }
-    names
+    let program = fstype.strip_prefix("fuse.").unwrap_or(fstype).to_owned();
+    if !FUSE_PROGRAMS.contains(&program.as_str()) {
+        return Ok((names, Some(program)));
+    }
+    names.push((program, Style::Fuse));
+    Ok((names, None))
 }
 
 /// The container's PATH and the system's directories.
@@ -90,7 +142,7 @@ pub fn search_path() -> String {
 }
 
 /// FUSE programs that are known to take `PROGRAM SOURCE TARGET -o OPTIONS`, so that their names may stand for types.
-const FUSE_PROGRAMS: [&str; 16] = [
+const FUSE_PROGRAMS: [&str; 21] = [
     "archivemount",
     "bindfs",
     "ceph-fuse",
@@ -98,8 +150,12 @@ const FUSE_PROGRAMS: [&str; 16] = [
     "encfs",
     "fuse-overlayfs",
     "fuse-zip",
+    "fuse2fs",
     "fuseiso",
+    "gcsfuse",
     "gocryptfs",
+    "goofys",
+    "juicefs",
     "mergerfs",
     "rclone",
     "s3fs",
@@ -107,6 +163,7 @@ const FUSE_PROGRAMS: [&str; 16] = [
     "squashfuse_ll",
     "sshfs",
     "unionfs",
+    "unionfs-fuse",
 ];
 
 /// The types that this container can serve by their own names; `fuse.*` is not listed, as each program serves its own.
@@ -144,31 +201,41 @@ mod tests {
             std::fs::write(directory.join(name), "").unwrap();
             std::fs::set_permissions(directory.join(name), PermissionsExt::from_mode(0o755)).unwrap();
         };
-        let name = |fstype: &str| helper_in(fstype, None, path).map(|program| program.name());
-        let message = name("fuse.x").unwrap_err().to_string();
+        let name = |fstype: &str| helper_in(fstype, "", None, path).map(|program| program.name());
+        let message = name("fuse.bindfs").unwrap_err().to_string();
         assert!(
-            message.contains("unknown filesystem type 'fuse.x'") && message.contains("mount.fuse.x or x"),
+            message.contains("unknown filesystem type 'fuse.bindfs'")
+                && message.contains("mount.fuse.bindfs or bindfs"),
             "{message}"
         );
-        for (added, then) in [("x", "x"), ("mount.fuse.x", "mount.fuse.x")] {
+        for (added, then) in [("bindfs", "bindfs"), ("mount.fuse.bindfs", "mount.fuse.bindfs")] {
             add(added);
-            assert_eq!(name("fuse.x").unwrap(), then);
+            assert_eq!(name("fuse.bindfs").unwrap(), then);
         }
-        assert!(name("fuse").is_err());
-        add("mount.fuse");
-        assert_eq!(name("fuse").unwrap(), "mount.fuse");
-        assert_eq!(name("x").unwrap(), "x");
+        assert_eq!(name("bindfs").unwrap(), "bindfs");
         add("mount.x");
         assert_eq!(name("x").unwrap(), "mount.x");
-        assert!(name("y").is_err());
+        // There, and no filesystem that we know.
+        for program in ["perl", "y"] {
+            add(program);
+            for fstype in [program.to_owned(), format!("fuse.{program}")] {
+                let message = name(&fstype).unwrap_err().to_string();
+                assert!(message.contains(&format!("`[filesystem.{program}] command`")), "{message}");
+            }
+        }
+        add("mount.fuse");
+        for source in ["", "x", "bindfs;perl", "perl#x", "./bindfs#x", "bindfs #x", "sh -c perl#", "#bindfs"] {
+            assert!(helper_in("fuse", source, None, path).is_err(), "{source}");
+        }
+        assert_eq!(helper_in("fuse", "bindfs#/x", None, path).unwrap().name(), "mount.fuse");
         add("sshfs");
-        assert_eq!(types_in(path), ["fuse.x", "sshfs", "x"]);
+        assert_eq!(types_in(path), ["bindfs", "fuse.bindfs", "sshfs", "x"]);
         add("rclone");
-        let rclone = helper_in("fuse.rclone", None, path).unwrap();
+        let rclone = helper_in("fuse.rclone", "", None, path).unwrap();
         assert_eq!((rclone.name(), rclone.path), ("mount.rclone".to_owned(), directory.join("rclone")));
         assert_eq!(rclone.style, Style::Mount8);
         let command = CommandTemplate::try_from(vec!["sshfs".to_owned(), "{target}{options}".to_owned()]).unwrap();
-        assert_eq!(helper_in("x", Some(&command), path).unwrap().name(), "sshfs");
+        assert_eq!(helper_in("perl", "", Some(&command), path).unwrap().name(), "sshfs");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

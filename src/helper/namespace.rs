@@ -72,13 +72,22 @@ pub fn prepare(
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", slave).map_err(failed("make a slave of", Path::new("/")))?;
     scratch.cover(writable)?;
-    // The state directory may be below one of them.
+    cover_state_directory(state)?;
     fs::create_dir_all(&root).map_err(failed("create", &root))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount(SOURCE, &root, c"tmpfs", flags, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", &root))?;
     fs::create_dir_all(&path).map_err(failed("create", &path))?;
     write_files(&files_directory(state), files)?;
     MountPoint::at(&path).map_err(failed("open", &path))
+}
+
+/// The socket, the lock and the records are nothing to helpers: nothing of the state directory is seen but their own mount
+/// point and files.
+fn cover_state_directory(state: &Path) -> Result<(), PrepareError> {
+    // It may be below one of the directories that were covered.
+    fs::create_dir_all(state).map_err(failed("create", state))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount(SOURCE, state, c"tmpfs", flags, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", state))
 }
 
 /// Shows the helper a file of the node's, in the calling thread's mount namespace. Returns its path; no target has that name.

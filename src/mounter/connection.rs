@@ -2,10 +2,10 @@
 //!
 //! Runs in the mounter, on the request's own thread.
 
+use super::Mounter;
+use super::peer::{self, PeerError};
 use crate::policy::Origin;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::process::Pid;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
@@ -14,33 +14,16 @@ use std::os::unix::net::UnixStream;
 pub struct Connection {
     stream: UnixStream,
     origin: Origin,
-    /// As the kernel saw it when it connected; 0 in a PID namespace that we do not see.
+    /// As the kernel saw it when it connected; none in a PID namespace that we do not see.
     process: Option<Pid>,
 }
 
-/// The other end may not ask.
-#[derive(Debug, thiserror::Error)]
-pub enum PeerError {
-    /// Mounting is root's business, as with mount(8).
-    #[error("only root may ask the mounter; you are uid {uid}")]
-    NotRoot {
-        /// The peer's uid.
-        uid: u32,
-    },
-    /// The kernel does not tell.
-    #[error("cannot see who is calling")]
-    Unknown(#[source] io::Error),
-}
-
 impl Connection {
-    /// Checks the peer's credentials, which the kernel took when it connected (unix(7), SO_PEERCRED). A stream whose peer
-    /// may not ask is given back, to say so on it.
-    pub fn check(stream: UnixStream) -> Result<Self, (UnixStream, PeerError)> {
-        match credentials(&stream) {
-            // Only the uid: the process may be in a PID namespace that we do not see.
-            Ok((0, process)) => Ok(Self { stream, origin: Origin::RootSocket, process }),
-            Ok((uid, _)) => Err((stream, PeerError::NotRoot { uid })),
-            Err(error) => Err((stream, PeerError::Unknown(error))),
+    /// Checks [who has connected](peer). A stream whose peer may not ask is given back, to say so on it.
+    pub fn check(mounter: &Mounter, stream: UnixStream) -> Result<Self, (UnixStream, PeerError)> {
+        match peer::check(&stream, &mounter.host_proc, &mounter.state) {
+            Ok(process) => Ok(Self { stream, origin: Origin::RootSocket, process }),
+            Err(error) => Err((stream, error)),
         }
     }
 
@@ -58,11 +41,6 @@ impl Connection {
     pub fn stream(&mut self) -> &mut UnixStream {
         &mut self.stream
     }
-}
-
-fn credentials(stream: &UnixStream) -> io::Result<(u32, Option<Pid>)> {
-    let peer = getsockopt(stream, PeerCredentials)?;
-    Ok((peer.uid(), Pid::from_raw(peer.pid())))
 }
 
 /// Readable (or hung up) means: the caller has gone away, as it has nothing more to say.

@@ -10,10 +10,12 @@ mod in_time;
 mod install;
 mod metrics_http;
 pub mod operation;
+pub mod peer;
 mod process;
 mod replies;
 mod requests;
 pub mod start;
+mod state_dir;
 mod step;
 pub mod target_locks;
 pub mod volume;
@@ -50,6 +52,8 @@ pub struct Mounter {
     pub host_proc: PathBuf,
     /// The state directory.
     pub state: PathBuf,
+    /// What the mounter needs on the node: nothing is mounted there.
+    pub own_paths: Vec<PathBuf>,
     /// The volumes.
     pub registry: Registry,
     /// Which of them hang.

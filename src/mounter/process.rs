@@ -6,11 +6,10 @@
 use super::step::{StepError, step};
 use linux::mount_table;
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{FlockOperation, Mode, fcntl_lock};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimit, umask};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -50,17 +49,6 @@ pub(super) fn enter_own_namespace() -> Result<(), StepError> {
         }
     }
     Ok(())
-}
-
-/// Takes the lock that one mounter holds for each state directory. None: another mounter has it.
-pub(super) fn take_lock(path: &Path) -> Result<Option<File>, StepError> {
-    let file = File::create(path).map_err(step(format!("create {}", path.display())))?;
-    // Not flock(2): its lock would be a helper's too, from fork to exec, and outlive us.
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(Errno::WOULDBLOCK | Errno::ACCESS) => Ok(None),
-        Err(errno) => Err(step(format!("lock {}", path.display()))(errno)),
-    }
 }
 
 /// A socket that only root can connect to. It appears when it takes connections, and not before; one left behind by a

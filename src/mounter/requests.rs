@@ -3,9 +3,10 @@
 //! Runs in the mounter, each on a thread of its own: an operation may take long, and moves the thread into its helper's
 //! mount namespace.
 
-use super::connection::{Connection, PeerError};
+use super::connection::Connection;
 use super::in_time::{InTime, MESSAGE_TIME};
 use super::operation::{heal, mount, replace};
+use super::peer::PeerError;
 use super::volume::views;
 use super::{Mounter, replies};
 use crate::observe::events;
@@ -16,17 +17,17 @@ use serde::Serialize;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use tracing::{info_span, warn};
+use tracing::{debug, info_span, warn};
 
 /// Hears a connection's request and answers it.
 pub(super) fn converse(mounter: &Mounter, stream: UnixStream) {
-    let mut caller = match Connection::check(stream) {
+    let mut caller = match Connection::check(mounter, stream) {
         Ok(caller) => caller,
-        Err((stream, error @ PeerError::NotRoot { .. })) => {
-            warn!(event = events::REFUSED, "refused a caller: {error}");
-            return send(&stream, &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
+        Err((_, error @ PeerError::Ended)) => return debug!("{error}"),
+        Err((stream, error)) => {
+            warn!(event = events::REFUSED, "refused a caller: {}", chain(&error));
+            return send(&stream, &Reply::<()>::Err(Failure::new(Exit::Usage, chain(&error))));
         }
-        Err((_, error)) => return warn!(event = events::REFUSED, "{}", chain(&error)),
     };
     match message::receive::<Call>(&mut InTime::new(caller.stream(), MESSAGE_TIME)) {
         Ok(call) => perform(mounter, call, caller),

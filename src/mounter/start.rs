@@ -10,7 +10,7 @@ use super::target_locks::TargetLocks;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
 use super::volume::registry::Registry;
-use super::{install, metrics_http, process};
+use super::{install, metrics_http, process, state_dir};
 use crate::config::Config;
 use crate::engine::{self, Choice, NoEngine};
 use crate::helper::namespace;
@@ -95,9 +95,12 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     // Before there are other threads: they inherit the cgroup namespace.
     let cgroups = Arc::new(find_cgroups(&node, &settings));
     process::enter_own_namespace()?;
-    fs::create_dir_all(&settings.state).map_err(step(format!("create {}", settings.state.display())))?;
-    let path = settings.state.join("lock");
-    let Some(_lock) = process::take_lock(&path)? else { return Err(ServeError::AlreadyRunning { path }) };
+    state_dir::prepare(&settings.state)?;
+    let Some(_lock) = state_dir::take_lock(&settings.state, &settings.host_proc)? else {
+        return Err(ServeError::AlreadyRunning { path: settings.state.join("lock") });
+    };
+    let Places { programs, plugins } = settings.places.clone();
+    let own_paths = [Some(settings.state.clone()), Some(settings.socket.clone()), programs, plugins];
     let method = engine::choose(settings.engine, settings.preload)?;
     namespace::create_directories(&settings.state).map_err(step("prepare the state directory"))?;
     let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
@@ -115,6 +118,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         connections,
         host_proc: settings.host_proc,
         state: settings.state,
+        own_paths: own_paths.into_iter().flatten().collect(),
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
         hangs: Hangs::default(),
         metrics: Metrics::default(),

@@ -7,11 +7,13 @@
 
 use linux::mount_table::{Device, Mount};
 use linux::statx;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, open, openat, openat2, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{mkdirat, open, openat, openat2, readlinkat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 /// A directory on the node, held by a descriptor that cannot be used for anything but naming it.
@@ -87,6 +89,13 @@ impl Target {
                 Err(error)
             }
         }
+    }
+
+    /// Where it is on the node, without links.
+    pub fn path(&self) -> io::Result<PathBuf> {
+        // Of our own /proc: see `visit`.
+        let path = readlinkat(CWD, format!("self/fd/{}", self.fd.as_raw_fd()), Vec::new())?;
+        Ok(OsString::from_vec(path.into_bytes()).into())
     }
 
     /// The root of a mount that the table has shown, if it is still there and on top.

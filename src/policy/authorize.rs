@@ -5,6 +5,8 @@
 
 use super::grant::contradiction;
 use super::plan::Plan;
+use api::request::is_fuse;
+use std::path::{Path, PathBuf};
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,31 @@ pub enum Denied {
     /// An option that contradicts the grant every volume gets.
     #[error("option '{0}' cannot be granted: volumes are always mounted nosuid,nodev")]
     NeverGranted(String),
+    /// A helper would take it for an option of its own.
+    #[error("a source that begins with '-' would be an option of the helper's; write ./ before the name of a file")]
+    SourceIsOption,
+    /// A directory that the kernel shows something in, or that the mounter itself needs.
+    #[error("nothing is mounted at {target}: {whose} is not for volumes", target = target.display())]
+    Place {
+        /// The target, without links.
+        target: PathBuf,
+        /// The directory that it is in, or would cover.
+        whose: String,
+    },
+}
+
+/// What is there is the kernel's: whoever mounts in it or over it deceives the whole node.
+const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// Whether anything may be mounted at `target`, a path without links; `own` is what the mounter needs itself. Asked for the
+/// target as it is named, and again as it was found.
+pub fn authorize_place(target: &Path, own: &[PathBuf]) -> Result<(), Denied> {
+    let kernels = KERNELS.iter().map(Path::new).find(|directory| target.starts_with(directory));
+    let owns = || own.iter().map(PathBuf::as_path).find(|path| path.starts_with(target) || target.starts_with(path));
+    match kernels.or_else(owns) {
+        Some(path) => Err(Denied::Place { target: target.to_owned(), whose: path.display().to_string() }),
+        None => Ok(()),
+    }
 }
 
 /// Whether a caller from `origin` may have what is planned.
@@ -27,6 +54,12 @@ pub fn authorize(origin: Origin, plan: &Plan) -> Result<(), Denied> {
     match origin {
         // Root of the node may have whatever any caller may have.
         Origin::RootSocket => {}
+    }
+    // For `mount.fuse` the source is what comes after the program's name.
+    let (program, rest) = plan.request.source.split_once('#').unwrap_or((&plan.request.source, ""));
+    let handed_on = is_fuse(&plan.request.fstype) && rest.starts_with('-');
+    if program.starts_with('-') || handed_on {
+        return Err(Denied::SourceIsOption);
     }
     match contradiction(&plan.request.options) {
         Some(option) => Err(Denied::NeverGranted(option.name.clone())),
@@ -39,6 +72,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::policy::plan::tests::request;
+    use api::request::Request;
 
     #[test]
     fn suid_and_dev_are_never_granted() {
@@ -49,5 +83,48 @@ mod tests {
         assert_eq!(asked("ro,noexec"), Ok(()));
         assert_eq!(asked("suid"), Err(Denied::NeverGranted("suid".into())));
         assert_eq!(asked("dev,nodev"), Err(Denied::NeverGranted("dev".into())));
+    }
+
+    #[test]
+    fn a_source_is_no_option() {
+        let asked = |fstype: &str, source: &str| {
+            let request = Request { source: source.into(), ..request(fstype, "/a", "") };
+            authorize(Origin::RootSocket, &Plan::new(&Config::default(), request).unwrap())
+        };
+        for (fstype, source) in
+            [("x", "-osuid"), ("x", "--"), ("x", "-"), ("fuse", "sshfs#-oProxyCommand=x"), ("x", "-a#b")]
+        {
+            assert_eq!(asked(fstype, source), Err(Denied::SourceIsOption), "{source}");
+        }
+        for (fstype, source) in [("x", "./-o"), ("x", "a-b"), ("fuse", "sshfs#a"), ("x", "bucket#-b"), ("x", "")] {
+            assert_eq!(asked(fstype, source), Ok(()), "{source}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_and_the_mounters_own_directories_are_not_for_volumes() {
+        let own = [PathBuf::from("/run/hostmount"), "/var/lib/kubelet/plugins/hostmount/bin".into()];
+        let asked = |target: &str| authorize_place(Path::new(target), &own);
+        for target in [
+            "/proc",
+            "/proc/sys/kernel",
+            "/sys",
+            "/sys/fs/cgroup",
+            "/dev",
+            "/dev/shm",
+            "/run",
+            "/run/hostmount",
+            "/run/hostmount/mnt",
+            "/var",
+            "/var/lib/kubelet",
+            "/var/lib/kubelet/plugins/hostmount/bin",
+        ] {
+            assert!(matches!(asked(target), Err(Denied::Place { .. })), "{target}");
+        }
+        for target in
+            ["/process", "/mnt", "/run/x", "/run/hostmountx", "/var/lib/kubelet/pods/p/v", "/device", "/srv/dev"]
+        {
+            assert_eq!(asked(target), Ok(()), "{target}");
+        }
     }
 }

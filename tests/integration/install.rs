@@ -83,8 +83,8 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     other_version(&test.container, "/tmp/old");
     test.container.sh_ok(&format!("/tmp/old/hostmount install --to {BIN} --flexvolume {PLUGINS}"));
     // A helper that waits until the test releases it, so that the mount runs meanwhile.
-    test.container.helper("fuse.slow", "read x </run/hostmount/go-$(basename $2)\nexec bindfs \"$1\" \"$2\"");
-    test.container.sh_ok("mkfifo /run/hostmount/go-a /run/hostmount/go-b; mkdir /tmp/source");
+    test.container.helper("fuse.slow", "read x </srv/go-$(basename $2)\nexec bindfs \"$1\" \"$2\"");
+    test.container.sh_ok("mkfifo /srv/go-a /srv/go-b; mkdir /tmp/source");
     test.node.sh_ok("mkdir /mnt/a /mnt/b");
     let _mounter = test.start_mounter(&[], &[]);
     let old = |target: &str| {
@@ -109,7 +109,7 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     assert!(fs::read_link(format!("/proc/{}/exe", first.id())).unwrap().to_string_lossy().ends_with(" (deleted)"));
     let mut second = old("/mnt/b");
     test.wait_for_processes("/usr/sbin/mount.fuse.slow", 2);
-    test.container.sh_ok("echo >/run/hostmount/go-a; echo >/run/hostmount/go-b");
+    test.container.sh_ok("echo >/srv/go-a; echo >/srv/go-b");
     assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
     assert_eq!(test.node.fuse_mounts().len(), 2);
 }

@@ -132,7 +132,7 @@ fn flexvolume_failures_are_one_object() {
 /// refused with an error.
 fn every_call_that_real_kubelets_made() {
     let (test, mounter) = start();
-    let recorder = "printf '%s\\n' \"$@\" >/run/hostmount/recorded\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"";
+    let recorder = "printf '%s\\n' \"$@\" >/srv/recorded\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"";
     for fstype in ["glusterfs", "nfs", "ceph", "cifs"] {
         test.container.helper(fstype, recorder);
     }
@@ -206,7 +206,7 @@ fn external_mounter(test: &TestNode, arguments: &[&str]) {
         test.umount(&[target]).ok("umount of an earlier call's");
     }
     let done = test.mount(arguments);
-    let recorded = test.node.sh_ok("cat /run/hostmount/recorded");
+    let recorded = test.container.sh_ok("cat /srv/recorded");
     let recorded: Vec<&str> = recorded.lines().collect();
     let place = format!("/run/hostmount/mnt{target}");
     assert_eq!(recorded[..3], [*source, &*place, "-o"], "{arguments:?}");
@@ -244,7 +244,7 @@ fn glusterfs_writes_the_log_file_that_kubelet_reads() {
     test.node.sh_ok(&format!("ln -s /var/lib/kubelet/secret {plugin}/link.log"));
     let done = mount(&source, &format!("{plugin}/link.log"));
     assert!(done.code == Some(32) && done.stderr.contains("cannot open the log file"), "{}", done.stderr);
-    let done = mount(&source, "/var/lib/kubelet/plugins/kubernetes.io/missing/x.log");
+    let done = mount(&source, "/var/lib/kubelet/plugins/kubernetes.io/glusterfs/missing/x.log");
     assert!(done.stderr.contains("the directory of the log file: mount point does not exist"), "{}", done.stderr);
     mount(&source, "/var/lib/kubelet/elsewhere.log");
     assert_ne!(test.node.sh("test -e /var/lib/kubelet/elsewhere.log -o -e /var/lib/kubelet/secret").code, Some(0));

@@ -8,6 +8,7 @@ mod node;
 
 mod bad_luck;
 mod bounds;
+mod callers;
 mod cgroups;
 mod chaos;
 mod client;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         configuration,
         bad_luck,
         bounds,
+        callers,
         operator,
         client,
         metrics,

@@ -126,13 +126,13 @@ fn without_pidfd_getfd_the_preload_engine_is_taken() {
 }
 
 fn as_linux_5_10() {
-    use old_kernel::{BENEATH, MOUNT_SETATTR, WAIT_KILLABLE};
-    everything_works(&[BENEATH, MOUNT_SETATTR, WAIT_KILLABLE], &[], SECCOMP);
+    use old_kernel::{BENEATH, MOUNT_SETATTR, PEER_PIDFD, WAIT_KILLABLE};
+    everything_works(&[BENEATH, MOUNT_SETATTR, WAIT_KILLABLE, PEER_PIDFD], &[], SECCOMP);
 }
 
 fn as_linux_5_10_with_the_preload_engine() {
-    use old_kernel::{BENEATH, MOUNT_SETATTR};
-    everything_works(&[BENEATH, MOUNT_SETATTR], &["--engine", "preload"], "it was asked for");
+    use old_kernel::{BENEATH, MOUNT_SETATTR, PEER_PIDFD};
+    everything_works(&[BENEATH, MOUNT_SETATTR, PEER_PIDFD], &["--engine", "preload"], "it was asked for");
 }
 
 fn a_kernel_that_is_too_old_is_named_at_the_start() {

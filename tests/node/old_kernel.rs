@@ -12,7 +12,7 @@ use std::thread;
 #[derive(Debug, Clone, Copy)]
 pub struct Missing {
     call: i64,
-    /// Only with one of these flags, in this argument (EINVAL then, else ENOSYS).
+    /// Only with one of these flags, in this argument (EINVAL then, of a socket's option ENOPROTOOPT, else ENOSYS).
     flags: Option<(u32, u32)>,
 }
 
@@ -39,6 +39,9 @@ pub const WAIT_KILLABLE: Missing = Missing { call: libc::SYS_seccomp, flags: Som
 /// MOVE_MOUNT_BENEATH, 6.5.
 pub const BENEATH: Missing = Missing { call: libc::SYS_move_mount, flags: Some((4, 0x200)) };
 
+/// SO_PEERPIDFD, 6.5: of the options that the mounter asks for the only one above 63.
+pub const PEER_PIDFD: Missing = Missing { call: libc::SYS_getsockopt, flags: Some((2, 1 << 6)) };
+
 /// Runs `work` on a thread that misses these things, as does everything that it starts.
 pub fn without<T: Send>(missing: &[Missing], work: impl FnOnce() -> T + Send) -> T {
     let program = program(missing);
@@ -54,6 +57,7 @@ pub fn without<T: Send>(missing: &[Missing], work: impl FnOnce() -> T + Send) ->
 fn program(missing: &[Missing]) -> Vec<Instruction> {
     let mut program = Vec::new();
     for one in missing {
+        let unknown = if one.call == libc::SYS_getsockopt { libc::ENOPROTOOPT } else { libc::EINVAL };
         let refusal = match one.flags {
             None => vec![answer(SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned())],
             Some((argument, mask)) => vec![
@@ -61,7 +65,7 @@ fn program(missing: &[Missing]) -> Vec<Instruction> {
                 statement(BPF_LD | BPF_W | BPF_ABS, 16 + 8 * argument),
                 statement(BPF_ALU | BPF_AND | BPF_K, mask),
                 jump_if_equal(0, 1, 0),
-                answer(SECCOMP_RET_ERRNO | libc::EINVAL.cast_unsigned()),
+                answer(SECCOMP_RET_ERRNO | unknown.cast_unsigned()),
             ],
         };
         program.push(statement(BPF_LD | BPF_W | BPF_ABS, 0));

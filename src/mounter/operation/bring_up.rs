@@ -20,7 +20,7 @@ use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
 use crate::policy::Plan;
 use api::exit::chain;
-use api::options::MountOptions;
+use api::request::Request;
 use linux::mount_namespace::NamespaceError;
 use linux::sys::user_namespace::new_user_namespace;
 use std::io;
@@ -107,13 +107,13 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let ids = plan.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
     let ids = ids.transpose().map_err(BringUpError::IdMap)?;
     let handover = settings.handover.hand_over(&plan.request.secrets, &files)?;
-    let program = find::helper(&plan.request.fstype, settings)?;
+    let program = find::helper(&plan.request.fstype, &plan.request.source, settings)?;
     // From here on this thread is in the helper's mount namespace.
     let place =
         namespace::prepare(&mounter.state, &plan.target, &mounter.scratch, &settings.writable, &handover.files)?;
     let mut request = plan.request.clone();
     settings.handover.point_to_files(&mut request.options, &files);
-    show_log_file(mounter, &mut request.options)?;
+    show_log_file(mounter, &mut request)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
     let placement = placement(mounter, &plan.target, caller, settings.memory_limit);
     let start = Start { program: &program, arguments, settings, handover, placement };
@@ -170,10 +170,11 @@ fn placement<'a>(
 }
 
 /// A log file that kubelet names is the node's, and the helper shall write to it.
-fn show_log_file(mounter: &Mounter, options: &mut MountOptions) -> Result<(), BringUpError> {
+fn show_log_file(mounter: &Mounter, request: &mut Request) -> Result<(), BringUpError> {
     let kubelet_dir = &mounter.config.kubelet_dir;
+    let options = &mut request.options;
     let Some(named) = options.value(log_file::OPTION).map(PathBuf::from) else { return Ok(()) };
-    if !log_file::is_on_node(&named, kubelet_dir) {
+    if !log_file::is_on_node(&request.fstype, &named, kubelet_dir) {
         return Ok(());
     }
     let tree = mounter.node.visit(|| log_file::open(&named, kubelet_dir))?;

@@ -10,7 +10,7 @@ use crate::mounter::volume::Volume;
 use crate::node::target::{MadeDirectory, Target, TargetError};
 use crate::node::tree::Tree;
 use crate::observe::events;
-use crate::policy::{Denied, authorize};
+use crate::policy::{Denied, authorize, authorize_place};
 use crate::policy::{Plan, PlanError};
 use api::message::{Mount, Mounted};
 use linux::mount_namespace::NamespaceError;
@@ -67,6 +67,7 @@ pub enum MountError {
 pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mounted, MountError> {
     let plan = Plan::new(&mounter.config, asked.request)?;
     authorize(caller.origin(), &plan)?;
+    authorize_place(&plan.target, &mounter.own_paths)?;
     let _lock = mounter.target_locks.take(&plan.target)?;
     let (target, made) = open_target(mounter, &plan, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
@@ -90,10 +91,24 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
 /// Opens the target on the node, and makes its directory first if that is wanted.
 fn open_target(mounter: &Mounter, plan: &Plan, make: bool) -> Result<(Target, Option<MadeDirectory>), MountError> {
     let kubelet_dir = &mounter.config.kubelet_dir;
-    Ok(mounter.node.visit(|| match Target::open(&plan.target, kubelet_dir) {
-        Err(TargetError::Missing) if make => Target::make(&plan.target, kubelet_dir).map(|(at, made)| (at, Some(made))),
-        opened => opened.map(|target| (target, None)),
-    })??)
+    let (target, made, path) = mounter.node.visit(|| {
+        let (target, made) = match Target::open(&plan.target, kubelet_dir) {
+            Err(TargetError::Missing) if make => {
+                Target::make(&plan.target, kubelet_dir).map(|(at, made)| (at, Some(made)))?
+            }
+            opened => (opened?, None),
+        };
+        let path = target.path().map_err(TargetError::Open)?;
+        Ok::<_, TargetError>((target, made, path))
+    })??;
+    // A link may have led anywhere.
+    match authorize_place(&path, &mounter.own_paths) {
+        Ok(()) => Ok((target, made)),
+        Err(denied) => {
+            take_away(mounter, made);
+            Err(denied.into())
+        }
+    }
 }
 
 fn take_away(mounter: &Mounter, made: Option<MadeDirectory>) {

@@ -13,11 +13,13 @@ use api::exit::chain;
 use api::request::Request;
 use linux::mount_table::Device;
 use linux::namespace::NamespaceId;
-use rustix::fs::{Mode, statfs};
+use rustix::fs::{AtFlags, Mode, OFlags, open, openat, renameat, statfs, unlinkat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 use tracing::warn;
@@ -29,7 +31,21 @@ const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// The directory of the records, or none if it would be on a disk.
 #[derive(Debug)]
-pub struct Records(Option<PathBuf>);
+pub struct Records(Option<Directory>);
+
+/// Held by a descriptor: volumes' threads stand in their helpers' mount namespaces, which do not show it.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Directory {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let fd = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { path, fd })
+    }
+}
 
 /// What every version's record begins with.
 #[derive(Debug, Deserialize)]
@@ -63,26 +79,26 @@ impl Records {
             );
             return Ok(Self(None));
         }
-        let directory = state.join("volumes");
-        DirBuilder::new().recursive(true).mode(Mode::RWXU.bits()).create(&directory)?;
-        Ok(Self(Some(directory)))
+        let path = state.join("volumes");
+        DirBuilder::new().recursive(true).mode(Mode::RWXU.bits()).create(&path)?;
+        Ok(Self(Some(Directory::open(path)?)))
     }
 
     /// Keeps what is known of a volume. That it cannot be kept is no reason to fail: the volume works.
     pub fn keep(&self, volume: &Volume) {
-        let Some(file) = self.file_of(volume.identity) else { return };
-        if let Err(error) = write(&file, volume) {
+        let (Some(directory), Some(name)) = (&self.0, name_of(volume.identity)) else { return };
+        if let Err(error) = write(directory, &name, volume) {
+            let file = directory.path.join(name);
             warn!("cannot keep a record of the volume, a later mounter will not know it: {}: {error}", file.display());
         }
     }
 
     /// The helper is gone, or serves nothing new any more.
     pub fn drop(&self, filesystem: Identity) {
-        if let Some(file) = self.file_of(filesystem)
-            && let Err(error) = fs::remove_file(&file)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!("cannot remove a record: {}: {error}", file.display());
+        let (Some(directory), Some(name)) = (&self.0, name_of(filesystem)) else { return };
+        match unlinkat(&directory.fd, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => warn!("cannot remove a record: {}: {error}", directory.path.join(name).display()),
         }
     }
 
@@ -97,6 +113,7 @@ impl Records {
     /// version may, and its volume is found by its mount.
     pub fn read(&self, config: &Config) -> Vec<Volume> {
         let Some(directory) = &self.0 else { return Vec::new() };
+        let directory = &directory.path;
         let files = match fs::read_dir(directory) {
             Ok(files) => files.flatten().map(|entry| entry.path()),
             Err(error) => {
@@ -105,7 +122,9 @@ impl Records {
             }
         };
         let volume = |file: PathBuf| match read(&file, config) {
-            Ok(volume) if self.file_of(volume.identity).as_ref() == Some(&file) => Some(volume),
+            Ok(volume) if name_of(volume.identity).is_some_and(|name| file.file_name() == Some(name.as_ref())) => {
+                Some(volume)
+            }
             Ok(_) => discard(&file, "its name is not its filesystem's"),
             Err(Unreadable::Never(problem)) => discard(&file, &problem),
             Err(Unreadable::ByThisVersion(problem)) => {
@@ -117,12 +136,11 @@ impl Records {
         volumes.sort_by_key(|volume| volume.since);
         volumes
     }
+}
 
-    /// A name that no other volume gets, before or after. None for a filesystem of the kernel's own, which needs no helper.
-    fn file_of(&self, filesystem: Identity) -> Option<PathBuf> {
-        let (minor, connection) = (filesystem.device.minor, filesystem.connection?);
-        Some(self.0.as_ref()?.join(format!("{minor}-{connection}.json")))
-    }
+/// A name that no other volume gets, before or after. None for a filesystem of the kernel's own, which needs no helper.
+fn name_of(filesystem: Identity) -> Option<String> {
+    Some(format!("{}-{}.json", filesystem.device.minor, filesystem.connection?))
 }
 
 fn discard(file: &Path, problem: &str) -> Option<Volume> {
@@ -133,7 +151,7 @@ fn discard(file: &Path, problem: &str) -> Option<Volume> {
     None
 }
 
-fn write(file: &Path, volume: &Volume) -> io::Result<()> {
+fn write(directory: &Directory, name: &str, volume: &Volume) -> io::Result<()> {
     let mut request = volume.plan.request.clone();
     let had_secrets = !std::mem::take(&mut request.secrets).is_empty();
     let record = Record {
@@ -146,13 +164,15 @@ fn write(file: &Path, volume: &Volume) -> io::Result<()> {
         since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
         namespace: (volume.processes.namespace().device, volume.processes.namespace().inode),
     };
-    let unfinished = file.with_extension("new");
-    let mut options = OpenOptions::new();
-    let mut new = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    let written = new.write_all(&serde_json::to_vec(&record)?).and_then(|()| fs::rename(&unfinished, file));
+    let unfinished = format!("{}new", name.trim_end_matches("json"));
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let new = openat(&directory.fd, &unfinished, flags, Mode::RUSR | Mode::WUSR)?;
+    let written = File::from(new)
+        .write_all(&serde_json::to_vec(&record)?)
+        .and_then(|()| Ok(renameat(&directory.fd, &unfinished, &directory.fd, name)?));
     if written.is_err() {
         // Each volume has a name of its own: on a full filesystem they would become more and more.
-        let _ = fs::remove_file(&unfinished);
+        let _ = unlinkat(&directory.fd, &unfinished, AtFlags::empty());
     }
     written
 }
@@ -208,7 +228,7 @@ mod tests {
             r#"{{"version":2,"request":{request},"had_secrets":false,"helper":"h","device":[0,7],"connection":8,"since":{since},"namespace":[4,5]}}"#
         );
         fs::write(&file, record).unwrap();
-        let volumes = Records(Some(directory.clone())).read(&Config::default());
+        let volumes = Records(Some(Directory::open(directory.clone()).unwrap())).read(&Config::default());
         let stays = file.exists();
         fs::remove_dir_all(directory).unwrap();
         (volumes, stays)
@@ -230,7 +250,7 @@ mod tests {
         let (newer, damaged) = (directory.join("7-8.json"), directory.join("7-9.json"));
         fs::write(&newer, r#"{"version":999,"anything":true}"#).unwrap();
         fs::write(&damaged, r#"{"version":"#).unwrap();
-        assert!(Records(Some(directory.clone())).read(&Config::default()).is_empty());
+        assert!(Records(Some(Directory::open(directory.clone()).unwrap())).read(&Config::default()).is_empty());
         assert_eq!((newer.exists(), damaged.exists()), (true, false));
         fs::remove_dir_all(directory).unwrap();
     }
