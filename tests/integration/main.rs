@@ -40,6 +40,7 @@ mod swap;
 mod systemd;
 mod test_node;
 mod user_namespaces;
+mod walls;
 mod without_mounter;
 
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         chaos,
         cgroups,
         user_namespaces,
+        walls,
         idmap,
         secrets,
         secrets_recorded,

@@ -1,0 +1,130 @@
+//! A helper that was taken over: what it tries beyond its mount, with either engine. Each attempt is one that succeeded once.
+//!
+//! The helper is a Perl program: its `syscall` makes calls that no other program of the container has.
+
+use crate::harness::{Test, tests};
+use crate::node::job::{TARGET, use_it};
+use crate::node::mounter::Mounter;
+use crate::node::{TestNode, preloaded};
+use hostmount::observe::events;
+use std::fs;
+
+pub(crate) fn tests() -> Vec<Test> {
+    const NEEDED: &[&str] = &["bindfs", "make", "perl"];
+    tests![calls_that_no_helper_needs.needs(NEEDED), io_uring_for_a_type_that_is_set_to_have_it.needs(NEEDED),]
+}
+
+const MOUNT: [&str; 4] = ["-t", "fuse.hostile", "/tmp/source", TARGET];
+
+/// `attempt NAME, sub { … }` says whether it got something; `process WORDS` is the id of another process; `sys` makes a
+/// system call.
+const BEGINNING: &str = r#"#!/usr/bin/perl
+$| = 1;
+open(STDERR, '>&', STDOUT);
+sub attempt { my ($name, $code) = @_; print((eval { $code->() } ? 'GRANTED' : 'refused'), ": $name\n") }
+sub sys { syscall(shift, @_) >= 0 }
+sub process {
+    for my $file (glob '/proc/[0-9]*/cmdline') {
+        open(my $f, '<', $file) or next;
+        my ($line, $pid) = (<$f>, $file =~ /(\d+)/);
+        $line =~ tr/\0/ /;
+        return $pid if $pid != $$ && index($line, $_[0]) >= 0;
+    }
+    die;
+}
+"#;
+
+/// A node with a mounter of this engine and a volume of somebody else's.
+fn start(engine: &str, config: &str) -> (TestNode, Mounter) {
+    let test = TestNode::start();
+    preloaded::install(&test.container);
+    test.node.sh_ok(&format!("mkdir -p {TARGET} /mnt/victim"));
+    test.container.sh_ok("mkdir /tmp/source /tmp/victim");
+    test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
+    let mounter = test.start_mounter(&["--engine", engine, "--config", "/tmp/config.toml"], &[]);
+    test.mount(&["-t", "fuse.bindfs", "/tmp/victim", "/mnt/victim"]).ok("mount");
+    (test, mounter)
+}
+
+/// Mounts with a helper that tries these first, and says what it said. Its volume works all the same.
+fn attempt(test: &TestNode, mounter: &Mounter, attempts: &[(&str, String)]) -> String {
+    let mut lines = BEGINNING.to_owned();
+    for (name, code) in attempts {
+        lines.push_str(&format!("attempt '{name}', sub {{ {code} }};\n"));
+    }
+    lines.push_str("exec 'bindfs', @ARGV;\n");
+    test.container.program("/usr/sbin/mount.fuse.hostile", lines);
+    let times = mounter.count(events::MOUNTED);
+    test.mount(&MOUNT).ok("mount");
+    mounter.wait_for(events::MOUNTED, times + 1);
+    use_it(test);
+    let said = mounter.said();
+    assert_eq!(said.matches("refused: ").count() + said.matches("GRANTED: ").count(), attempts.len(), "{said}");
+    said
+}
+
+/// They all fail, with both engines.
+#[track_caller]
+fn assert_nothing_granted(config: &str, prepare: fn(&TestNode), attempts: &[(&str, String)]) {
+    let mut granted = Vec::new();
+    for engine in ["seccomp", "preload"] {
+        let (test, mounter) = start(engine, config);
+        prepare(&test);
+        let said = attempt(&test, &mounter, attempts);
+        let names = attempts.iter().filter(|(name, _)| said.contains(&format!("GRANTED: {name}\"")));
+        granted.extend(names.map(|(name, _)| format!("{engine}: {name}")));
+        test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
+    }
+    assert!(granted.is_empty(), "{granted:#?}");
+}
+
+fn calls_that_no_helper_needs() {
+    use libc::*;
+    let sys = |number: c_long, arguments: &str| format!("sys({number}, {arguments})");
+    assert_nothing_granted(
+        "",
+        |_| {},
+        &[
+            ("trace another helper", sys(SYS_ptrace, "0x4206, process('/tmp/victim'), 0, 0")),
+            (
+                "read the memory of another helper",
+                format!(
+                    "my $pid = process('/tmp/victim'); open(my $maps, '<', \"/proc/$pid/maps\") or die; my $buffer = ' ' x 16;
+                    sys({SYS_process_vm_readv}, $pid, pack('PQ', $buffer, 16), 1, pack('QQ', hex((split '-', <$maps>)[0]), 16), 1, 0)"
+                ),
+            ),
+            (
+                "take a descriptor of another helper",
+                format!("sys({SYS_pidfd_getfd}, syscall({SYS_pidfd_open}, process('/tmp/victim'), 0), 0, 0)"),
+            ),
+            ("limit the mounter", sys(SYS_prlimit64, "process('hostmount serve'), 4, pack('QQ', 0, 0), 0")),
+            ("limit another helper", sys(SYS_prlimit64, "process('/tmp/victim'), 4, pack('QQ', 0, 0), 0")),
+            ("enter its own namespace", format!("open(my $f, '<', '/proc/self/ns/ipc'); sys({SYS_setns}, fileno($f), 0)")),
+            ("make a user namespace", sys(SYS_unshare, "0x10000000")),
+            ("start in a user namespace", format!("my $p = syscall({SYS_clone}, 0x10000011, 0, 0, 0, 0); exit if $p == 0; $p > 0")),
+            ("look for its session keyring", sys(SYS_keyctl, "0, -3, 1")),
+            ("leave a key for others", sys(SYS_add_key, "'user', 'evil', 'x', 1, -4")),
+            ("set up io_uring", format!("my $p = \"\\0\" x 120; sys({SYS_io_uring_setup}, 4, $p)")),
+            ("userfaultfd", sys(SYS_userfaultfd, "1")),
+            (
+                "count events",
+                format!("my $a = pack('LLQQQQQ', 1, 128, 1, 0, 0, 0, 0x60) . \"\\0\" x 80; sys({SYS_perf_event_open}, $a, 0, -1, -1, 0)"),
+            ),
+            ("read the kernel log", format!("my $b = ' ' x 4096; sys({SYS_syslog}, 3, $b, 4096)")),
+            ("ask the clock", format!("my $b = \"\\0\" x 256; sys({SYS_adjtimex}, $b)")),
+        ],
+    );
+}
+
+fn io_uring_for_a_type_that_is_set_to_have_it() {
+    let attempts = [("set up io_uring", format!("my $p = \"\\0\" x 120; sys({}, 4, $p)", libc::SYS_io_uring_setup))];
+    for engine in ["seccomp", "preload"] {
+        let (test, mounter) = start(engine, "[filesystem.hostile]\nio_uring = true\n");
+        let said = attempt(&test, &mounter, &attempts);
+        // Where the kernel itself has it.
+        let has_it = test
+            .container
+            .sh(&format!("perl -e 'my $p = \"\\0\" x 120; exit(syscall({}, 4, $p) < 0)'", libc::SYS_io_uring_setup));
+        assert_eq!(said.contains("GRANTED"), has_it.code == Some(0), "{engine}: {said}");
+    }
+}
