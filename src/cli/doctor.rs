@@ -10,6 +10,7 @@ use crate::helper::confine::confine_this_thread;
 use crate::helper::find;
 use crate::helper::namespace;
 use crate::helper::scratch::Scratch;
+use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::kernel;
 use crate::node::target::Target;
@@ -127,7 +128,7 @@ fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send +
 fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
     kernel::check()?;
     namespace::create_directories(state)?;
-    let place = namespace::prepare(state, Path::new("/doctor/from"), &Scratch::new()?, &[], &[])?;
+    let place = namespace::prepare(state, Path::new("/doctor/from"), &World::new()?, &Scratch::new()?, &[], &[])?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
     mount(c"doctor", place.path(), c"fuse.doctor", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;

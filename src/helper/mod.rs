@@ -9,3 +9,4 @@ pub mod output;
 pub mod reaper;
 pub mod scratch;
 pub mod work;
+pub mod world;

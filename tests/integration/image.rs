@@ -97,7 +97,9 @@ impl Drop for Node {
 const PODMAN: &str = "podman --runtime runc --cgroup-manager cgroupfs --events-backend none --storage-driver overlay \
                       --storage-opt additionalimagestore=/opt/image";
 /// The defaults for limits are more than some machines may give.
-const RUN: &str = "--privileged --network host --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --log-driver none";
+/// The source of the volumes is on a mount: a helper can write to nothing else of the container.
+const RUN: &str = "--privileged --network host --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --log-driver none \
+                   --tmpfs /srv";
 
 fn static_pod() -> Value {
     serde_saphyr::from_str(

@@ -11,7 +11,12 @@ use std::fs;
 
 pub(crate) fn tests() -> Vec<Test> {
     const NEEDED: &[&str] = &["bindfs", "make", "perl"];
-    tests![calls_that_no_helper_needs.needs(NEEDED), io_uring_for_a_type_that_is_set_to_have_it.needs(NEEDED),]
+    tests![
+        calls_that_no_helper_needs.needs(NEEDED),
+        io_uring_for_a_type_that_is_set_to_have_it.needs(NEEDED),
+        the_node_and_the_container_are_read_only.needs(NEEDED).needs_cgroups(),
+        what_a_helper_may_write_to.needs(NEEDED),
+    ]
 }
 
 const MOUNT: [&str; 4] = ["-t", "fuse.hostile", "/tmp/source", TARGET];
@@ -50,7 +55,7 @@ fn start(engine: &str, config: &str) -> (TestNode, Mounter) {
 fn attempt(test: &TestNode, mounter: &Mounter, attempts: &[(&str, String)]) -> String {
     let mut lines = BEGINNING.to_owned();
     for (name, code) in attempts {
-        lines.push_str(&format!("attempt '{name}', sub {{ {code} }};\n"));
+        lines.push_str(&format!("attempt q({name}), sub {{ {code} }};\n"));
     }
     lines.push_str("exec 'bindfs', @ARGV;\n");
     test.container.program("/usr/sbin/mount.fuse.hostile", lines);
@@ -126,5 +131,82 @@ fn io_uring_for_a_type_that_is_set_to_have_it() {
             .container
             .sh(&format!("perl -e 'my $p = \"\\0\" x 120; exit(syscall({}, 4, $p) < 0)'", libc::SYS_io_uring_setup));
         assert_eq!(said.contains("GRANTED"), has_it.code == Some(0), "{engine}: {said}");
+    }
+}
+
+/// What is there to be changed: as on a node.
+fn devices_and_programs(test: &TestNode) {
+    test.container.sh_ok("cd /dev; for d in 'mem 1 1' 'port 1 4' 'loop-control 10 237'; do mknod ${d%% *} c ${d#* }; done; mknod loop0 b 7 0");
+    test.container.helper("fuse.other", "exec bindfs \"$@\"");
+    test.container.sh_ok("mkdir -p /srv/other && echo theirs >/srv/other/file");
+}
+
+fn the_node_and_the_container_are_read_only() {
+    let write = |files: &str| format!("grep {{ open(my $f, '+<', $_) || open($f, '>>', $_) }} glob '{files}'");
+    let mut attempts = vec![
+        ("make a cgroup", "grep { mkdir \"$_/evil\" } ('/sys/fs/cgroup', glob '/sys/fs/cgroup/*')".to_owned()),
+        ("make a device", "system('mknod /tmp/mem c 1 1') == 0 && open(my $f, '<', '/tmp/mem')".to_owned()),
+        ("read the timers", "my $f; open($f, '<', '/proc/timer_list') && <$f>".to_owned()),
+        ("add a helper", "open(my $f, '>', '/usr/sbin/mount.fuse.evil')".to_owned()),
+        ("replace a helper", "rename('/usr/sbin/mount.fuse.other', '/usr/sbin/mount.fuse.evil')".to_owned()),
+        ("remove a helper", "unlink('/usr/sbin/mount.fuse.other')".to_owned()),
+        ("open a helper to all", "chmod(0777, '/usr/sbin/mount.fuse.other')".to_owned()),
+        ("leave a library to others", "open(my $f, '>', '/etc/ld.so.cache.new')".to_owned()),
+        ("leave a link for others", "symlink('/', '/root/x')".to_owned()),
+    ];
+    for (name, files) in [
+        ("core_pattern", "/proc/sys/kernel/core_pattern"),
+        ("modprobe", "/proc/sys/kernel/modprobe"),
+        ("any sysctl", "/proc/sys/*/*"),
+        ("the system request key", "/proc/sysrq-trigger"),
+        ("interrupts", "/proc/irq/default_smp_affinity"),
+        ("power", "/sys/power/*"),
+        ("a module's parameters", "/sys/module/*/parameters/*"),
+        ("huge pages", "/sys/kernel/mm/transparent_hugepage/enabled"),
+        ("uevents", "/sys/kernel/uevent_helper /sys/kernel/profiling"),
+        (
+            "the helpers' cgroup",
+            "/sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/*/hostmount/*/*.limit_in_bytes",
+        ),
+        ("memory", "/dev/mem /dev/port /dev/kmem"),
+        ("loop devices", "/dev/loop-control /dev/loop0"),
+        ("virtual machines", "/dev/kvm"),
+        ("the mounter", "/usr/local/bin/hostmount"),
+        ("a helper", "/usr/sbin/mount.fuse.other /usr/sbin/mount.memfs"),
+        ("the container's users", "/etc/passwd"),
+        ("the container's files", "/srv/other/file"),
+        ("the settings", "/etc/hostmount/*"),
+    ] {
+        attempts.push((name, write(files)));
+    }
+    assert_nothing_granted("", devices_and_programs, &attempts);
+}
+
+/// Its own directories, the devices that programs need, and what an administrator has mounted in the container.
+fn what_a_helper_may_write_to() {
+    let write = |file: &str| format!("my $f; open($f, '>', '{file}') && print($f 'x') && close($f)");
+    let attempts = [
+        ("scratch", write("/var/tmp/x")),
+        ("a log", write("/var/log/x")),
+        ("shared memory", write("/dev/shm/x")),
+        ("nothing", write("/dev/null")),
+        ("a volume", write("/data/x")),
+        ("its own settings", write("/proc/self/comm")),
+        ("chance", "my ($f, $x); open($f, '<', '/dev/urandom') && read($f, $x, 8)".to_owned()),
+        ("its output", "open(my $f, '>', '/dev/stdout')".to_owned()),
+        ("its cache", write("/var/cache/x")),
+    ];
+    for engine in ["seccomp", "preload"] {
+        let test = TestNode::start();
+        preloaded::install(&test.container);
+        test.container.sh_ok("mkdir /data && mount -t tmpfs data /data");
+        test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+        test.container.sh_ok("mkdir /tmp/source");
+        let config = "[filesystem.hostile]\nwritable = ['/var/cache']\n";
+        test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
+        let mounter = test.start_mounter(&["--engine", engine, "--config", "/tmp/config.toml"], &[]);
+        let said = attempt(&test, &mounter, &attempts);
+        assert!(!said.contains("refused"), "{engine}: {said}");
+        assert_eq!(test.container.sh_ok("cat /data/x; ls /var/cache/x /var/log/x 2>/dev/null | cat"), "x");
     }
 }
