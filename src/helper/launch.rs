@@ -3,6 +3,7 @@
 //! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
 use super::confine::{ConfineError, confine_this_thread};
+use super::domain::enter_domain;
 use super::find::{HelperProgram, search_path};
 use super::output::HelperOutput;
 use super::reaper::{Ending, Reaper};
@@ -15,6 +16,7 @@ use crate::engine::seccomp::listener::Listener;
 use crate::engine::{Engine, Method};
 use crate::node::cgroup::{Cgroup, Placement};
 use crate::observe::events;
+use linux::sys::keyring::join_new_session_keyring;
 use linux::sys::seccomp::restrict;
 use linux::sys::spawn::{Program, SpawnError};
 use rustix::fs::{Mode, OFlags, open};
@@ -136,7 +138,13 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         if let Err(error) = placement.enter() {
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
         }
+        // Each of the two is there or not, as the kernel has it.
+        if let Err(error) = join_new_session_keyring() {
+            debug!("the helper has the mounter's session keyring: {error}");
+        }
         confine_this_thread(&settings.capabilities)?;
+        let domain = enter_domain();
+        debug!("Landlock: {domain}");
         let (mut engine, filtered) = prepare(method, &processes, settings.io_uring)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if filtered { filter::without_clone3() } else { Vec::new() };

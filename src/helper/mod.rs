@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod confine;
+pub mod domain;
 pub mod find;
 pub mod launch;
 pub mod namespace;

@@ -6,6 +6,7 @@ use crate::harness::{Test, tests};
 use crate::node::job::{TARGET, use_it};
 use crate::node::mounter::Mounter;
 use crate::node::{TestNode, preloaded};
+use hostmount::helper::domain::{Domain, enter_domain};
 use hostmount::observe::events;
 use std::fs;
 
@@ -16,6 +17,8 @@ pub(crate) fn tests() -> Vec<Test> {
         io_uring_for_a_type_that_is_set_to_have_it.needs(NEEDED),
         the_node_and_the_container_are_read_only.needs(NEEDED).needs_cgroups(),
         what_a_helper_may_write_to.needs(NEEDED),
+        other_processes_of_its_uid.needs(NEEDED).needs_linux(6, 12).needs_no(no_landlock),
+        what_it_leaves_behind.needs(NEEDED),
     ]
 }
 
@@ -209,4 +212,40 @@ fn what_a_helper_may_write_to() {
         assert!(!said.contains("refused"), "{engine}: {said}");
         assert_eq!(test.container.sh_ok("cat /data/x; ls /var/cache/x /var/log/x 2>/dev/null | cat"), "x");
     }
+}
+
+fn no_landlock() -> Option<String> {
+    let domain = std::thread::spawn(enter_domain).join().unwrap();
+    (domain != Domain::Whole).then(|| format!("Landlock: {domain}"))
+}
+
+/// All of them are of uid 0, and helpers have no capability, as this one.
+fn other_processes_of_its_uid() {
+    let of_victim = |code: &str| format!("my ($f, $x); my $pid = process('/tmp/victim'); {code}");
+    let attempts = [
+        ("signal the mounter", "kill(0, process('hostmount serve'))".to_owned()),
+        ("signal another helper", of_victim("kill(0, $pid)")),
+        ("end a shell of root's", "kill(9, process('sleep 424242'))".to_owned()),
+        (
+            "read the environment of another helper",
+            of_victim("open($f, '<', \"/proc/$pid/environ\") && read($f, $x, 8)"),
+        ),
+        ("write into another helper", of_victim("open($f, '+<', \"/proc/$pid/mem\")")),
+        ("see the files of another helper", of_victim("opendir($f, \"/proc/$pid/root/\")")),
+        (
+            "see the descriptors of another helper",
+            of_victim("opendir($f, \"/proc/$pid/fd\") && grep { readlink(\"/proc/$pid/fd/$_\") } 0..9"),
+        ),
+        ("open the user namespace of another helper", of_victim("open($f, '<', \"/proc/$pid/ns/user\")")),
+    ];
+    let bystander = |test: &TestNode| {
+        test.node.sh_ok("setpriv --bounding-set -all sleep 424242 >/dev/null 2>&1 </dev/null &");
+        test.wait_for_processes("sleep 424242", 1);
+    };
+    assert_nothing_granted("", bystander, &attempts);
+}
+
+fn what_it_leaves_behind() {
+    let attempts = [("a core dump", "`sh -c 'ulimit -Hc'` !~ /^0$/".to_owned())];
+    assert_nothing_granted("", |_| {}, &attempts);
 }
