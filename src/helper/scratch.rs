@@ -21,8 +21,6 @@ pub const SOURCE: &str = "hostmount";
 
 /// Where programs write without being asked to.
 const USUAL: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/var/log"];
-/// Of the helper's own `/dev` (see [`super::world`]).
-const SHARED_MEMORY: &str = "/dev/shm";
 /// What helpers may write to shall not fill the node's memory.
 const SIZE: &str = "64m";
 /// Of the directories in a directory, so many are there in the tmpfs too.
@@ -82,9 +80,6 @@ impl Scratch {
         };
         for covering in usual.iter().filter(|covering| !others.contains(&covering.path)) {
             covering.cover()?;
-        }
-        if !others.iter().any(|path| path == Path::new(SHARED_MEMORY)) {
-            Covering::new(Path::new(SHARED_MEMORY), "mode=1777", &[]).cover()?;
         }
         for path in others {
             Covering::new(path, "mode=1777", &mounts).cover()?;

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, FileType, Mode, OFlags, chmod, makedev, mknodat, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
@@ -50,12 +50,13 @@ const DEVICES: [(&str, u32, u32); 7] = [
     ("fuse", 10, 229),
 ];
 
-/// Links of `/dev`.
-const LINKS: [(&str, &str); 4] = [
+/// Links of `/dev`. Shared memory is in the helper's own `/tmp`: one mount less for each.
+const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
+    ("shm", "/tmp"),
 ];
 
 /// A mount namespace without a process.
@@ -183,8 +184,6 @@ fn make_devices() -> Result<(), WorldError> {
         let path = dev.join(name);
         symlink(leads_to, &path).map_err(failed("make the link", &path))?;
     }
-    let shm = dev.join("shm");
-    fs::create_dir(&shm).map_err(failed("create", &shm))?;
     mount_remount(dev, MountFlags::BIND | MountFlags::RDONLY | flags, c"").map_err(failed("make read-only", dev))
 }
 

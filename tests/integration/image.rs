@@ -78,7 +78,10 @@ impl Node {
             volumes += &format!(" --volume {from}:{to}:{access}");
         }
         let (image, args) = (text(&container["image"]), words(&container["args"]));
-        command.args(["-c", &format!("exec {PODMAN} run --name mounter {RUN} {volumes} {options} {image} {args}")]);
+        command.args([
+            "-c",
+            &format!("exec {PODMAN} run --name mounter {RUN} --tmpfs /srv {volumes} {options} {image} {args}"),
+        ]);
         self.mounter = Some(Mounter::start_as(&self.place, command));
     }
 }
@@ -97,9 +100,7 @@ impl Drop for Node {
 const PODMAN: &str = "podman --runtime runc --cgroup-manager cgroupfs --events-backend none --storage-driver overlay \
                       --storage-opt additionalimagestore=/opt/image";
 /// The defaults for limits are more than some machines may give.
-/// The source of the volumes is on a mount: a helper can write to nothing else of the container.
-const RUN: &str = "--privileged --network host --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --log-driver none \
-                   --tmpfs /srv";
+const RUN: &str = "--privileged --network host --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --log-driver none";
 
 fn static_pod() -> Value {
     serde_saphyr::from_str(
