@@ -83,6 +83,17 @@ impl MountNamespace {
         Ok(NamespaceId::of_this_threads_mounts()? == self.id()?)
     }
 
+    /// Moves the **calling thread** there, for ever: its root and its working directory become the namespace's root.
+    pub fn enter(&self) -> Result<(), NamespaceError> {
+        self.move_there().map_err(|source| NamespaceError::Enter { path: self.path.clone(), source })
+    }
+
+    fn move_there(&self) -> io::Result<()> {
+        // setns(2) refuses a thread that shares its root and working directory with others.
+        unshare(CloneFlags::CLONE_FS)?;
+        Ok(move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Mount))?)
+    }
+
     /// Runs `work` inside the namespace and comes back with its result.
     ///
     /// A thread of its own goes there and ends there, so that no code of ours can be left standing in the wrong
@@ -93,9 +104,7 @@ impl MountNamespace {
         let proc = File::open("/proc").map_err(enter)?;
         thread::scope(|scope| {
             let visitor = thread::Builder::new().name("visit".into()).spawn_scoped(scope, || {
-                // setns(2) refuses a thread that shares its root and working directory with others.
-                unshare(CloneFlags::CLONE_FS)?;
-                move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                self.move_there()?;
                 // Names for descriptors, also where no /proc is mounted, or another's.
                 rustix::process::fchdir(&proc)?;
                 Ok::<T, io::Error>(work())

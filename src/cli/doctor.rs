@@ -5,11 +5,14 @@
 
 use crate::config::Config;
 use crate::engine::preload::DEFAULT_OBJECT;
+use crate::engine::seccomp::filter::{self, MountCalls};
 use crate::engine::{Choice, choose};
 use crate::helper::confine::confine_this_thread;
+use crate::helper::domain::{Domain, enter_domain};
 use crate::helper::find;
 use crate::helper::namespace;
 use crate::helper::scratch::Scratch;
+use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::kernel;
 use crate::node::target::Target;
@@ -19,7 +22,9 @@ use api::exit::{Exit, chain};
 use api::shown::shown_lines;
 use linux::mount_namespace::MountNamespace;
 use linux::statx::device_at;
+use linux::sys::seccomp::restrict;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::set_no_new_privs;
 use std::error::Error;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -70,7 +75,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
             "confinement",
             "run the container privileged",
             in_thread(|| {
-                Ok(confine_this_thread(&Default::default()).map(|()| "a helper can be left without privileges")?)
+                Ok(confine_this_thread(&Default::default())
+                    .map(|()| "a helper can be left without privileges".into())?)
             }),
         ),
         show(
@@ -102,6 +108,21 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
          with the node's PID namespace (hostPID: true), privileged",
         in_thread(|| outlives(&host_proc)),
     );
+    // A second wall, which there is or is not.
+    match thread::spawn(enter_domain).join() {
+        Ok(Domain::Nothing) => println!("note  landlock: {}", Domain::Nothing),
+        Ok(domain) => println!("ok    landlock: {domain}"),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+    show(
+        "filter",
+        "run the container privileged, without a seccomp profile: without it helpers may make calls that they do not need",
+        in_thread(|| {
+            set_no_new_privs(true)?;
+            restrict(&filter::program(MountCalls::LeftAlone, false))?;
+            Ok("helpers are refused the calls that they do not need".into())
+        }),
+    );
     // The mounter need not run: an image can be tried before it serves.
     show("mounter", "start `hostmount serve`", mounter().map(|volumes| format!("answers; it has {volumes} volumes")));
     if needed.iter().all(|good| *good) { ExitCode::SUCCESS } else { Exit::System.into() }
@@ -116,19 +137,19 @@ fn show(what: &str, advice: &str, finding: Finding) -> bool {
     finding.is_ok()
 }
 
-/// Runs a trial on a thread of its own, which may drop its privileges and change its mount namespace: they end with it.
-fn in_thread(trial: impl FnOnce() -> Result<&'static str, Box<dyn Error + Send + Sync>> + Send) -> Finding {
+/// Runs a trial on a thread of its own, which may lose its privileges and its mount namespace: they end with it.
+fn in_thread(trial: impl FnOnce() -> Finding + Send) -> Finding {
     thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, trial)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(str::to_owned)
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
 /// Mounts a FUSE filesystem without a helper, copies its tree and attaches the copy, as for a volume.
-fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
+fn graft(state: &Path) -> Finding {
     kernel::check()?;
     namespace::create_directories(state)?;
-    let place = namespace::prepare(state, Path::new("/doctor/from"), &Scratch::new()?, &[], &[])?;
+    let place = namespace::prepare(state, Path::new("/doctor/from"), &World::new()?, &Scratch::new()?, &[], &[])?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
     mount(c"doctor", place.path(), c"fuse.doctor", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;
@@ -138,7 +159,8 @@ fn graft(state: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
     let seen = device_at(&to)?;
     unmount(place.path(), UnmountFlags::DETACH)?;
     unmount(&to, UnmountFlags::DETACH)?;
-    seen.map(|_| "a FUSE filesystem can be mounted, copied and attached").ok_or_else(|| "nothing was attached".into())
+    seen.map(|_| "a FUSE filesystem can be mounted, copied and attached".to_owned())
+        .ok_or_else(|| "nothing was attached".into())
 }
 
 fn node(host_proc: &Path) -> Finding {
@@ -151,15 +173,15 @@ fn node(host_proc: &Path) -> Finding {
 }
 
 /// Whether helpers would outlive the container.
-fn outlives(host_proc: &Path) -> Result<&'static str, Box<dyn Error + Send + Sync>> {
+fn outlives(host_proc: &Path) -> Finding {
     // Not the mounter's own, which may be running.
     let (cgroups, ends_with_container) =
         Cgroups::find(&MountNamespace::of_node(host_proc)?, host_proc, "hostmount-doctor");
     cgroups.close();
     match ends_with_container {
         Some(why) => Err(why.into()),
-        None if cgroups.can_limit() => Ok("helpers have cgroups of their own, where memory_limit holds"),
-        None => Ok("helpers have cgroups of their own; memory_limit cannot be used here"),
+        None if cgroups.can_limit() => Ok("helpers have cgroups of their own, where memory_limit holds".into()),
+        None => Ok("helpers have cgroups of their own; memory_limit cannot be used here".into()),
     }
 }
 

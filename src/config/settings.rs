@@ -29,6 +29,8 @@ pub struct Settings {
     pub writable: Vec<PathBuf>,
     /// The capabilities that the program keeps: `CAP_DAC_READ_SEARCH`.
     pub capabilities: CapsHashSet,
+    /// Whether the program may use io_uring(7), which is refused otherwise.
+    pub io_uring: bool,
     /// How much memory all processes of a helper together may use, and what they write to their own directories.
     pub memory_limit: Option<MemoryLimit>,
     /// How long a helper may take until its filesystem answers.
@@ -53,6 +55,7 @@ impl Default for Settings {
             handover: HandoverTemplates::default(),
             writable: Vec::new(),
             capabilities: CapsHashSet::new(),
+            io_uring: false,
             memory_limit: None,
             ready_timeout: Duration::from_secs(120),
             heal: true,
@@ -85,6 +88,7 @@ pub(super) struct Section {
     pub(super) stdin: Option<Template>,
     pub(super) writable: Vec<PathBuf>,
     pub(super) capabilities: Vec<String>,
+    pub(super) io_uring: bool,
     pub(super) memory_limit: Option<MemoryLimit>,
     pub(super) ready_timeout_seconds: Option<u64>,
     pub(super) heal: Option<bool>,
@@ -108,6 +112,7 @@ impl Section {
             handover: HandoverTemplates { environment: self.environment, files: self.files, stdin: self.stdin },
             writable: self.writable,
             capabilities: capabilities(&self.capabilities)?,
+            io_uring: self.io_uring,
             memory_limit: self.memory_limit,
             ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
             heal: self.heal.unwrap_or(others.heal),

@@ -32,6 +32,10 @@ pub struct OptionNotTaken {
     pub option: String,
 }
 
+/// What some FUSE programs are told besides: fuseiso ends unless it can write a list of its mounts into root's home, which is
+/// read-only for helpers.
+const SWITCHES: [(&str, &str); 1] = [("fuseiso", "-n")];
+
 /// The arguments of a program called `name` for a volume that it shall mount at `place`, with its files in `files`.
 pub fn arguments(
     style: &Style,
@@ -56,6 +60,8 @@ pub fn arguments(
             }
         }
         Style::Fuse => {
+            let switches = SWITCHES.iter().filter(|(program, _)| *program == name);
+            arguments.splice(0..0, switches.map(|(_, switch)| switch.into()));
             options.retain(|option| !unknown_to_fuse(option));
             if !options.is_empty() {
                 arguments.extend(["-o".into(), options.to_string().into()]);
@@ -173,6 +179,7 @@ mod tests {
     #[test]
     fn a_fuse_program_gets_no_word_it_does_not_know() {
         assert_eq!(told("bindfs", "fuse.bindfs", "rw,_netdev,defaults"), ["src", "/p/t"]);
+        assert_eq!(told("fuseiso", "fuse.fuseiso", ""), ["-n", "src", "/p/t"]);
         assert_eq!(
             told("bindfs", "bindfs", "ro,uid=5,context=\"a,b\""),
             ["src", "/p/t", "-o", "ro,uid=5,context=\"a,b\""]

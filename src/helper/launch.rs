@@ -3,6 +3,7 @@
 //! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
 use super::confine::{ConfineError, confine_this_thread};
+use super::domain::enter_domain;
 use super::find::{HelperProgram, search_path};
 use super::output::HelperOutput;
 use super::reaper::{Ending, Reaper};
@@ -10,10 +11,13 @@ use crate::config::handover::Handover;
 use crate::config::settings::Settings;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::preload::{self, FurnishError, is_static};
-use crate::engine::seccomp::{filter, listener::Listener};
+use crate::engine::seccomp::filter::{self, MountCalls};
+use crate::engine::seccomp::listener::Listener;
 use crate::engine::{Engine, Method};
 use crate::node::cgroup::{Cgroup, Placement};
 use crate::observe::events;
+use linux::sys::keyring::join_new_session_keyring;
+use linux::sys::seccomp::restrict;
 use linux::sys::spawn::{Program, SpawnError};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::ioctl_fionbio;
@@ -26,7 +30,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// How long killed processes may take to go: they can be held up in the kernel, by storage that does not answer.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
@@ -134,10 +138,16 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         if let Err(error) = placement.enter() {
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
         }
+        // Each of the two is there or not, as the kernel has it.
+        if let Err(error) = join_new_session_keyring() {
+            debug!("the helper has the mounter's session keyring: {error}");
+        }
         confine_this_thread(&settings.capabilities)?;
-        let mut engine = prepare(method, &processes)?;
+        let domain = enter_domain();
+        debug!("Landlock: {domain}");
+        let (mut engine, filtered) = prepare(method, &processes, settings.io_uring)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
-        let filter = if matches!(engine, Engine::Seccomp(_)) { filter::without_clone3() } else { Vec::new() };
+        let filter = if filtered { filter::without_clone3() } else { Vec::new() };
         let cgroup = placement.version_2().map(|(cgroup, _)| cgroup);
         let file = program.path.clone();
         let mut helper = Program { file, arguments, environment, standard, filter, cgroup };
@@ -210,12 +220,22 @@ fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
     environment
 }
 
-/// Makes the engine that receives the helper's calls. Runs on the thread that is about to start it, which has no privilege any more.
-fn prepare(method: &Method, processes: &HelperProcesses) -> Result<Engine, LaunchError> {
+/// Makes the engine that receives the helper's calls, and says whether a filter is in force. Runs on the thread that is about to
+/// start the helper, which has no privilege any more.
+fn prepare(method: &Method, processes: &HelperProcesses, io_uring: bool) -> Result<(Engine, bool), LaunchError> {
     match method {
-        Method::Seccomp => Listener::install().map(Engine::Seccomp).map_err(LaunchError::Filter),
+        Method::Seccomp => {
+            let listener = Listener::install(io_uring).map_err(LaunchError::Filter)?;
+            Ok((Engine::Seccomp(listener), true))
+        }
         Method::Preload(_) => {
-            preload::Server::listen(processes.clone()).map(Engine::Preload).map_err(LaunchError::Listen)
+            let server = preload::Server::listen(processes.clone()).map_err(LaunchError::Listen)?;
+            // This engine is for kernels and containers that have no seccomp(2), too.
+            let filtered = restrict(&filter::program(MountCalls::LeftAlone, io_uring));
+            if let Err(error) = &filtered {
+                debug!("the helper runs without a seccomp filter: {error}");
+            }
+            Ok((Engine::Preload(server), filtered.is_ok()))
         }
     }
 }

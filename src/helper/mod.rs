@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod confine;
+pub mod domain;
 pub mod find;
 pub mod launch;
 pub mod namespace;
@@ -9,3 +10,4 @@ pub mod output;
 pub mod reaper;
 pub mod scratch;
 pub mod work;
+pub mod world;

@@ -4,11 +4,11 @@
 //! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN: [`prepare`] moves that thread there.
 
 use super::scratch::{SOURCE, Scratch, ScratchError};
+use super::world::{World, WorldError};
 use crate::config::handover::Filled;
 use crate::engine::mount_point::MountPoint;
 use crate::node::tree::Tree;
-use nix::sched::{CloneFlags, unshare};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
+use rustix::mount::{MountFlags, mount, mount_remount};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,6 +32,9 @@ pub enum PrepareError {
         /// The kernel's error.
         source: io::Error,
     },
+    /// A copy of what all of them see.
+    #[error(transparent)]
+    World(#[from] WorldError),
     /// With one of the directories that it may write to.
     #[error("preparing the helper's mount namespace")]
     Scratch(#[from] ScratchError),
@@ -54,7 +57,7 @@ pub fn create_directories(state: &Path) -> io::Result<()> {
     fs::create_dir_all(files_directory(state))
 }
 
-/// Moves the **calling thread** into a mount namespace of its own and makes the mount point there, directories that
+/// Moves the **calling thread** into a mount namespace of its own, a copy of the `world`, and makes the mount point there, directories that
 /// the helper can write to (the usual ones and `writable`), and the `files`.
 ///
 /// The namespace is a slave of the container's: what is unmounted there goes here as well, so that no volume is
@@ -62,15 +65,14 @@ pub fn create_directories(state: &Path) -> io::Result<()> {
 pub fn prepare(
     state: &Path,
     target: &Path,
+    world: &World,
     scratch: &Scratch,
     writable: &[PathBuf],
     files: &[(String, Filled)],
 ) -> Result<MountPoint, PrepareError> {
     let root = state.join(MOUNT_POINTS);
     let path = mount_point(state, target);
-    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare", Path::new("/")))?;
-    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", slave).map_err(failed("make a slave of", Path::new("/")))?;
+    world.enter_copy()?;
     scratch.cover(writable)?;
     cover_state_directory(state)?;
     fs::create_dir_all(&root).map_err(failed("create", &root))?;

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::engine::Method;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
+use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
 use crate::observe::metrics::Metrics;
@@ -44,6 +45,8 @@ pub struct Mounter {
     pub node: MountNamespace,
     /// Where helpers live, so that they do not end with the container.
     pub cgroups: Arc<Cgroups>,
+    /// What helpers see of the container.
+    pub world: World,
     /// What helpers can write to.
     pub scratch: Scratch,
     /// The kernel's FUSE connections.

@@ -16,6 +16,7 @@ use crate::engine::{self, Choice, NoEngine};
 use crate::helper::namespace;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
+use crate::helper::world::{World, WorldError};
 use crate::node::cgroup::{self, Cgroups};
 use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
@@ -58,6 +59,9 @@ pub struct Settings {
 /// Why the mounter does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// What helpers see of the container.
+    #[error(transparent)]
+    World(#[from] WorldError),
     /// No volume could be mounted.
     #[error(transparent)]
     Kernel(#[from] TooOld),
@@ -110,10 +114,12 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let stopping = event_descriptor()?;
     let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
     let scratch = Scratch::new().map_err(step("look for the directories that helpers write to"))?;
+    let world = World::new()?;
     let mounter = Arc::new(Mounter {
         config: settings.config,
         node,
         cgroups: Arc::clone(&cgroups),
+        world,
         scratch,
         connections,
         host_proc: settings.host_proc,

@@ -79,7 +79,10 @@ impl Node {
             volumes += &format!(" --volume {from}:{to}:{access}");
         }
         let (image, args) = (text(&container["image"]), words(&container["args"]));
-        command.args(["-c", &format!("exec {PODMAN} run --name mounter {RUN} {volumes} {options} {image} {args}")]);
+        command.args([
+            "-c",
+            &format!("exec {PODMAN} run --name mounter {RUN} --tmpfs /srv {volumes} {options} {image} {args}"),
+        ]);
         self.mounter = Some(Mounter::start_as(&self.place, command));
     }
 }

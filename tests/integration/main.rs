@@ -43,6 +43,7 @@ mod swap;
 mod systemd;
 mod test_node;
 mod user_namespaces;
+mod walls;
 mod without_mounter;
 
 use std::process::ExitCode;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         storm,
         cgroups,
         user_namespaces,
+        walls,
         idmap,
         secrets,
         secrets_recorded,

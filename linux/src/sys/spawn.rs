@@ -53,7 +53,7 @@ pub enum SpawnError {
     Exec(#[source] io::Error),
 }
 
-/// Starts it, in a process group of its own, with no signal blocked or ignored, and waits until it runs. Returns its id,
+/// Starts it, in a process group of its own, with no signal blocked or ignored, without core dumps, and waits until it runs. Returns its id,
 /// which it keeps until it is collected, and a descriptor of it.
 ///
 /// Only close-on-exec keeps other descriptors from it. Kernel: CLONE_INTO_CGROUP, 5.7.
@@ -125,6 +125,10 @@ fn become_program(
     unsafe { libc::close_range(VERDICT.cast_unsigned() + 1, libc::c_uint::MAX, 0) };
     // SAFETY: takes plain numbers.
     unsafe { libc::setpgid(0, 0) };
+    // What it holds in memory, secrets among it, goes into no file.
+    let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit lives in this frame.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core) };
     // Ignored by every Rust program, and that would be inherited.
     // SAFETY: the default action installs no code of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };

@@ -3,7 +3,7 @@
 //! While a volume is being mounted its own thread answers, with a [`Broker`] that may perform the call; it stands in
 //! the helper's mount namespace. For the rest of the helper's life the mounter's main thread answers: it refuses every call.
 
-use super::filter;
+use super::filter::{self, MountCalls};
 use super::memory::StoppedThread;
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall};
@@ -37,9 +37,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the calling thread, and everything that it starts from here on.
-    pub fn install() -> io::Result<Self> {
-        Ok(Self { fd: seccomp::install(&filter::program())?, unanswered_mount: None, log: objections::ration() })
+    /// Binds the calling thread, and everything that it starts from here on, which may use io_uring(7) or not.
+    pub fn install(io_uring: bool) -> io::Result<Self> {
+        let program = filter::program(MountCalls::Stopped, io_uring);
+        Ok(Self { fd: seccomp::install(&program)?, unanswered_mount: None, log: objections::ration() })
     }
 
     /// See [`Engine::handle_event`](crate::engine::Engine::handle_event).

@@ -17,7 +17,7 @@ use std::thread;
 /// descriptor (pidfd_getfd(2), 5.6 and later).
 pub fn probe() -> io::Result<()> {
     let tried = thread::scope(|scope| {
-        let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, Listener::install)?;
+        let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, || Listener::install(false))?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     let listener = tried?;

@@ -109,8 +109,14 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let handover = settings.handover.hand_over(&plan.request.secrets, &files)?;
     let program = find::helper(&plan.request.fstype, &plan.request.source, settings)?;
     // From here on this thread is in the helper's mount namespace.
-    let place =
-        namespace::prepare(&mounter.state, &plan.target, &mounter.scratch, &settings.writable, &handover.files)?;
+    let place = namespace::prepare(
+        &mounter.state,
+        &plan.target,
+        &mounter.world,
+        &mounter.scratch,
+        &settings.writable,
+        &handover.files,
+    )?;
     let mut request = plan.request.clone();
     settings.handover.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &mut request)?;

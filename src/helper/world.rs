@@ -1,0 +1,217 @@
+//! The world that helpers live in: the container as it is, but for what uid 0 could change or reach there. Its own filesystem and
+//! the system's are read-only, and `/dev` has what every program needs and FUSE. What an administrator has mounted
+//! elsewhere in the container, a volume to be served for one, stays as it is.
+//!
+//! Runs in the mounter, with CAP_SYS_ADMIN and CAP_MKNOD. It is made once, in a mount namespace that no process lives in: each
+//! helper's own is a copy of it, which costs no mount more than a copy of the container's.
+
+use super::scratch::SOURCE;
+use linux::mount_namespace::{MountNamespace, NamespaceError};
+use linux::mount_table::Mount;
+use linux::processes::{OWN, Process};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{CWD, FileType, Mode, OFlags, chmod, makedev, mknodat, open};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+/// What is mounted here, and below, is as read-only as the root: the kernel's settings, and programs and their settings.
+const SYSTEM: [&str; 10] = ["/proc", "/sys", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+
+/// What of /proc acts on the node (as runc has it): read-only, where it is there.
+const PROC_READ_ONLY: [&str; 7] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi"];
+
+/// What of /proc tells about others' doings, or is written to: empty.
+const PROC_EMPTY: [&str; 8] = [
+    "/proc/kcore",
+    "/proc/kmsg",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/latency_stats",
+    "/proc/mtrr",
+];
+
+/// The devices of `/dev`: name, major, minor.
+const DEVICES: [(&str, u32, u32); 7] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+    ("fuse", 10, 229),
+];
+
+/// Links of `/dev`. Shared memory is in the helper's own `/tmp`: one mount less for each.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("shm", "/tmp"),
+];
+
+/// A mount namespace without a process.
+#[derive(Debug)]
+pub struct World {
+    namespace: MountNamespace,
+}
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// At a path.
+    #[error("preparing what helpers see of the container: cannot {step} {path}", path = path.display())]
+    At {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// A namespace of our own.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+}
+
+impl World {
+    /// Makes it, from what the calling thread sees. What is mounted in the container later comes in as it is.
+    pub fn new() -> Result<Self, WorldError> {
+        let namespace = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("world".into()).spawn_scoped(scope, make);
+            match thread.map_err(NamespaceError::Thread)?.join() {
+                Ok(made) => made,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })?;
+        Ok(Self { namespace })
+    }
+
+    /// Moves the **calling thread** into a copy of its own.
+    pub fn enter_copy(&self) -> Result<(), WorldError> {
+        self.namespace.enter()?;
+        let root = Path::new("/");
+        unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare", root))?;
+        // What is unmounted in the container goes here as well; nothing goes the other way.
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change(root, slave).map_err(failed("make a slave of", root))
+    }
+}
+
+/// Runs on a thread of its own, which ends here.
+fn make() -> Result<MountNamespace, WorldError> {
+    let root = Path::new("/");
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare", root))?;
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", slave).map_err(failed("make a slave of", root))?;
+    let this_thread = Process::at(Path::new(OWN), rustix::thread::gettid());
+    let table = this_thread.mounts().map_err(failed("read the mount table of", root))?;
+    make_devices()?;
+    for path in PROC_READ_ONLY {
+        let path = Path::new(path);
+        if shadow(path, path)? {
+            mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, c"").map_err(failed("make read-only", path))?;
+        }
+    }
+    for path in PROC_EMPTY {
+        shadow(Path::new("/dev/null"), Path::new(path))?;
+    }
+    for mount in table.iter().filter(|mount| is_system(&mount.target)) {
+        match mount_remount(&mount.target, MountFlags::BIND | MountFlags::RDONLY | restrictions(mount), c"") {
+            // Something else is mounted above it: it cannot be reached.
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) if mount.target != root => {}
+            done => done.map_err(failed("make read-only", &mount.target))?,
+        }
+    }
+    Ok(MountNamespace::of_this_thread()?)
+}
+
+/// Shows `source` at `path`, if there is something.
+fn shadow(source: &Path, path: &Path) -> Result<bool, WorldError> {
+    match mount_bind(source, path) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(failed("bind over", path)(errno)),
+    }
+}
+
+/// Whether a mount there is one of the system's. Below /proc only what is none of a process's own.
+fn is_system(target: &Path) -> bool {
+    let here = |path: &&str| target.starts_with(path);
+    target == Path::new("/")
+        || SYSTEM.iter().any(here) && target != Path::new("/proc") && !PROC_READ_ONLY.iter().any(here)
+}
+
+/// What a mount is not allowed, and shall not be afterwards. Without a word on access times they stay as they are.
+fn restrictions(mount: &Mount) -> MountFlags {
+    let flag = |word| match word {
+        "nosuid" => MountFlags::NOSUID,
+        "nodev" => MountFlags::NODEV,
+        "noexec" => MountFlags::NOEXEC,
+        // MS_NOSYMFOLLOW, which rustix has not.
+        "nosymfollow" => MountFlags::from_bits_retain(0x100),
+        _ => MountFlags::empty(),
+    };
+    mount.options.split(',').map(flag).collect()
+}
+
+/// Covers the container's `/dev`: no disks, no memory, no terminals.
+fn make_devices() -> Result<(), WorldError> {
+    let dev = Path::new("/dev");
+    // The container's own devices, for where none can be made.
+    let others = DEVICES.map(|(name, ..)| open(dev.join(name), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok());
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount(SOURCE, dev, c"tmpfs", flags, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", dev))?;
+    for ((name, major, minor), other) in DEVICES.into_iter().zip(others) {
+        let path = dev.join(name);
+        let mode = Mode::from_raw_mode(0o666);
+        match mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor)) {
+            // Whatever our umask is.
+            Ok(()) => chmod(&path, mode).map_err(failed("change the mode of", &path))?,
+            Err(errno) => bind_device(other, &path).map_err(|_| failed("make the device", &path)(errno))?,
+        }
+    }
+    for (name, leads_to) in LINKS {
+        let path = dev.join(name);
+        symlink(leads_to, &path).map_err(failed("make the link", &path))?;
+    }
+    mount_remount(dev, MountFlags::BIND | MountFlags::RDONLY | flags, c"").map_err(failed("make read-only", dev))
+}
+
+fn bind_device(device: Option<OwnedFd>, path: &Path) -> io::Result<()> {
+    let device = device.ok_or(io::ErrorKind::NotFound)?;
+    File::create(path)?;
+    Ok(mount_bind(format!("/proc/thread-self/fd/{}", device.as_raw_fd()), path)?)
+}
+
+fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> WorldError + use<E> {
+    let path = path.to_owned();
+    move |source| WorldError::At { step, path, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_systems() {
+        for path in
+            ["/", "/sys", "/sys/fs/cgroup/memory", "/etc/hosts", "/usr/sbin/mount.memfs", "/lib/x", "/proc/meminfo"]
+        {
+            assert!(is_system(Path::new(path)), "{path}");
+        }
+        for path in ["/proc", "/proc/sys/fs/binfmt_misc", "/data", "/libexec", "/tmp", "/run/hostmount", "/srv/export"]
+        {
+            assert!(!is_system(Path::new(path)), "{path}");
+        }
+    }
+}
