@@ -3,19 +3,24 @@
 //!
 //! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN: [`prepare`] moves that thread there.
 
-use super::scratch::{SOURCE, Scratch, ScratchError};
+use super::scratch::{Scratch, ScratchError};
 use crate::config::handover::Filled;
 use crate::engine::mount_point::MountPoint;
 use crate::node::tree::Tree;
+use linux::mount_table::Mount;
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Below the state directory: helpers have their mount points in it. In the container itself it stays empty.
 const MOUNT_POINTS: &str = "mnt";
+/// Before a helper's target, as the source of what its mount point is on.
+const MARK: &str = "hostmount:";
 /// The same for the files that a helper is given.
 const FILES: &str = "files";
 
@@ -41,6 +46,39 @@ pub enum PrepareError {
 /// target's path, so that a process list shows which volume a helper serves.
 pub fn mount_point(state: &Path, target: &Path) -> PathBuf {
     state.join(MOUNT_POINTS).join(target.strip_prefix("/").unwrap_or(target))
+}
+
+/// What mount tables show as the source of the filesystem that the mount point is on. By it a later mounter knows the mount
+/// namespace, and whose it is, without going where the helper may have led it.
+fn marked_with(target: &Path) -> OsString {
+    let mut source = OsString::from(MARK);
+    source.push(target);
+    source
+}
+
+/// The target of the helper whose mount namespace has this mount table, if it is one of this state directory's.
+pub fn target_of(table: &[Mount], state: &Path) -> Option<PathBuf> {
+    let root = state.join(MOUNT_POINTS);
+    let mark = table.iter().find_map(|mount| {
+        let target = mount.source.as_encoded_bytes().strip_prefix(MARK.as_bytes());
+        target.filter(|_| mount.target == root && mount.fstype == "tmpfs")
+    })?;
+    Some(OsStr::from_bytes(mark).into())
+}
+
+/// Whether a mount namespace with this mount table is that of the helper for `target`.
+pub fn is_home_of(table: &[Mount], state: &Path, target: &Path) -> bool {
+    let root = state.join(MOUNT_POINTS);
+    // Version 0.1.0 said no more than this.
+    let marked_before = |mount: &Mount| mount.target == root && mount.fstype == "tmpfs" && mount.source == "hostmount";
+    target_of(table, state).as_deref() == Some(target) || table.iter().any(marked_before)
+}
+
+/// What is mounted on the mount point of such a helper.
+pub fn mounted_in<'a>(table: &'a [Mount], state: &Path) -> Option<&'a Mount> {
+    let root = state.join(MOUNT_POINTS);
+    let home = table.iter().rfind(|mount| mount.target == root && mount.fstype == "tmpfs")?;
+    table.iter().rfind(|mount| mount.parent == home.id && mount.is_fuse())
 }
 
 /// Where a helper finds its files: in its mount namespace, and nowhere else.
@@ -75,16 +113,25 @@ pub fn prepare(
     // The state directory may be below one of them.
     fs::create_dir_all(&root).map_err(failed("create", &root))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(SOURCE, &root, c"tmpfs", flags, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", &root))?;
+    mount(marked_with(target), &root, c"tmpfs", flags, c"size=64k,mode=0755")
+        .map_err(failed("mount a tmpfs on", &root))?;
     fs::create_dir_all(&path).map_err(failed("create", &path))?;
+    let log = log_file(state);
+    fs::File::create(&log).map_err(failed("create", &log))?;
+    // The directories above the mount point are not the helper's to rename.
+    mount_remount(&root, flags | MountFlags::RDONLY, c"").map_err(failed("make read-only", &root))?;
     write_files(&files_directory(state), files)?;
     MountPoint::at(&path).map_err(failed("open", &path))
 }
 
+/// Where a file of the node's can be shown to the helper.
+fn log_file(state: &Path) -> PathBuf {
+    state.join(MOUNT_POINTS).join(".log")
+}
+
 /// Shows the helper a file of the node's, in the calling thread's mount namespace. Returns its path; no target has that name.
 pub fn show_log_file(state: &Path, tree: Tree) -> Result<PathBuf, PrepareError> {
-    let path = state.join(MOUNT_POINTS).join(".log");
-    fs::File::create(&path).map_err(failed("create", &path))?;
+    let path = log_file(state);
     tree.graft_at(&path).map_err(failed("attach the node's log file at", &path))?;
     Ok(path)
 }

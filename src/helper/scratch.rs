@@ -16,8 +16,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What mount tables show as the source of a helper's own tmpfs; the one that places are on marks its mount namespace.
-pub const SOURCE: &str = "hostmount";
+/// What mount tables show as the source of a helper's own tmpfs.
+const SOURCE: &str = "hostmount";
 
 /// Where programs write without being asked to.
 const USUAL: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/var/log"];

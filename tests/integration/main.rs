@@ -15,6 +15,7 @@ mod deployment;
 mod device_numbers;
 mod filesystems;
 mod harness;
+mod hostile;
 mod hung_volumes;
 mod idmap;
 mod image;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         swap,
         restart,
         device_numbers,
+        hostile,
         hung_volumes,
         server_gone,
         chaos,
