@@ -3,7 +3,7 @@
 //!
 //! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN: [`prepare`] moves that thread there.
 
-use super::scratch::{Scratch, ScratchError};
+use super::scratch::{SOURCE, Scratch, ScratchError};
 use crate::config::handover::Filled;
 use crate::engine::mount_point::MountPoint;
 use crate::node::tree::Tree;
@@ -78,7 +78,8 @@ pub fn is_home_of(table: &[Mount], state: &Path, target: &Path) -> bool {
 pub fn mounted_in<'a>(table: &'a [Mount], state: &Path) -> Option<&'a Mount> {
     let root = state.join(MOUNT_POINTS);
     let home = table.iter().rfind(|mount| mount.target == root && mount.fstype == "tmpfs")?;
-    table.iter().rfind(|mount| mount.parent == home.id && mount.is_fuse())
+    let is_place = |id: u64| table.iter().any(|mount| mount.id == id && mount.parent == home.id);
+    table.iter().rfind(|mount| mount.is_fuse() && (mount.parent == home.id || is_place(mount.parent)))
 }
 
 /// Where a helper finds its files: in its mount namespace, and nowhere else.
@@ -118,6 +119,8 @@ pub fn prepare(
     fs::create_dir_all(&path).map_err(failed("create", &path))?;
     let log = log_file(state);
     fs::File::create(&log).map_err(failed("create", &log))?;
+    // Some helpers try whether they can write to it: cryfs does.
+    mount(SOURCE, &path, c"tmpfs", flags, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", &path))?;
     // The directories above the mount point are not the helper's to rename.
     mount_remount(&root, flags | MountFlags::RDONLY, c"").map_err(failed("make read-only", &root))?;
     write_files(&files_directory(state), files)?;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What mount tables show as the source of a helper's own tmpfs.
-const SOURCE: &str = "hostmount";
+pub const SOURCE: &str = "hostmount";
 
 /// Where programs write without being asked to.
 const USUAL: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/var/log"];
