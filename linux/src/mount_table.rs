@@ -55,6 +55,12 @@ impl Mount {
         self.fstype == "fuse" || self.fstype.as_encoded_bytes().starts_with(b"fuse.")
     }
 
+    /// Whether the directory that it shows was deleted. Its [`root`](Self::root) names nothing then, or something else.
+    pub fn is_deleted(&self) -> bool {
+        // Nothing else has an empty name in it.
+        self.root.as_os_str().as_encoded_bytes().ends_with(b"//deleted")
+    }
+
     /// Whether it shows other owners than the filesystem stores.
     pub fn maps_ids(&self) -> bool {
         self.options.split(',').any(|word| word == "idmapped")
@@ -132,6 +138,14 @@ mod tests {
         assert_eq!(mount.target, PathBuf::from("/mnt/a b"));
         assert_eq!((mount.fstype.to_str(), mount.source.to_str()), (Some("fuse.sshfs"), Some("me@host:/x\\y")));
         assert_eq!(mount.super_options, "rw,user_id=0");
+    }
+
+    #[test]
+    fn a_deleted_directory_is_known() {
+        let is_deleted =
+            |root: &str| parse(format!("36 35 0:98 {root} /mnt rw - tmpfs x rw").as_bytes())[0].is_deleted();
+        assert!(is_deleted("/a//deleted") && is_deleted("/a/deleted//deleted"));
+        assert!(!is_deleted("/a/deleted") && !is_deleted("/deleted") && !is_deleted("/"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! asks no filesystem, so that one that is dead or hangs does not matter.
 
 use crate::mount_table::Device;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -52,10 +52,10 @@ pub fn cached(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
     Ok(statx(fd, c"", flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)?)
 }
 
-/// Asks the filesystem at `path` for its root's attributes and waits for the answer, whatever it is. Only
+/// Asks the filesystem behind a descriptor for its attributes and waits for the answer, whatever it is. Only
 /// errors that mean that no process serves it are returned.
-pub fn ask(path: &Path) -> io::Result<()> {
-    match statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
+pub fn ask(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
         Err(gone @ (Errno::NOTCONN | Errno::CONNABORTED)) => Err(gone.into()),
         _ => Ok(()),
     }

@@ -15,7 +15,6 @@ use crate::helper::scratch::Scratch;
 use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::kernel;
-use crate::node::target::Target;
 use crate::node::tree::Tree;
 use api::client::{Client, host_proc};
 use api::exit::{Exit, chain};
@@ -23,12 +22,12 @@ use api::shown::shown_lines;
 use linux::mount_namespace::MountNamespace;
 use linux::statx::device_at;
 use linux::sys::seccomp::restrict;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use rustix::thread::set_no_new_privs;
 use std::error::Error;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -152,13 +151,14 @@ fn graft(state: &Path) -> Finding {
     let place = namespace::prepare(state, Path::new("/doctor/from"), &World::new()?, &Scratch::new()?, &[], &[])?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
-    mount(c"doctor", place.path(), c"fuse.doctor", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())?;
-    let to = place.path().with_file_name("to");
-    std::fs::create_dir(&to)?;
-    Tree::copy_of(place.path())?.graft(&Target::open(&to, &Config::default().kubelet_dir)?)?;
-    let seen = device_at(&to)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let mounted = place.mount(c"doctor", "fuse.doctor", flags, data.as_c_str())?;
+    let tree = Tree::copy_at(mounted.as_fd())?;
+    mounted.detach(UnmountFlags::empty())?;
+    drop(mounted);
+    tree.graft_at(place.path())?;
+    let seen = device_at(place.path())?;
     unmount(place.path(), UnmountFlags::DETACH)?;
-    unmount(&to, UnmountFlags::DETACH)?;
     seen.map(|_| "a FUSE filesystem can be mounted, copied and attached".to_owned())
         .ok_or_else(|| "nothing was attached".into())
 }

@@ -6,14 +6,14 @@
 //! helper and the mounter see.
 
 use super::judge::{Call, Objection, Verdict, judge};
-use super::mount_point::MountPoint;
+use super::mount_point::{MountPoint, Mounted};
 use super::objections::Objections;
 use crate::policy::Grant;
 use linux::mount_table::Device;
-use linux::statx::{character_device, device_at, identity};
+use linux::statx::{character_device, identity};
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,6 +56,7 @@ pub struct Broker {
     grant: Grant,
     place: MountPoint,
     progress: Progress,
+    mounted: Option<Mounted>,
     fuse: bool,
     objections: Objections,
 }
@@ -63,7 +64,8 @@ pub struct Broker {
 impl Broker {
     /// A broker for one grant, which is for one place: the helper's mount point.
     pub fn new(grant: Grant, place: MountPoint) -> Self {
-        Self { grant, place, progress: Progress::Waiting, fuse: false, objections: Objections::default() }
+        let objections = Objections::default();
+        Self { grant, place, progress: Progress::Waiting, mounted: None, fuse: false, objections }
     }
 
     /// How far the helper has come.
@@ -76,9 +78,9 @@ impl Broker {
         self.fuse
     }
 
-    /// The helper's mount point, which the grant is for.
-    pub fn place(&self) -> &MountPoint {
-        &self.place
+    /// What it has mounted, until it is let go of.
+    pub fn mounted(&self) -> Option<&Mounted> {
+        self.mounted.as_ref()
     }
 
     /// The messages about calls refused so far, for the caller: one may be the reason why the helper failed.
@@ -92,11 +94,24 @@ impl Broker {
         self.answer(done)
     }
 
+    /// Refuses a mount(2) of a helper that has mounted before.
+    pub fn mount_again(&mut self) -> Result<(), Errno> {
+        self.answer(Err(Objection::Twice))
+    }
+
+    /// The helper gives its filesystem up, if it has one still.
+    pub fn give_up(&mut self) -> Result<(), Errno> {
+        match self.progress {
+            Progress::Mounted(_) => self.let_go().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            Progress::Waiting | Progress::Withdrawn => Err(Errno::INVAL),
+        }
+    }
+
     /// Performs an umount2(2) of the helper's, or says why not. `target` is resolved as the helper would resolve it.
     pub fn unmount(&mut self, target: &OwnedFd) -> Result<(), Errno> {
         match self.progress {
             Progress::Mounted(ours) if identity(target.as_fd()).is_ok_and(|(device, _)| device == ours) => {
-                self.let_go().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                self.give_up()
             }
             // Tidying up before or after: the kernel would say that nothing is mounted there.
             Progress::Waiting | Progress::Withdrawn if self.place.is(target.as_fd()) => Err(Errno::INVAL),
@@ -115,8 +130,9 @@ impl Broker {
     }
 
     fn detach(&mut self, flags: UnmountFlags) -> io::Result<()> {
-        if let Progress::Mounted(_) = self.progress {
-            unmount(self.place.path(), flags | UnmountFlags::NOFOLLOW)?;
+        if let Some(mounted) = &self.mounted {
+            mounted.detach(flags)?;
+            self.mounted = None;
             self.progress = Progress::Withdrawn;
         }
         Ok(())
@@ -142,11 +158,12 @@ impl Broker {
                 mounted_before: self.progress != Progress::Waiting,
             },
         )?;
-        let kernel = |errno| Objection::Kernel { fstype: fstype.clone(), errno };
-        let path = self.place.path();
-        mount(&call.source, path, &fstype, flags, data.as_c_str()).map_err(kernel)?;
-        let device = device_at(path).ok().flatten();
-        self.progress = Progress::Mounted(device.ok_or_else(|| kernel(Errno::STALE))?);
+        let mounted = self.place.mount(&call.source, &fstype, flags, data.as_c_str()).map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            Objection::Kernel { fstype: fstype.clone(), errno }
+        })?;
+        self.progress = Progress::Mounted(mounted.device);
+        self.mounted = Some(mounted);
         self.fuse = fuse;
         info!(fstype, "mounted for the helper");
         Ok(())

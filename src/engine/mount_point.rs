@@ -1,28 +1,48 @@
-//! A helper's own mount point: the one directory that its grant is for.
+//! A helper's own mount point, the one directory that its grant is for; and what it has mounted there.
 //!
-//! Runs in the mounter, on the volume's own thread, **inside the helper's mount namespace**: elsewhere the path leads to
-//! nothing, or to something else.
+//! Runs in the mounter, on the volume's own thread, **inside the helper's mount namespace**. Both are held by descriptors,
+//! the directory from before the helper starts. Its path is for the helper alone: directories above it may be the helper's
+//! to rename, so nothing here goes by it.
 
 use linux::mount_table::Device;
-use linux::statx::identity;
-use rustix::fs::{Mode, OFlags, open};
+use linux::processes::name_of;
+use linux::statx::{identity, mount_root};
+use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::ffi::{CStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// A directory in the helper's mount namespace, known by its path and by what it is.
+/// A directory in the helper's mount namespace.
 #[derive(Debug)]
 pub struct MountPoint {
     path: PathBuf,
+    /// On a filesystem of ours, which is read-only for the helper: there the name stays that of `directory`.
+    above: OwnedFd,
+    name: OsString,
+    directory: OwnedFd,
     identity: (Device, u64),
 }
 
+/// What is mounted on a mount point, held by its root. While it is held, no other filesystem gets its device number.
+#[derive(Debug)]
+pub struct Mounted {
+    root: OwnedFd,
+    /// Of the filesystem.
+    pub device: Device,
+}
+
 impl MountPoint {
-    /// The directory at `path`, on which nothing is mounted yet.
+    /// The directory at `path`, on which nothing is mounted yet; no helper runs in this mount namespace yet either.
     pub fn at(path: &Path) -> io::Result<Self> {
-        let directory = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL.into()) };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let above = open(above, flags, Mode::empty())?;
+        let directory = openat(&above, name, flags, Mode::empty())?;
         let identity = identity(directory.as_fd())?;
-        Ok(Self { path: path.to_owned(), identity })
+        Ok(Self { path: path.to_owned(), above, name: name.to_owned(), directory, identity })
     }
 
     /// The path that the helper gets in its arguments.
@@ -33,5 +53,35 @@ impl MountPoint {
     /// Whether a descriptor names this very directory.
     pub fn is(&self, fd: BorrowedFd<'_>) -> bool {
         identity(fd).is_ok_and(|identity| identity == self.identity)
+    }
+
+    /// mount(2) on the directory itself, wherever it may have been moved to.
+    pub fn mount(&self, source: &CStr, fstype: &str, flags: MountFlags, data: &CStr) -> io::Result<Mounted> {
+        mount(source, name_of(self.directory.as_fd()), fstype, flags, data)?;
+        self.mounted()
+    }
+
+    /// What is mounted there.
+    fn mounted(&self) -> io::Result<Mounted> {
+        // A descriptor of the directory leads below what is mounted on it: only a name leads there.
+        let root = openat(&self.above, &self.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        match mount_root(root.as_fd())? {
+            Some(device) if device != self.identity.0 => Ok(Mounted { root, device }),
+            _ => Err(Errno::STALE.into()),
+        }
+    }
+}
+
+impl Mounted {
+    /// Detaches the mount, and no other. The filesystem ends when this is dropped as well, and no other copy is left.
+    pub fn detach(&self, flags: UnmountFlags) -> io::Result<()> {
+        Ok(unmount(name_of(self.root.as_fd()), flags | UnmountFlags::DETACH)?)
+    }
+}
+
+impl AsFd for Mounted {
+    /// Its root.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 }

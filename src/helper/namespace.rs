@@ -8,16 +8,23 @@ use super::world::{World, WorldError};
 use crate::config::handover::Filled;
 use crate::engine::mount_point::MountPoint;
 use crate::node::tree::Tree;
+use linux::mount_table::Mount;
 use rustix::mount::{MountFlags, mount, mount_remount};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Below the state directory: helpers have their mount points in it. In the container itself it stays empty.
 const MOUNT_POINTS: &str = "mnt";
+/// Before a helper's target, as the source of what its mount point is on.
+const MARK: &str = "hostmount:";
 /// The same for the files that a helper is given.
 const FILES: &str = "files";
+/// Of every filesystem that is mounted here.
+const OWN_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// A step of the preparation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +53,40 @@ pub fn mount_point(state: &Path, target: &Path) -> PathBuf {
     state.join(MOUNT_POINTS).join(target.strip_prefix("/").unwrap_or(target))
 }
 
+/// What mount tables show as the source of the filesystem that the mount point is on. By it a later mounter knows the mount
+/// namespace, and whose it is, without going where the helper may have led it.
+fn marked_with(target: &Path) -> OsString {
+    let mut source = OsString::from(MARK);
+    source.push(target);
+    source
+}
+
+/// The target of the helper whose mount namespace has this mount table, if it is one of this state directory's.
+pub fn target_of(table: &[Mount], state: &Path) -> Option<PathBuf> {
+    let root = state.join(MOUNT_POINTS);
+    let mark = table.iter().find_map(|mount| {
+        let target = mount.source.as_encoded_bytes().strip_prefix(MARK.as_bytes());
+        target.filter(|_| mount.target == root && mount.fstype == "tmpfs")
+    })?;
+    Some(OsStr::from_bytes(mark).into())
+}
+
+/// Whether a mount namespace with this mount table is that of the helper for `target`.
+pub fn is_home_of(table: &[Mount], state: &Path, target: &Path) -> bool {
+    let root = state.join(MOUNT_POINTS);
+    // Version 0.1.0 said no more than this.
+    let marked_before = |mount: &Mount| mount.target == root && mount.fstype == "tmpfs" && mount.source == "hostmount";
+    target_of(table, state).as_deref() == Some(target) || table.iter().any(marked_before)
+}
+
+/// What is mounted on the mount point of such a helper.
+pub fn mounted_in<'a>(table: &'a [Mount], state: &Path) -> Option<&'a Mount> {
+    let root = state.join(MOUNT_POINTS);
+    let home = table.iter().rfind(|mount| mount.target == root && mount.fstype == "tmpfs")?;
+    let is_place = |id: u64| table.iter().any(|mount| mount.id == id && mount.parent == home.id);
+    table.iter().rfind(|mount| mount.is_fuse() && (mount.parent == home.id || is_place(mount.parent)))
+}
+
 /// Where a helper finds its files: in its mount namespace, and nowhere else.
 pub fn files_directory(state: &Path) -> PathBuf {
     state.join(FILES)
@@ -57,8 +98,8 @@ pub fn create_directories(state: &Path) -> io::Result<()> {
     fs::create_dir_all(files_directory(state))
 }
 
-/// Moves the **calling thread** into a mount namespace of its own, a copy of the `world`, and makes the mount point there, directories that
-/// the helper can write to (the usual ones and `writable`), and the `files`.
+/// Moves the **calling thread** into a mount namespace of its own, a copy of the `world`, and makes the mount point there,
+/// directories that the helper can write to (the usual ones and `writable`), and the `files`.
 ///
 /// The namespace is a slave of the container's: what is unmounted there goes here as well, so that no volume is
 /// kept alive by a copy in another volume's namespace; nothing goes the other way. What is mounted here is private.
@@ -76,10 +117,18 @@ pub fn prepare(
     scratch.cover(writable)?;
     cover_state_directory(state)?;
     fs::create_dir_all(&root).map_err(failed("create", &root))?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(SOURCE, &root, c"tmpfs", flags, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", &root))?;
+    mount(marked_with(target), &root, c"tmpfs", OWN_FLAGS, c"size=64k,mode=0755")
+        .map_err(failed("mount a tmpfs on", &root))?;
     fs::create_dir_all(&path).map_err(failed("create", &path))?;
+    let log = log_file(state);
+    fs::File::create(&log).map_err(failed("create", &log))?;
+    // Some helpers try whether they can write to it: cryfs does.
+    mount(SOURCE, &path, c"tmpfs", OWN_FLAGS, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", &path))?;
     write_files(&files_directory(state), files)?;
+    // The directories above the mount point are not the helper's to rename.
+    for above in [&*root, state] {
+        mount_remount(above, OWN_FLAGS | MountFlags::RDONLY, c"").map_err(failed("make read-only", above))?;
+    }
     MountPoint::at(&path).map_err(failed("open", &path))
 }
 
@@ -88,14 +137,17 @@ pub fn prepare(
 fn cover_state_directory(state: &Path) -> Result<(), PrepareError> {
     // It may be below one of the directories that were covered.
     fs::create_dir_all(state).map_err(failed("create", state))?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(SOURCE, state, c"tmpfs", flags, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", state))
+    mount(SOURCE, state, c"tmpfs", OWN_FLAGS, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", state))
+}
+
+/// Where a file of the node's can be shown to the helper.
+fn log_file(state: &Path) -> PathBuf {
+    state.join(MOUNT_POINTS).join(".log")
 }
 
 /// Shows the helper a file of the node's, in the calling thread's mount namespace. Returns its path; no target has that name.
 pub fn show_log_file(state: &Path, tree: Tree) -> Result<PathBuf, PrepareError> {
-    let path = state.join(MOUNT_POINTS).join(".log");
-    fs::File::create(&path).map_err(failed("create", &path))?;
+    let path = log_file(state);
     tree.graft_at(&path).map_err(failed("attach the node's log file at", &path))?;
     Ok(path)
 }
@@ -112,15 +164,14 @@ fn write_files(directory: &Path, files: &[(String, Filled)]) -> Result<(), Prepa
         return Ok(());
     }
     fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(c"hostmount-files", directory, c"ramfs", flags, c"mode=0700")
+    mount(c"hostmount-files", directory, c"ramfs", OWN_FLAGS, c"mode=0700")
         .map_err(failed("mount a ramfs on", directory))?;
     for (name, content) in files {
         let path = directory.join(name);
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         file.and_then(|mut file| file.write_all(content)).map_err(failed("write", &path))?;
     }
-    mount_remount(directory, flags | MountFlags::RDONLY, c"").map_err(failed("make read-only", directory))
+    mount_remount(directory, OWN_FLAGS | MountFlags::RDONLY, c"").map_err(failed("make read-only", directory))
 }
 
 /// A helper's output as it would read had it mounted at the target itself.

@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What mount tables show as the source of a helper's own tmpfs; the one that places are on marks its mount namespace.
+/// What mount tables show as the source of a helper's own tmpfs.
 pub const SOURCE: &str = "hostmount";
 
 /// Where programs write without being asked to.

@@ -29,8 +29,9 @@ use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
 use crate::observe::metrics::Metrics;
 use linux::mount_namespace::MountNamespace;
+use linux::sys::ask::Patience;
 use operation::hang::Hangs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use target_locks::TargetLocks;
@@ -71,4 +72,11 @@ pub struct Mounter {
     pub method: Method,
     /// Readable once the mounter shall stop: requests under way give up then.
     pub stopping: OwnedFd,
+}
+
+impl Mounter {
+    /// How long anybody's filesystem may take for an answer that an operation waits for.
+    pub fn patience(&self) -> Patience<'_> {
+        Patience { stopping: Some(self.stopping.as_fd()), ..Patience::USUAL }
+    }
 }

@@ -16,11 +16,12 @@ use super::tree::Tree;
 use linux::mount_namespace::MountNamespace;
 use linux::mount_table::{Device, Mount};
 use linux::processes::{PopulatedNamespace, Process};
-use linux::statx::{self, ask};
+use linux::statx;
+use linux::sys::ask::{self, Patience};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A mount that is on another, and what is mounted on it in turn.
@@ -59,8 +60,16 @@ pub(super) struct Outer<'a> {
     pub(super) populated: &'a PopulatedNamespace,
     /// The node's proc filesystem.
     pub(super) host_proc: &'a Path,
-    /// Where the calling thread sees the new filesystem, in a mount namespace that only a helper lives in besides.
-    pub(super) fresh: &'a Path,
+    pub(super) fresh: Fresh<'a>,
+}
+
+/// The filesystem that takes the old one's place.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh<'a> {
+    /// Its root, in a mount namespace that only a helper and the calling thread live in.
+    pub root: BorrowedFd<'a>,
+    /// How long an answer may take: its helper's, and that of any filesystem on the way to a place.
+    pub patience: Patience<'a>,
 }
 
 impl InnerMount {
@@ -86,7 +95,7 @@ impl InnerMount {
                 let on_it = self.inner.iter().flat_map(|inner| inner.copy(outer));
                 [self.as_copy(Ok(alone))].into_iter().chain(on_it).collect()
             }
-            Err(_) => vec![self.as_copy(outer.visit(|| self.whole_by_asking(outer.mount)))],
+            Err(_) => vec![self.as_copy(outer.visit(|| self.whole_by_asking(outer.mount, outer.fresh.patience)))],
         }
     }
 
@@ -105,10 +114,10 @@ impl InnerMount {
     }
 
     /// By its path, unless the filesystem that it is in is dead.
-    fn whole_by_asking(&self, outer: &Mount) -> io::Result<Tree> {
-        let dead = Target::of_mount(outer).map_err(io::Error::other)?;
-        ask(Path::new(&format!("self/fd/{}", dead.as_fd().as_raw_fd())))?;
-        let root = Target::of_mount(&self.mount).map_err(io::Error::other)?;
+    fn whole_by_asking(&self, outer: &Mount, patience: Patience<'_>) -> io::Result<Tree> {
+        let dead = Target::of_mount(outer, patience).map_err(io::Error::other)?;
+        ask::answers_at(dead.as_fd(), patience)?;
+        let root = Target::of_mount(&self.mount, patience).map_err(io::Error::other)?;
         Tree::whole_copy_at(root.as_fd())
     }
 
@@ -148,12 +157,14 @@ impl InnerMount {
         if self.mount.maps_ids() {
             tree.map_ids(outer.populated.open_user_namespace().ok_or(Errno::SRCH)?.as_fd())?;
         }
-        tree.resemble(&self.mount, outer.fresh)
+        tree.resemble(&self.mount, outer.fresh.root)
     }
 
     /// Whether another mount in a table shows this one's directory, and no helper need be asked on the way there.
     fn is_shown_by(&self, other: &Mount, outer: &Mount, table: &[Mount]) -> bool {
-        let shows = other.device == self.mount.device && self.mount.root.starts_with(&other.root) && !other.maps_ids();
+        // The root of what was deleted names something else.
+        let named = !self.mount.is_deleted() && !other.is_deleted() && self.mount.root.starts_with(&other.root);
+        let shows = other.device == self.mount.device && named && !other.maps_ids();
         let is_above = |mount: &&Mount| mount.id != other.id && other.target.starts_with(&mount.target);
         let asks =
             (other.is_fuse() && other.root != self.mount.root) || table.iter().filter(is_above).any(Mount::is_fuse);
@@ -184,12 +195,13 @@ impl InnerCopy {
         root: BorrowedFd<'_>,
         outer: &Path,
         namespace: &MountNamespace,
+        patience: Patience<'_>,
     ) -> Result<(), LostMount> {
         let Self { target, device, tree } = self;
         let attach = || {
             let below = target.strip_prefix(outer).map_err(io::Error::other)?;
             // A link there could lead anywhere.
-            let at = target::open_inside(root, below)?;
+            let at = target::open_inside(root, below, patience)?;
             // It is there already if it came with the copy of a peer.
             if statx::mount_root(at.as_fd())? == Some(device) { Ok(()) } else { tree?.graft(at) }
         };

@@ -50,7 +50,8 @@ pub fn open(path: &Path, kubelet_dir: &Path) -> Result<Tree, LogFileError> {
     let (Some(directory), Some(name), true) = (path.parent(), path.file_name(), inside && path != allowed) else {
         return Err(LogFileError::Outside { directory: allowed });
     };
-    let directory = Target::open(directory, kubelet_dir).map_err(LogFileError::Directory)?;
+    let directory =
+        Target::open(directory, kubelet_dir, linux::sys::ask::Patience::USUAL).map_err(LogFileError::Directory)?;
     // Not followed, and not written by us: a link or a device there is none of ours.
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = openat(&directory, name, flags, Mode::RUSR | Mode::WUSR);

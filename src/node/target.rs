@@ -7,9 +7,10 @@
 
 use linux::mount_table::{Device, Mount};
 use linux::statx;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
-use rustix::fs::{mkdirat, open, openat, openat2, readlinkat, unlinkat};
+use linux::sys::ask::{self, Patience};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, readlinkat, unlinkat};
 use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -46,6 +47,9 @@ pub enum TargetError {
     /// Anything else.
     #[error("cannot open the mount point")]
     Open(#[source] io::Error),
+    /// A filesystem on the way there.
+    #[error("a filesystem that the mount point is in does not answer")]
+    NoAnswer,
     /// It was opened by its path, and is gone or covered by another.
     #[error("the mount is not to be seen there any more")]
     Gone,
@@ -53,19 +57,20 @@ pub enum TargetError {
 
 impl Target {
     /// Resolves `path`. Below `kubelet_dir` symbolic links are refused; elsewhere they are followed, as mount(8) does.
-    pub fn open(path: &Path, kubelet_dir: &Path) -> Result<Self, TargetError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    pub fn open(path: &Path, kubelet_dir: &Path, patience: Patience<'_>) -> Result<Self, TargetError> {
+        let open = |path| ask::open(CWD, path, OFlags::DIRECTORY, None, patience).map_err(errno_of);
         let opened = match path.strip_prefix(kubelet_dir) {
             // The kubelet directory itself may well be a link that the administrator made.
             Ok(below) if !below.as_os_str().is_empty() => {
-                open(kubelet_dir, flags, Mode::empty()).and_then(|base| open_below(base, below))
+                open(kubelet_dir).and_then(|base| open_below(base, below, patience))
             }
-            _ => open(path, flags, Mode::empty()),
+            _ => open(path),
         };
         let fd = opened.map_err(|errno| match errno {
             Errno::NOENT => TargetError::Missing,
             Errno::NOTDIR => TargetError::NotADirectory,
             Errno::LOOP => TargetError::Symlink { kubelet_dir: kubelet_dir.to_owned() },
+            Errno::TIMEDOUT => TargetError::NoAnswer,
             errno => TargetError::Open(errno.into()),
         })?;
         let mounted = statx::mount_root(fd.as_fd()).map_err(TargetError::Open)?;
@@ -74,15 +79,15 @@ impl Target {
 
     /// Makes the last directory of `path`, which must be below `kubelet_dir`, and opens it. Nobody but its owner may enter
     /// it, as with the directories that kubelet makes.
-    pub fn make(path: &Path, kubelet_dir: &Path) -> Result<(Self, MadeDirectory), TargetError> {
+    pub fn make(path: &Path, kubelet_dir: &Path, patience: Patience<'_>) -> Result<(Self, MadeDirectory), TargetError> {
         let below = path.strip_prefix(kubelet_dir).is_ok_and(|below| !below.as_os_str().is_empty());
         let (Some(above), Some(name), true) = (path.parent(), path.file_name(), below) else {
             return Err(TargetError::Missing);
         };
-        let above = Self::open(above, kubelet_dir)?.fd;
+        let above = Self::open(above, kubelet_dir, patience)?.fd;
         mkdirat(&above, name, Mode::RWXU | Mode::RGRP | Mode::XGRP).map_err(|errno| TargetError::Make(errno.into()))?;
         let made = MadeDirectory { above, name: name.to_owned() };
-        match Self::open(path, kubelet_dir) {
+        match Self::open(path, kubelet_dir, patience) {
             Ok(target) => Ok((target, made)),
             Err(error) => {
                 let _ = made.remove();
@@ -98,10 +103,10 @@ impl Target {
         Ok(OsString::from_vec(path.into_bytes()).into())
     }
 
-    /// The root of a mount that the table has shown, if it is still there and on top.
-    pub fn of_mount(mount: &Mount) -> Result<Self, TargetError> {
-        let fd = open(&mount.target, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| TargetError::Open(errno.into()))?;
+    /// The root of a mount that the table has shown, if it is still there and on top. Its path may lead through filesystems
+    /// of others.
+    pub fn of_mount(mount: &Mount, patience: Patience<'_>) -> Result<Self, TargetError> {
+        let fd = ask::open(CWD, &mount.target, OFlags::NOFOLLOW, None, patience).map_err(TargetError::Open)?;
         let stat = statx::cached(fd.as_fd()).map_err(TargetError::Open)?;
         // The kernel uses the id of a mount that is gone again: the mount that took its place may have it.
         let device = Device { major: stat.stx_dev_major, minor: stat.stx_dev_minor };
@@ -109,6 +114,12 @@ impl Target {
             return Err(TargetError::Gone);
         }
         Ok(Self { fd, mounted: Some(mount.device) })
+    }
+
+    /// Detaches the mount whose root it is, and no other. On a visit a thread stands in a directory of /proc where
+    /// descriptors have names.
+    pub fn detach(&self) -> io::Result<()> {
+        Ok(unmount(format!("self/fd/{}", self.fd.as_raw_fd()), UnmountFlags::DETACH)?)
     }
 }
 
@@ -127,36 +138,72 @@ impl MadeDirectory {
 }
 
 /// The file or directory `below` a directory, for naming it only, with no symbolic link on the way.
-pub(super) fn open_inside(base: BorrowedFd<'_>, below: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat2(base, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH) {
-        Err(Errno::NOSYS) => Ok(open_by_steps(base.try_clone_to_owned()?, below)?),
+pub(super) fn open_inside(base: BorrowedFd<'_>, below: &Path, patience: Patience<'_>) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match ask::open(base, below, OFlags::NOFOLLOW, Some(resolve), patience).map_err(errno_of) {
+        Err(Errno::NOSYS) => Ok(open_by_steps(base.try_clone_to_owned()?, below, Last::Any, patience)?),
         opened => Ok(opened?),
     }
 }
 
+/// The file or directory `below` the root of a filesystem, for naming it only: with no link on the way or at its end, and in
+/// that very filesystem, whatever its helper, a pod or another client of the storage makes of it.
+pub(super) fn open_in_filesystem(root: BorrowedFd<'_>, below: &Path, patience: Patience<'_>) -> io::Result<OwnedFd> {
+    let device = |fd: BorrowedFd<'_>| statx::identity(fd).map(|(device, _)| device);
+    let below = below.strip_prefix("/").unwrap_or(below);
+    if below.as_os_str().is_empty() {
+        return root.try_clone_to_owned();
+    }
+    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = links | ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
+    let opened = match ask::open(root, below, OFlags::empty(), Some(resolve), patience).map_err(errno_of) {
+        Err(Errno::NOSYS) => open_by_steps(root.try_clone_to_owned()?, below, Last::Any, patience)?,
+        opened => opened?,
+    };
+    if device(opened.as_fd())? != device(root)? {
+        return Err(Errno::XDEV.into());
+    }
+    Ok(opened)
+}
+
 /// The directory `below` that of `base`, with no symbolic link on the way.
-fn open_below(base: OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match openat2(&base, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH) {
-        Err(Errno::NOSYS) => open_by_steps(base, below),
+fn open_below(base: OwnedFd, below: &Path, patience: Patience<'_>) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match ask::open(base.as_fd(), below, OFlags::DIRECTORY, Some(resolve), patience).map_err(errno_of) {
+        Err(Errno::NOSYS) => open_by_steps(base, below, Last::Directory, patience),
         opened => opened,
     }
 }
 
+fn errno_of(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+/// What the last step of a path may lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Directory,
+    /// Anything but a link.
+    Any,
+}
+
 /// The same where openat2(2) is missing: each directory is opened by its name in the one before, and looked at.
-fn open_by_steps(base: OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
-    below.components().try_fold(base, |directory, component| {
+fn open_by_steps(base: OwnedFd, below: &Path, last: Last, patience: Patience<'_>) -> Result<OwnedFd, Errno> {
+    let mut components = below.components().peekable();
+    let mut at = base;
+    while let Some(component) = components.next() {
         // `..` could lead out.
         let Component::Normal(name) = component else { return Err(Errno::XDEV) };
-        let next = openat(&directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let stat = statx::cached(next.as_fd()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        at = ask::open(at.as_fd(), Path::new(name), OFlags::NOFOLLOW, None, patience).map_err(errno_of)?;
+        let stat = statx::cached(at.as_fd()).map_err(errno_of)?;
         match FileType::from_raw_mode(stat.stx_mode.into()) {
-            FileType::Directory => Ok(next),
-            FileType::Symlink => Err(Errno::LOOP),
-            _ => Err(Errno::NOTDIR),
+            FileType::Directory => {}
+            FileType::Symlink => return Err(Errno::LOOP),
+            _ if last == Last::Any && components.peek().is_none() => {}
+            _ => return Err(Errno::NOTDIR),
         }
-    })
+    }
+    Ok(at)
 }
 
 impl AsFd for Target {
@@ -168,8 +215,12 @@ impl AsFd for Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::own_mounts::{in_own_mounts, new_tmpfs};
+    use rustix::fs::open;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    const PATIENCE: Patience<'_> = Patience::USUAL;
 
     #[test]
     fn by_steps_or_at_once_is_the_same() {
@@ -182,8 +233,39 @@ mod tests {
         let name = |opened: Result<OwnedFd, Errno>| opened.map(|fd| statx::identity(fd.as_fd()).unwrap());
         for path in ["a", "a/b", "a/b/", "a/./b", "link", "link/b", "a/link", "a/file", "a/file/x", "none/b", "../x"] {
             let below = Path::new(path);
-            assert_eq!(name(open_by_steps(base(), below)), name(open_below(base(), below)), "{path}");
+            assert_eq!(
+                name(open_by_steps(base(), below, Last::Directory, PATIENCE)),
+                name(open_below(base(), below, PATIENCE)),
+                "{path}"
+            );
         }
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    #[ignore = "a mount namespace needs root: make test-quick"]
+    fn a_filesystem_is_not_left() {
+        in_own_mounts(|| {
+            fs::create_dir_all("/mnt/a/b").unwrap();
+            fs::write("/mnt/a/file", "").unwrap();
+            for (to, link) in [("/", "a/link"), ("b", "a/inside"), ("/proc/self/root", "magic"), ("..", "a/b/up")] {
+                symlink(to, Path::new("/mnt").join(link)).unwrap();
+            }
+            new_tmpfs("/mnt/a/other");
+            let root = open("/mnt", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            let opened = |below| open_in_filesystem(root.as_fd(), Path::new(below), PATIENCE).map(drop);
+            let by_steps =
+                |below| open_by_steps(root.try_clone().unwrap(), Path::new(below), Last::Any, PATIENCE).map(drop);
+            for below in ["/", "", "/a/b", "a/file"] {
+                opened(below).unwrap();
+            }
+            for below in ["/a/link", "a/link/etc", "a/inside", "magic", "a/b/up", "a/other", "../etc", "a/../../etc"] {
+                opened(below).unwrap_err();
+            }
+            for below in ["a/link", "a/link/etc", "a/inside", "magic/etc", "a/b/up", "../etc", "a/file/x"] {
+                by_steps(below).unwrap_err();
+            }
+            by_steps("a/file").unwrap();
+        });
     }
 }

@@ -6,9 +6,11 @@
 use super::target::Target;
 use api::mount_words::MOUNT_WORDS;
 use linux::mount_table::{Device, Mount};
+use linux::processes::name_of;
 use linux::statx::{identity, is_directory};
+use linux::sys::ask::{self, Patience};
 use linux::sys::mount_attr::{IDMAP, MountAttr, mount_setattr};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::mount::{mount_change, mount_remount, move_mount, open_tree, unmount};
@@ -28,12 +30,7 @@ const BY_DESCRIPTORS: MoveMountFlags =
     MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH.union(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH);
 
 impl Tree {
-    /// A copy of what is mounted at `path`, or of a directory below it, without what is mounted on it.
-    pub fn copy_of(path: &Path) -> io::Result<Self> {
-        Ok(Self(open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?))
-    }
-
-    /// A copy of the mount of an open file, showing that file alone.
+    /// A copy of the mount of an open file, showing that file or directory, without what is mounted on it.
     pub fn copy_at(file: BorrowedFd<'_>) -> io::Result<Self> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         Ok(Self(open_tree(file, c"", flags)?))
@@ -68,9 +65,9 @@ impl Tree {
         Ok(identity(self.0.as_fd())?.0)
     }
 
-    /// Gives it the options and the kind of propagation that another mount has. It is a copy of `directory`, in a mount
-    /// namespace that only a helper and the calling thread live in.
-    pub fn resemble(self, other: &Mount, directory: &Path) -> io::Result<Self> {
+    /// Gives it the options and the kind of propagation that another mount has. `directory` is one in a mount namespace that
+    /// only a helper and the calling thread live in.
+    pub fn resemble(self, other: &Mount, directory: BorrowedFd<'_>) -> io::Result<Self> {
         let [first, then] = propagation_of(other);
         let set = attributes(&other.options);
         let attr = MountAttr { set, clear: all_attributes(), propagation: first.bits().into(), user_namespace: 0 };
@@ -87,14 +84,16 @@ impl Tree {
 
     /// The same before 5.12, when only an attached mount could be changed: it is attached at `directory` and changed,
     /// and a copy of it goes to its target. So no process meets it before it has its options.
-    fn resemble_attached(self, other: &Mount, directory: &Path) -> io::Result<Self> {
-        self.graft_at(directory)?;
+    fn resemble_attached(self, other: &Mount, directory: BorrowedFd<'_>) -> io::Result<Self> {
+        move_mount(&self.0, c"", directory, c"", BY_DESCRIPTORS)?;
+        // The descriptor names the mount wherever it is.
+        let name = name_of(self.0.as_fd());
         let flags = MountFlags::BIND | old_flags(attributes(&other.options));
-        let changed = mount_remount(directory, flags, c"")
-            .and_then(|()| propagation_of(other).into_iter().try_for_each(|kind| mount_change(directory, kind)))
+        let changed = mount_remount(&*name, flags, c"")
+            .and_then(|()| propagation_of(other).into_iter().try_for_each(|kind| mount_change(&*name, kind)))
             .map_err(io::Error::from)
-            .and_then(|()| Self::copy_of(directory));
-        if let Err(errno) = unmount(directory, UnmountFlags::DETACH) {
+            .and_then(|()| Self::copy_at(self.0.as_fd()));
+        if let Err(errno) = unmount(&*name, UnmountFlags::DETACH) {
             warn!(
                 "cannot detach a copy in the helper's mount namespace; `umount` on the node will not end it: {errno}"
             );
@@ -122,11 +121,12 @@ impl Tree {
     /// visit. Returns the root of what is mounted there then.
     pub fn replace(self, old: Target, mount: &Mount) -> io::Result<OwnedFd> {
         match move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS | BENEATH) {
-            Ok(()) => detach(&old)?,
-            Err(Errno::INVAL) => match detach(&old) {
+            Ok(()) => old.detach()?,
+            Err(Errno::INVAL) => match old.detach() {
                 Ok(()) => {
                     drop(old);
-                    move_mount(&self.0, c"", CWD, &mount.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+                    let below = ask::open(CWD, &mount.target, OFlags::NOFOLLOW, None, Patience::USUAL)?;
+                    move_mount(&self.0, c"", below, c"", BY_DESCRIPTORS)?;
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS)?;
@@ -156,13 +156,6 @@ fn propagation_of(mount: &Mount) -> [MountPropagationFlags; 2] {
         (Some(_), None) => [P::SHARED; 2],
         (Some(_), Some(_)) => [P::DOWNSTREAM, P::SHARED],
     }
-}
-
-/// Detaches the mount whose root `mount` is, and no other. On a visit a thread stands in a directory of /proc where
-/// descriptors have names.
-fn detach(mount: &Target) -> io::Result<()> {
-    let name = format!("self/fd/{}", mount.as_fd().as_raw_fd());
-    Ok(unmount(name, UnmountFlags::DETACH)?)
 }
 
 /// MOUNT_ATTR_* that a mount is given anew.
@@ -196,18 +189,20 @@ mod tests {
     use libc::{MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
     use libc::{MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME};
     use linux::mount_namespace::MountNamespace;
+    use rustix::fs::{Mode, open};
     use rustix::mount::mount_bind;
     use std::fs;
 
     /// A way to give a copy the options and the propagation of another mount.
-    type Resemble = fn(Tree, &Mount, &Path) -> io::Result<Tree>;
+    type Resemble = fn(Tree, &Mount, BorrowedFd<'_>) -> io::Result<Tree>;
 
     /// Puts a copy of what is at `new` in the place of the mount at `old`, as healing does. Returns what is there then.
     fn replaced(old: &str, new: &str, resemble: Resemble) -> Mount {
         let before = mounted_at(old);
-        let tree = resemble(Tree::copy_of(Path::new(new)).unwrap(), &before, Path::new(new)).unwrap();
+        let at = open(new, OFlags::PATH, Mode::empty()).unwrap();
+        let tree = resemble(Tree::copy_at(at.as_fd()).unwrap(), &before, at.as_fd()).unwrap();
         let here = MountNamespace::of_this_thread().unwrap();
-        let replace = || tree.replace(Target::of_mount(&before).unwrap(), &before);
+        let replace = || tree.replace(Target::of_mount(&before, Patience::USUAL).unwrap(), &before);
         here.visit(replace).unwrap().unwrap();
         mounted_at(old)
     }

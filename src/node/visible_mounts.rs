@@ -3,12 +3,16 @@
 //! Runs in the mounter. A search goes through the node's processes once. A mount is replaced on a visit to its mount namespace.
 
 use super::connections::{Connections, Identity};
+pub use super::inner_mounts::Fresh;
 use super::inner_mounts::{InnerCopy, InnerMount, LostMount, Outer};
-use super::target::{Target, TargetError};
+use super::target::{Target, TargetError, open_in_filesystem};
 use super::tree::Tree;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::mount_table::{Device, Mount};
 use linux::processes::{self, PopulatedNamespace};
+use linux::statx;
+use linux::sys::ask::{self, Patience};
+use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -61,6 +65,8 @@ pub struct ReplaceMountError {
 enum ReplaceMountStep {
     #[error("the new filesystem has no such directory")]
     NoDirectory(#[source] io::Error),
+    #[error("the directory that it shows was deleted: only the old filesystem has it")]
+    Deleted,
     #[error("cannot give it the old mount's options")]
     Options(#[source] io::Error),
     #[error("cannot give it the old mount's mapping of ids")]
@@ -116,19 +122,22 @@ fn in_table(table: &[Mount], device: Device, namespace: Namespace) -> impl Itera
 impl VisibleMount {
     /// A copy of what is mounted at `master` since that was replaced, down to this mount's directory, if it is the filesystem
     /// of `new`. The copy is in the same peer group, and made a slave it follows that group.
-    fn copy_of(&self, master: &Self, new: &Tree) -> Option<Tree> {
-        let path = master.mount.target.join(self.mount.root.strip_prefix(&master.mount.root).ok()?);
+    fn copy_of(&self, master: &Self, new: &Tree, patience: Patience<'_>) -> Option<Tree> {
+        let (below, device) = (self.mount.root.strip_prefix(&master.mount.root).ok()?, new.device().ok()?);
         // With a peer it shares what is mounted on it.
-        let copy = if self.is_peer_of(master) { Tree::whole_copy_of } else { Tree::copy_of };
-        let copy = master.namespace.handle.visit(|| copy(&path)).ok()?.ok()?;
-        (copy.device().ok()? == new.device().ok()?).then_some(copy)
+        let copy = if self.is_peer_of(master) { Tree::whole_copy_at } else { Tree::copy_at };
+        let copy = || -> io::Result<Tree> {
+            let root = ask::open(CWD, &master.mount.target, OFlags::NOFOLLOW, None, patience)?;
+            if statx::mount_root(root.as_fd())? != Some(device) {
+                return Err(Errno::XDEV.into());
+            }
+            copy(open_in_filesystem(root.as_fd(), below, patience)?.as_fd())
+        };
+        master.namespace.handle.visit(copy).ok()?.ok()
     }
 
     fn pin(&self) -> io::Result<Tree> {
-        let copy = || {
-            Target::of_mount(&self.mount)?;
-            Tree::copy_of(&self.mount.target).map_err(TargetError::Open)
-        };
+        let copy = || Tree::copy_at(Target::of_mount(&self.mount, Patience::USUAL)?.as_fd()).map_err(TargetError::Open);
         self.namespace.handle.visit(copy).map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
@@ -153,13 +162,13 @@ impl VisibleMount {
 
     /// Copies what is mounted on this mount. To be done for all mounts of a filesystem before the first is replaced: the kernel
     /// detaches what is mounted on that one from its peers and slaves as well. `new` is as with [`replace_by`](Self::replace_by).
-    pub fn copy_inner_mounts(&mut self, new: &Path) {
+    pub fn copy_inner_mounts(&mut self, new: Fresh<'_>) {
         let Namespace { handle, populated, host_proc } = &*self.namespace;
         let outer = Outer { mount: &self.mount, namespace: handle, populated, host_proc, fresh: new };
         self.copies = Some(self.inner.iter().flat_map(|inner| inner.copy(outer)).collect());
     }
 
-    /// Puts the filesystem that is mounted at `new` (in the calling thread's mount namespace) in the place of this mount: the
+    /// Puts the filesystem `new` in the place of this mount: the
     /// same directory of it, with the same options. `ids` is the mapping of ids that all of the volume has, if it has one. If
     /// this mount follows another that has been replaced already, `master`, it goes on following it.
     ///
@@ -167,7 +176,7 @@ impl VisibleMount {
     /// same.
     pub fn replace_by(
         &mut self,
-        new: &Path,
+        new: Fresh<'_>,
         ids: Option<BorrowedFd<'_>>,
         master: Option<&Self>,
     ) -> Result<Vec<LostMount>, ReplaceMountError> {
@@ -180,32 +189,38 @@ impl VisibleMount {
 
     fn try_replace(
         &mut self,
-        new: &Path,
+        new: Fresh<'_>,
         ids: Option<BorrowedFd<'_>>,
         master: Option<&Self>,
     ) -> Result<Vec<LostMount>, ReplaceMountStep> {
         if self.covered_by().is_some() {
             return Err(TargetError::Gone.into());
         }
-        let directory = new.join(self.mount.root.strip_prefix("/").unwrap_or(&self.mount.root));
-        let tree = Tree::copy_of(&directory).map_err(ReplaceMountStep::NoDirectory)?;
-        let tree = master.and_then(|master| self.copy_of(master, &tree)).unwrap_or(tree);
+        if self.mount.is_deleted() {
+            return Err(ReplaceMountStep::Deleted);
+        }
+        // Who uses the volume may have made a link of it since.
+        let directory =
+            open_in_filesystem(new.root, &self.mount.root, new.patience).map_err(ReplaceMountStep::NoDirectory)?;
+        let tree = Tree::copy_at(directory.as_fd()).map_err(ReplaceMountStep::NoDirectory)?;
+        let tree = master.and_then(|master| self.copy_of(master, &tree, new.patience)).unwrap_or(tree);
         if self.mount.maps_ids() {
             // A container runtime that maps a volume's ids does it as it maps those of the container's processes.
             let own = if ids.is_none() { self.namespace.populated.open_user_namespace() } else { None };
             let ids = ids.or(own.as_ref().map(AsFd::as_fd));
             ids.map_or(Err(Errno::SRCH.into()), |ids| tree.map_ids(ids)).map_err(ReplaceMountStep::Ids)?;
         }
-        let tree = tree.resemble(&self.mount, &directory).map_err(ReplaceMountStep::Options)?;
+        let tree = tree.resemble(&self.mount, directory.as_fd()).map_err(ReplaceMountStep::Options)?;
         if self.copies.is_none() {
             self.copy_inner_mounts(new);
         }
         let copies = self.copies.take().unwrap_or_default();
         let namespace = &self.namespace.handle;
         namespace.visit(|| {
-            let old = Target::of_mount(&self.mount)?;
+            let old = Target::of_mount(&self.mount, new.patience)?;
             let root = tree.replace(old, &self.mount).map_err(ReplaceMountStep::Replace)?;
-            let attached = copies.into_iter().map(|copy| copy.attach(root.as_fd(), &self.mount.target, namespace));
+            let attached =
+                copies.into_iter().map(|copy| copy.attach(root.as_fd(), &self.mount.target, namespace, new.patience));
             Ok(attached.filter_map(Result::err).collect())
         })?
     }

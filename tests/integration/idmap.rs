@@ -75,7 +75,7 @@ fn a_pods_own_mapping_is_kept() {
     test.node.sh_ok(&format!("echo 0 1000 1 >/proc/{pid}/uid_map && echo 0 1000 1 >/proc/{pid}/gid_map"));
     pod.visit(|| {
         let namespace = File::open(format!("/proc/{pid}/ns/user")).unwrap();
-        let tree = Tree::copy_of(Path::new("/data")).unwrap();
+        let tree = Tree::whole_copy_of(Path::new("/data")).unwrap();
         tree.map_ids(namespace.as_fd()).unwrap();
         tree.graft_at(Path::new("/data")).unwrap();
     });

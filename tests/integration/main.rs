@@ -17,6 +17,7 @@ mod deployment;
 mod device_numbers;
 mod filesystems;
 mod harness;
+mod hostile;
 mod hung_volumes;
 mod idmap;
 mod image;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         swap,
         restart,
         device_numbers,
+        hostile,
         hung_volumes,
         server_gone,
         chaos,

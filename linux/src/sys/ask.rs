@@ -1,15 +1,19 @@
-//! Whether a filesystem answers, asked by a process that can be given up.
+//! Questions to a filesystem that may never answer, asked by a process that can be given up.
 //!
 //! Runs in any process, with any number of threads. A process that asks a filesystem which hangs cannot even be killed
-//! before that filesystem goes, so a process of its own asks.
+//! before that filesystem goes, so a process of its own asks. It keeps none of its creator's descriptors.
 
 use super::fork::fork_held;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
+use rustix::net::{recvmsg, socketpair};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use std::ffi::{CStr, CString};
-use std::io;
-use std::os::fd::AsFd;
+use std::ffi::{CStr, CString, c_long};
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -32,6 +36,163 @@ pub fn answers(path: &Path, patience: Duration) -> io::Result<bool> {
     }
 }
 
+/// How long an answer may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience<'a> {
+    /// So long.
+    pub limit: Duration,
+    /// And not when this has become readable.
+    pub stopping: Option<BorrowedFd<'a>>,
+}
+
+impl Patience<'_> {
+    /// Longer than a filesystem that works takes for one answer.
+    pub const USUAL: Self = Self { limit: Duration::from_secs(5), stopping: None };
+}
+
+/// Opens what `path` leads to from `at`, for naming it only (O_PATH), with these `flags` besides; by openat2(2) if it is to be
+/// resolved in a certain way. ETIMEDOUT: there was no answer.
+pub fn open(
+    at: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    resolve: Option<ResolveFlags>,
+    patience: Patience<'_>,
+) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+    // What the kernel knows by itself it tells without asking anybody: 5.12.
+    let known = resolve.unwrap_or(ResolveFlags::empty()) | ResolveFlags::CACHED;
+    match openat2(at, path, flags, Mode::empty(), known) {
+        Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS) => {}
+        known => return Ok(known?),
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = flags.bits();
+    let question = |at: RawFd| {
+        let Some(resolve) = resolve else {
+            // SAFETY: the path is a C string.
+            return unsafe { libc::openat(at, path.as_ptr(), flags.cast_signed()) }.into();
+        };
+        // SAFETY: all-zero bytes are a valid value of this plain C structure.
+        let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+        (how.flags, how.resolve) = (flags.into(), resolve.bits());
+        // SAFETY: the path is a C string, and `how` lives in this frame and has the size that is stated.
+        unsafe { libc::syscall(libc::SYS_openat2, at, path.as_ptr(), &raw const how, size_of::<libc::open_how>()) }
+    };
+    // SAFETY: it makes system calls only.
+    unsafe { asked(at, question, true, patience) }?.ok_or_else(|| Errno::INTR.into())
+}
+
+/// Asks the filesystem behind a descriptor for its attributes. An error: it is dead, or there was no answer in time
+/// (ETIMEDOUT).
+pub fn answers_at(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<()> {
+    let question = |fd: RawFd| {
+        // SAFETY: all-zero bytes are a valid value of this plain C structure.
+        let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+        let (flags, mask) = (libc::AT_STATX_FORCE_SYNC | libc::AT_EMPTY_PATH, libc::STATX_BASIC_STATS);
+        // SAFETY: the path is a C string, and `stat` lives in this frame.
+        unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut stat) }.into()
+    };
+    // SAFETY: it makes system calls only.
+    match unsafe { asked(fd, question, false, patience) } {
+        Err(error)
+            if [libc::ENOTCONN, libc::ECONNABORTED, libc::ETIMEDOUT].map(Some).contains(&error.raw_os_error()) =>
+        {
+            Err(error)
+        }
+        // An answer of whatever kind.
+        _ => Ok(()),
+    }
+}
+
+/// Has a process ask a question about `about`, which returns what a system call does: a descriptor, if it is so `wanted`.
+///
+/// # Safety
+///
+/// `question` makes system calls only: see [`fork_held`].
+unsafe fn asked(
+    about: BorrowedFd<'_>,
+    question: impl Fn(RawFd) -> c_long,
+    wanted: bool,
+    patience: Patience<'_>,
+) -> io::Result<Option<OwnedFd>> {
+    let limit = Timespec::try_from(patience.limit).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (about, socket) = (about.as_raw_fd(), theirs.as_raw_fd());
+    // SAFETY: `tell_and_end` makes system calls only, and the caller vouches for the question.
+    let (_, process) = unsafe { fork_held(0, None, || tell_and_end(about, socket, question, wanted)) }?;
+    drop(theirs);
+    let mut fds = vec![PollFd::new(&ours, PollFlags::IN)];
+    fds.extend(patience.stopping.as_ref().map(|stopping| PollFd::new(stopping, PollFlags::IN)));
+    let polled = poll(&mut fds, Some(&limit));
+    if fds[0].revents().is_empty() {
+        // It goes when the filesystem does.
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+        polled?;
+        return Err(Errno::TIMEDOUT.into());
+    }
+    let mut errno = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(&ours, &mut [IoSliceMut::new(&mut errno)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let descriptor = control.drain().find_map(|part| match part {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    // It ends now. Whoever collects all processes of ours may have collected it already.
+    let _ = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
+    match (received.bytes, i32::from_ne_bytes(errno)) {
+        (4, 0) => Ok(descriptor),
+        (4, errno) => Err(io::Error::from_raw_os_error(errno)),
+        // It was killed.
+        _ => Err(Errno::INTR.into()),
+    }
+}
+
+/// All of the asking process's life: system calls only, no allocation, no panic.
+fn tell_and_end(about: RawFd, socket: RawFd, question: impl Fn(RawFd) -> c_long, wanted: bool) -> ! {
+    /// A control message with one descriptor (cmsg(3)), and its padding.
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        descriptor: [RawFd; 2],
+    }
+    // The two that are needed become 0 and 1; no other is kept for as long as this may wait.
+    // SAFETY: copies a descriptor of this process's, and touches no memory.
+    let socket = unsafe { libc::fcntl(socket, libc::F_DUPFD, 3) };
+    if about != libc::AT_FDCWD {
+        // SAFETY: as above.
+        let about = unsafe { libc::fcntl(about, libc::F_DUPFD, 3) };
+        // SAFETY: closes this process's own 0; nothing here owns a descriptor any more.
+        unsafe { libc::dup2(about, 0) };
+    }
+    // SAFETY: the same with 1.
+    unsafe { libc::dup2(socket, 1) };
+    // SAFETY: the same with all others.
+    unsafe { libc::close_range(2, libc::c_uint::MAX, 0) };
+    let answer = question(if about == libc::AT_FDCWD { about } else { 0 });
+    let mut errno = if answer < 0 { nix::errno::Errno::last_raw() } else { 0 };
+    let mut part = libc::iovec { iov_base: (&raw mut errno).cast(), iov_len: size_of_val(&errno) };
+    // SAFETY: all-zero bytes are a valid value of this plain C structure.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut control: Control = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if answer >= 0 && wanted {
+        control.header.cmsg_level = libc::SOL_SOCKET;
+        control.header.cmsg_type = libc::SCM_RIGHTS;
+        control.header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<RawFd>()) as _;
+        control.descriptor[0] = answer as RawFd;
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = size_of::<Control>() as _;
+    }
+    // SAFETY: the message's parts live in this frame, with the lengths that are stated.
+    unsafe { libc::sendmsg(1, &raw const message, libc::MSG_NOSIGNAL) };
+    // SAFETY: ends the process without running anything of the creator's.
+    unsafe { libc::_exit(0) }
+}
+
 /// All of the asking process's life: system calls only, no allocation, no panic.
 fn ask_and_end(path: &CStr) -> ! {
     // A process that reads our caller's output to its end must not wait for this one.
@@ -45,4 +206,45 @@ fn ask_and_end(path: &CStr) -> ! {
     let not_served = asked != 0 && [libc::ENOTCONN, libc::ECONNABORTED].contains(&nix::errno::Errno::last_raw());
     // SAFETY: ends the process without running anything of the creator's.
     unsafe { libc::_exit(not_served.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::CWD;
+
+    const PATIENCE: Patience<'_> = Patience { limit: Duration::from_secs(10), stopping: None };
+
+    #[test]
+    fn what_is_opened_comes_back() {
+        let identity = |fd: OwnedFd| crate::statx::identity(fd.as_fd()).unwrap();
+        let here = |path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let opened = open(CWD, Path::new("/proc/sys"), OFlags::DIRECTORY, None, PATIENCE).unwrap();
+        assert_eq!(identity(opened), identity(here("/proc/sys")));
+        let below = |path| {
+            open(here("/proc").as_fd(), Path::new(path), OFlags::empty(), Some(ResolveFlags::NO_SYMLINKS), PATIENCE)
+        };
+        assert_eq!(identity(below("sys").unwrap()), identity(here("/proc/sys")));
+        assert_eq!(below("self").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(below("none").unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        answers_at(here("/proc").as_fd(), PATIENCE).unwrap();
+    }
+
+    #[test]
+    fn what_never_answers_is_given_up() {
+        let never = |_| {
+            // SAFETY: waits for a signal, and touches no memory.
+            c_long::from(unsafe { libc::pause() })
+        };
+        let patience = Patience { limit: Duration::from_millis(20), stopping: None };
+        // SAFETY: the question makes a system call only.
+        let given_up = unsafe { asked(CWD, never, false, patience) };
+        assert_eq!(given_up.unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+        let (reader, writer) = io::pipe().unwrap();
+        drop(writer);
+        let stopping = Patience { stopping: Some(reader.as_fd()), ..PATIENCE };
+        // SAFETY: as above.
+        let given_up = unsafe { asked(CWD, never, false, stopping) };
+        assert_eq!(given_up.unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+    }
 }

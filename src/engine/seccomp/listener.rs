@@ -6,7 +6,7 @@
 use super::filter::{self, MountCalls};
 use super::memory::StoppedThread;
 use crate::engine::EngineEvent;
-use crate::engine::broker::{Broker, MountCall};
+use crate::engine::broker::{Broker, MountCall, Progress};
 use crate::engine::objections;
 use crate::observe::events;
 use crate::observe::ration::Ration;
@@ -29,9 +29,9 @@ const UMOUNT_NOFOLLOW: u64 = 8;
 #[derive(Debug)]
 pub struct Listener {
     fd: OwnedFd,
-    /// The mount data of a call that was performed, but whose thread was interrupted before it got the answer. It will call
-    /// again, and must then get the answer to the first call (kernels before 5.19).
-    unanswered_mount: Option<String>,
+    /// The thread whose mount(2) was performed, and that was interrupted before it got the answer. It will call again, and
+    /// must then get the answer to the first call (kernels before 5.19).
+    unanswered_mount: Option<u32>,
     /// For calls that no broker hears of.
     log: Ration,
 }
@@ -72,8 +72,7 @@ impl Listener {
         match seccomp::respond(self.fd.as_fd(), call.id, answer) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let repeat = call.number == libc::SYS_mount && answer.is_ok();
-                self.unanswered_mount =
-                    repeat.then(|| self.stopped_thread(call).text(call.args[4]).unwrap_or_default());
+                self.unanswered_mount = repeat.then_some(call.tid);
                 Ok(())
             }
             done => done,
@@ -85,15 +84,12 @@ impl Listener {
     }
 
     fn perform(&mut self, call: Notification, broker: &mut Broker) -> Result<(), Errno> {
+        if broker.progress() != Progress::Waiting {
+            return self.perform_afterwards(call, broker);
+        }
         let thread = self.stopped_thread(call);
         match call.number {
-            libc::SYS_mount => {
-                let mount = read_mount(&thread)?;
-                if self.unanswered_mount.take().is_some_and(|data| data == mount.data) {
-                    return Ok(());
-                }
-                broker.mount(&mount)
-            }
+            libc::SYS_mount => broker.mount(&read_mount(&thread)?),
             libc::SYS_umount2 => {
                 let target = thread.open_path(call.args[0], call.args[1] & UMOUNT_NOFOLLOW == 0)?;
                 broker.unmount(&target)
@@ -122,6 +118,18 @@ impl Listener {
                 self.log.log(|| info!(thread, number, "answered ENOSYS to a call of the new mount interface"));
                 Err(Errno::NOSYS)
             }
+        }
+    }
+
+    /// A call of a helper that has mounted. Its arguments are not read any more: they may stand in a page of its filesystem,
+    /// and their paths may lead there, so that reading them waits for the helper.
+    fn perform_afterwards(&mut self, call: Notification, broker: &mut Broker) -> Result<(), Errno> {
+        match call.number {
+            libc::SYS_mount if self.unanswered_mount.take() == Some(call.tid) => Ok(()),
+            libc::SYS_mount => broker.mount_again(),
+            // Helpers do that when they give up; there is nothing else that one could unmount.
+            libc::SYS_umount2 => broker.give_up(),
+            _ => self.refuse(call),
         }
     }
 }

@@ -202,9 +202,9 @@ impl FreshFilesystem {
         self.ids.as_ref().map(AsFd::as_fd)
     }
 
-    /// Where the calling thread sees the filesystem.
-    pub fn path(&self) -> &Path {
-        self.broker.place().path()
+    /// Its root, in the calling thread's mount namespace.
+    pub fn root(&self) -> io::Result<BorrowedFd<'_>> {
+        self.broker.mounted().map(AsFd::as_fd).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// The filesystem shows elsewhere now: lets go of the helper's own copy, so that its end there is its end.
@@ -224,8 +224,13 @@ impl FreshFilesystem {
     }
 }
 
-fn end(helper: Helper, broker: Broker) -> HelperOutput {
-    // The filesystem first: a helper that waits for its own filesystem could not end before it.
+fn end(helper: Helper, mut broker: Broker) -> HelperOutput {
+    // The filesystem first: a helper that waits for its own filesystem could not end before it, nor could whoever asked it.
+    if broker.is_fuse()
+        && let Err(error) = broker.abort()
+    {
+        warn!("cannot end the helper's filesystem: {error}");
+    }
     drop(broker);
     helper.end()
 }

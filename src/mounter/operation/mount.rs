@@ -91,10 +91,11 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
 /// Opens the target on the node, and makes its directory first if that is wanted.
 fn open_target(mounter: &Mounter, plan: &Plan, make: bool) -> Result<(Target, Option<MadeDirectory>), MountError> {
     let kubelet_dir = &mounter.config.kubelet_dir;
+    let patience = mounter.patience();
     let (target, made, path) = mounter.node.visit(|| {
-        let (target, made) = match Target::open(&plan.target, kubelet_dir) {
+        let (target, made) = match Target::open(&plan.target, kubelet_dir, patience) {
             Err(TargetError::Missing) if make => {
-                Target::make(&plan.target, kubelet_dir).map(|(at, made)| (at, Some(made)))?
+                Target::make(&plan.target, kubelet_dir, patience).map(|(at, made)| (at, Some(made)))?
             }
             opened => (opened?, None),
         };
@@ -164,7 +165,7 @@ fn mount_at(mounter: &Mounter, plan: Plan, target: Target, caller: &Connection) 
 
 /// Attaches the filesystem on the node, all of it at once.
 fn graft(mounter: &Mounter, fresh: &FreshFilesystem, target: Target) -> Result<(), MountError> {
-    let tree = Tree::copy_of(fresh.path()).map_err(MountError::Graft)?;
+    let tree = fresh.root().and_then(Tree::copy_at).map_err(MountError::Graft)?;
     fresh.ids().map_or(Ok(()), |ids| tree.map_ids(ids)).map_err(MountError::NoIdMap)?;
     // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
     mounter.node.visit(move || tree.graft(&target))?.map_err(MountError::Graft)

@@ -6,15 +6,16 @@ use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, Progress};
 use crate::helper::launch::Helper;
 use crate::mounter::Mounter;
+use crate::node::connections::Identity;
 use linux::statx::ask;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::{self, PipeReader};
-use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitStatus;
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// Why a filesystem is not shown.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +81,17 @@ enum Source {
 /// for one that stays in the foreground), and the filesystem answers. On an error the filesystem, if there is one, has been ended; the helper has not.
 pub fn until_ready(helper: &mut Helper, broker: &mut Broker, watched: Watched<'_>) -> Result<(), NotReady> {
     thread::scope(|scope| {
-        let done = wait(scope, helper, broker, watched);
+        let mut asked = None;
+        let done = wait(scope, helper, broker, watched, &mut asked);
         if done.is_err() {
-            // A probe may be waiting for an answer that will never come: this gives it one.
+            // A probe may be waiting for an answer that will never come: this gives it one. The helper may have unmounted
+            // the filesystem meanwhile, so the mount alone would not do.
+            if let Some(asked) = asked
+                && let Err(error) = watched.mounter.connections.abort(asked)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                warn!("cannot abort the connection of a filesystem that is not ready: {error}");
+            }
             broker.abort().map_err(NotReady::Wait)?;
         }
         done
@@ -94,6 +103,7 @@ fn wait<'scope>(
     helper: &mut Helper,
     broker: &mut Broker,
     watched: Watched<'_>,
+    asked: &mut Option<Identity>,
 ) -> Result<(), NotReady> {
     let Watched { mounter, caller, allowed } = watched;
     let deadline = Instant::now() + allowed;
@@ -106,7 +116,12 @@ fn wait<'scope>(
                 // A filesystem of the kernel's: mount(2) has had its answer from the server.
                 return Ok(());
             }
-            probe = Some(start_probe(scope, broker.place().path()).map_err(NotReady::Wait)?);
+            *asked = broker.mounted().map(|mounted| mounter.connections.identify(mounted.device));
+            probe = broker
+                .mounted()
+                .map(|mounted| start_probe(scope, mounted.as_fd()))
+                .transpose()
+                .map_err(NotReady::Wait)?;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         // Whatever there is still to hear: a helper may have something to say without end.
@@ -192,13 +207,13 @@ struct Probe<'scope> {
     thread: thread::ScopedJoinHandle<'scope, io::Result<()>>,
 }
 
-fn start_probe<'scope>(scope: &'scope Scope<'scope, '_>, path: &Path) -> io::Result<Probe<'scope>> {
+fn start_probe<'scope>(scope: &'scope Scope<'scope, '_>, root: BorrowedFd<'_>) -> io::Result<Probe<'scope>> {
     let (done, finished) = io::pipe()?;
-    let path = path.to_owned();
+    let root = root.try_clone_to_owned()?;
     let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, move || {
         // Closed when this thread is through, which makes the other end readable.
         let _finished = finished;
-        ask(&path)
+        ask(root.as_fd())
     })?;
     Ok(Probe { done, thread })
 }

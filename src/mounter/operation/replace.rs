@@ -9,7 +9,7 @@ use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::state::{Event, Where};
 use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::Identity;
-use crate::node::visible_mounts::{self, VisibleMount, VisibleMounts};
+use crate::node::visible_mounts::{self, Fresh, VisibleMount, VisibleMounts};
 use crate::observe::events;
 use crate::policy::{ChangeError, Denied, Origin, Plan, authorize};
 use api::exit::chain;
@@ -131,6 +131,8 @@ fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result
 /// Goes from place to place, and searches again until there is nothing more to be done: what is put in place on the node
 /// may show in pods by itself, and a pod may have started meanwhile.
 fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> Result<Replaced, ReplaceError> {
+    let new_root = new.root().map_err(ReplaceError::Search)?;
+    let fresh = Fresh { root: new_root, patience: mounter.patience() };
     let mut shown: Vec<VisibleMount> = Vec::new();
     let mut lost = Vec::new();
     let left = loop {
@@ -140,10 +142,10 @@ fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> R
             visible_mounts::find(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Search)?;
         let Some(VisibleMounts { mut mounts, pin: _pin }) = visible else { break left };
         mounts.retain(|mount| !mount.is_covered_by(new.identity));
-        mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(new.path()));
+        mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(fresh));
         for mut mount in mounts {
             let master = shown.iter().find(|place| mount.follows(place));
-            match mount.replace_by(new.path(), new.ids(), master) {
+            match mount.replace_by(fresh, new.ids(), master) {
                 Ok(inner) => {
                     lost.extend(inner.iter().map(|inner| chain(inner)));
                     shown.push(mount);

@@ -9,9 +9,10 @@ use crate::engine::Engine;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::watch::Watch;
 use crate::helper::launch::Serving;
+use crate::helper::namespace;
 use crate::helper::output::HelperOutput;
-use crate::helper::{namespace, scratch};
 use crate::mounter::Mounter;
+use crate::node::target::Target;
 use crate::node::visible_mounts;
 use crate::observe::events;
 use crate::policy::Plan;
@@ -20,12 +21,10 @@ use api::request::{Request, Switches};
 use api::secret::Secrets;
 use linux::mount_table::Mount;
 use linux::processes::{self, PopulatedNamespace, Process};
-use rustix::fs::{Mode, OFlags, open};
-use rustix::mount::{UnmountFlags, unmount};
+use linux::sys::ask::Patience;
 use std::collections::HashSet;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 use tracing::{info, info_span, warn};
 
@@ -48,11 +47,11 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
         if let Some(note) = volume.known.note() {
             warn!(event = events::FORGOTTEN, "{note}");
         }
-        let place = namespace::mount_point(&mounter.state, &volume.plan.target);
-        match home.filter(|home| shows(home, &place)) {
-            Some(home) => {
+        let home = home.map(|home| (home, home.mounts()));
+        match home.filter(|(_, mounts)| namespace::is_home_of(mounts, &mounter.state, &volume.plan.target)) {
+            Some((home, mounts)) => {
                 // The earlier mounter may have died before it could.
-                let_go(home, &home.mounts(), &place);
+                let_go(home, namespace::mounted_in(&mounts, &mounter.state));
                 let mut volume = volume.clone();
                 if renumbered {
                     mounter.registry.records().drop(volume.identity);
@@ -68,7 +67,7 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
     let known: HashSet<_> = recorded.iter().map(|volume| volume.processes.namespace()).collect();
     for home in namespaces.iter().filter(|home| !known.contains(&home.id)) {
         let mounts = home.mounts();
-        if let Some(target) = target_of(home, &mounts, &mounter.state) {
+        if let Some(target) = namespace::target_of(&mounts, &mounter.state) {
             let _span = info_span!("volume", target = %target.display()).entered();
             take_in_without_record(mounter, home, &mounts, &target, &table)?;
         }
@@ -97,9 +96,8 @@ fn take_in_without_record(
     target: &Path,
     table: &[Mount],
 ) -> io::Result<()> {
-    let place = namespace::mount_point(&mounter.state, target);
-    let here = mounts.iter().rfind(|mount| mount.target == place && mount.is_fuse());
-    let shown = match &here {
+    let here = namespace::mounted_in(mounts, &mounter.state);
+    let shown = match here {
         // Not let go of yet. Attached on the node already?
         Some(mount) => {
             let filesystem = mounter.connections.identify(mount.device);
@@ -114,7 +112,7 @@ fn take_in_without_record(
     };
     match shown {
         Some(mount) => {
-            let_go(home, mounts, &place);
+            let_go(home, here);
             let Some(volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
             volume.known.note().into_iter().for_each(|note| warn!(event = events::FORGOTTEN, "{note}"));
             take_in(mounter, volume, home);
@@ -152,46 +150,17 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Populated
     })
 }
 
-/// Which target a helper was started for: its mount point's path tells.
-fn target_of(home: &PopulatedNamespace, mounts: &[Mount], state: &Path) -> Option<PathBuf> {
-    let root = namespace::mount_point(state, Path::new("/"));
-    let marked = mounts.iter().any(|mount| mount.target == root && mount.source == scratch::SOURCE);
-    if !marked {
-        return None;
-    }
-    let mut target = PathBuf::from("/");
-    loop {
-        // Below the mount point itself is the helper's filesystem, if it is still there: not to be asked.
-        let here = namespace::mount_point(state, &target);
-        if mounts.iter().any(|mount| mount.target == here && mount.is_fuse()) {
-            return Some(target);
-        }
-        let mut directories = fs::read_dir(home.path_into(&here))
-            .ok()?
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        match directories.next() {
-            Some(directory) => target.push(directory.file_name()),
-            None => return (target != Path::new("/")).then_some(target),
-        }
-    }
-}
-
-/// Whether there is a helper's mount point at `place`. What is mounted on it is not asked.
-fn shows(home: &PopulatedNamespace, place: &Path) -> bool {
-    open(home.path_into(place), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).is_ok()
-}
-
-fn let_go(home: &PopulatedNamespace, mounts: &[Mount], place: &Path) {
-    if !mounts.iter().any(|mount| mount.target == place && mount.is_fuse()) {
-        return;
-    }
-    let opened = home.processes[0].open_mount_namespace();
-    let done =
-        opened.and_then(|namespace| namespace.visit(|| unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)));
+/// Detaches the helper's own copy of its filesystem, `here`.
+fn let_go(home: &PopulatedNamespace, here: Option<&Mount>) {
+    let Some(here) = here else { return };
+    let done = home.processes[0].open_mount_namespace().and_then(|namespace| {
+        // The helper may have put a link into the path to it, that leads into a filesystem which never answers.
+        namespace.visit(|| Target::of_mount(here, Patience::USUAL).map(|root| root.detach()))
+    });
     match done {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!("cannot let go of the helper's own copy: {error}"),
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => warn!("cannot let go of the helper's own copy: {error}"),
+        Ok(Err(error)) => warn!("cannot let go of the helper's own copy: {}", api::exit::chain(&error)),
         Err(error) => warn!("cannot let go of the helper's own copy: {}", api::exit::chain(&error)),
     }
 }

@@ -3,6 +3,7 @@ use crate::node::own_fuse::OwnFuse;
 use crate::node::own_mounts::{in_own_mounts, mounted_at, new_tmpfs, own_table};
 use linux::processes::{OWN, Process};
 use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{Mode, open};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -20,11 +21,13 @@ fn replace_all(old: &str, new: &str) -> Vec<String> {
     let mut replaced: Vec<VisibleMount> = Vec::new();
     let mut lost = Vec::new();
     let mut mounts = mounts_of(mounted_at(old).device);
-    mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(Path::new(new)));
+    let root = open(new, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let new = Fresh { root: root.as_fd(), patience: Patience::USUAL };
+    mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(new));
 
     for mut mount in mounts {
         let master = replaced.iter().find(|other| mount.follows(other));
-        lost.extend(mount.replace_by(Path::new(new), None, master).unwrap());
+        lost.extend(mount.replace_by(new, None, master).unwrap());
         replaced.push(mount);
     }
     lost.iter().map(|lost| api::exit::chain(lost)).collect()
