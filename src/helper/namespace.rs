@@ -9,6 +9,7 @@ use crate::config::handover::Filled;
 use crate::engine::mount_point::MountPoint;
 use crate::node::tree::Tree;
 use linux::mount_table::Mount;
+use rustix::fs::{Uid, chown};
 use rustix::mount::{MountFlags, mount, mount_remount};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -23,6 +24,8 @@ const MOUNT_POINTS: &str = "mnt";
 const MARK: &str = "hostmount:";
 /// The same for the files that a helper is given.
 const FILES: &str = "files";
+/// The owner of what its helper shall not change: nobody's uid.
+const NOT_A_HELPER: u32 = 65534;
 /// Of every filesystem that is mounted here.
 const OWN_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
@@ -122,12 +125,12 @@ pub fn prepare(
     fs::create_dir_all(&path).map_err(failed("create", &path))?;
     let log = log_file(state);
     fs::File::create(&log).map_err(failed("create", &log))?;
-    // Some helpers try whether they can write to it: cryfs does.
-    mount(SOURCE, &path, c"tmpfs", OWN_FLAGS, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", &path))?;
     write_files(&files_directory(state), files)?;
-    // The directories above the mount point are not the helper's to rename.
-    for above in [&*root, state] {
-        mount_remount(above, OWN_FLAGS | MountFlags::RDONLY, c"").map_err(failed("make read-only", above))?;
+    // A helper writes to its mount point, if it likes (cryfs tries whether it can), but does not rename what is above: it
+    // has no capability to change what is another's. A mount of its own would do as well, but rclone refuses a mount point
+    // where something is mounted.
+    for above in path.ancestors().skip(1).take_while(|above| above.starts_with(&root)).chain([&*log]) {
+        chown(above, Some(Uid::from_raw(NOT_A_HELPER)), None).map_err(failed("change the owner of", above))?;
     }
     MountPoint::at(&path).map_err(failed("open", &path))
 }

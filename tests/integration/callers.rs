@@ -79,7 +79,7 @@ fn a_helper_does_not_see_what_the_mounter_keeps() {
     );
     test.mount(&["-t", "fuse.spy", "x", TARGET]).ok("mount");
     let said = mounter.said();
-    assert!(said.contains(&format!("sees: . ./mnt ./mnt/mnt ./mnt{TARGET}\"")), "{said}");
+    assert!(said.contains(&format!("sees: . ./mnt ./mnt/.log ./mnt/mnt ./mnt{TARGET}\"")), "{said}");
     assert!(!said.contains("GRANTED") && !said.contains("hunter2"), "{said}");
     assert!(test.container.sh_ok("cat /run/hostmount/volumes/*").contains("hunter2"));
     // Nor does anybody who is not root.
@@ -156,8 +156,8 @@ fn a_log_file_is_no_way_to_the_nodes_files() {
         "mkdir -p /var/lib/kubelet/pki {plugins}/glusterfs/v {plugins}/other && echo very-secret >{key}
         ln -s {key} {plugins}/glusterfs/v/link; ln -s /var/lib/kubelet/pki {plugins}/glusterfs/pki; mkfifo {plugins}/glusterfs/v/pipe"
     ));
-    let look =
-        "echo \"told $*\"\nif cat /run/hostmount/mnt/.log; then echo GRANTED; echo x >/run/hostmount/mnt/.log; fi";
+    // There is an empty file of that name, which nothing can be written to.
+    let look = "echo \"told $*\"; cd /run/hostmount/mnt; [ ! -s .log ] || echo GRANTED; echo x >.log && echo GRANTED";
     spy(&test, "fuse.spy", look);
     spy(&test, "glusterfs", look);
     let paths = [
@@ -191,16 +191,13 @@ fn a_log_file_is_no_way_to_the_nodes_files() {
 
 fn a_type_names_a_filesystem_and_no_other_program() {
     let (test, mounter) = start(&[]);
-    test.container.program("/usr/bin/evil", "#!/bin/sh\necho \"ran $*\" >>/ran\nexec mount.memfs \"$1\" \"$2\"\n");
+    test.container.program("/usr/bin/evil", "#!/bin/sh\necho \"evil runs\" >&2\nexec mount.memfs \"$1\" \"$2\"\n");
     for (fstype, source) in
         [("fuse.evil", "x"), ("fuse.env", "evil"), ("fuse.rm", "/etc"), ("fuse", "evil#x"), ("fuse", "evil")]
     {
         let done = test.mount(&["-t", fstype, source, TARGET]);
-        assert_eq!(
-            (test.container.sh("cat /ran").stdout, test.node.mount_at(TARGET)),
-            (String::new(), None),
-            "{fstype}"
-        );
+        assert_eq!(test.node.mount_at(TARGET), None, "{fstype}");
+        assert!(!mounter.said().contains("evil runs"), "{fstype}");
         assert!(
             done.code == Some(32) && done.stderr.contains("] command` in config.toml"),
             "{fstype}: {}",
@@ -217,9 +214,9 @@ fn a_type_names_a_filesystem_and_no_other_program() {
         "mkdir -p /etc/hostmount && echo '[filesystem.evil]
         command = [\"evil\", \"{source}\", \"{target}\", \"-o\", \"{options}\"]' >/etc/hostmount/config.toml",
     );
-    let _mounter = test.start_mounter(&[], &[]);
+    let mounter = test.start_mounter(&[], &[]);
     test.mount(&["-t", "fuse.evil", "x", TARGET]).ok("mount");
-    assert!(test.container.sh_ok("cat /ran").contains("ran x"));
+    assert!(mounter.said().contains("evil runs"));
 }
 
 fn a_source_is_not_an_option_and_a_target_not_the_kernels() {

@@ -33,6 +33,8 @@ fn start() -> (TestNode, Mounter) {
     test.container.sh_ok(&install);
     test.container.sh_ok("mkdir /tmp/source && echo served >/tmp/source/f");
     test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    // Helpers write there what they were called with: of the container's own filesystem they can write to nothing.
+    test.container.sh_ok("mount -t tmpfs srv /srv");
     let mounter = test.start_mounter(&[], &[]);
     (test, mounter)
 }
