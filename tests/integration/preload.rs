@@ -128,7 +128,8 @@ fn a_daemon_that_closes_everything_is_still_watched() {
         .helper("fuse.fault", &format!("bindfs \"$1\" \"$2\"; ({close}; setsid sh -c 'sleep 1000; :' &) ; exit 0"));
     test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
     test.node.sh_ok(&format!("umount {TARGET}"));
-    // bindfs has exited with its mount, the sleeper has not: the volume is still listed.
+    // bindfs has exited with its mount, the sleepers have not, nor are they still to come: the volume is still listed.
+    test.wait_for_processes("sleep 1000", 2);
     let sleeper = test.pids_of("sleep 1000");
     assert!(!sleeper.is_empty() && mounter.count(events::UNMOUNTED) == 0, "{}", mounter.said());
     for pid in sleeper {
