@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 
 /// Below the state directory: helpers have their mount points in it. In the container itself it stays empty.
 const MOUNT_POINTS: &str = "mnt";
-/// Before a helper's target, as the source of what its mount point is on.
-const MARK: &str = "hostmount:";
 /// The same for the files that a helper is given.
 const FILES: &str = "files";
+/// Before a helper's target, as the source of what its mount point is on.
+const MARK: &str = "hostmount:";
 /// The owner of what its helper shall not change: nobody's uid.
 const NOT_A_HELPER: u32 = 65534;
 /// Of every filesystem that is mounted here.

@@ -6,16 +6,17 @@
 //! helper's own is a copy of it, which costs no mount more than a copy of the container's.
 
 use super::scratch::SOURCE;
+use api::mount_words;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::mount_table::Mount;
-use linux::processes::{OWN, Process};
+use linux::processes::{OWN, Process, name_of};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, FileType, Mode, OFlags, chmod, makedev, mknodat, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -99,20 +100,23 @@ impl World {
     /// Moves the **calling thread** into a copy of its own.
     pub fn enter_copy(&self) -> Result<(), WorldError> {
         self.namespace.enter()?;
-        let root = Path::new("/");
-        unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare", root))?;
-        // What is unmounted in the container goes here as well; nothing goes the other way.
-        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        mount_change(root, slave).map_err(failed("make a slave of", root))
+        become_slave()
     }
+}
+
+/// Moves the calling thread into a copy of its mount namespace. What is unmounted in the original goes there as well; nothing
+/// goes the other way.
+fn become_slave() -> Result<(), WorldError> {
+    let root = Path::new("/");
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare", root))?;
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change(root, slave).map_err(failed("make a slave of", root))
 }
 
 /// Runs on a thread of its own, which ends here.
 fn make() -> Result<MountNamespace, WorldError> {
     let root = Path::new("/");
-    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare", root))?;
-    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", slave).map_err(failed("make a slave of", root))?;
+    become_slave()?;
     let this_thread = Process::at(Path::new(OWN), rustix::thread::gettid());
     let table = this_thread.mounts().map_err(failed("read the mount table of", root))?;
     make_devices()?;
@@ -153,15 +157,10 @@ fn is_system(target: &Path) -> bool {
 
 /// What a mount is not allowed, and shall not be afterwards. Without a word on access times they stay as they are.
 fn restrictions(mount: &Mount) -> MountFlags {
-    let flag = |word| match word {
-        "nosuid" => MountFlags::NOSUID,
-        "nodev" => MountFlags::NODEV,
-        "noexec" => MountFlags::NOEXEC,
-        // MS_NOSYMFOLLOW, which rustix has not.
-        "nosymfollow" => MountFlags::from_bits_retain(0x100),
-        _ => MountFlags::empty(),
-    };
-    mount.options.split(',').map(flag).collect()
+    const ACCESS_TIMES: u64 = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
+    let words = mount.options.split(',').filter_map(mount_words::find);
+    let kept = words.filter(|(known, set)| *set && known.attribute & !ACCESS_TIMES != 0);
+    kept.map(|(known, _)| MountFlags::from_bits_retain(known.flag)).collect()
 }
 
 /// Covers the container's `/dev`: no disks, no memory, no terminals.
@@ -190,7 +189,7 @@ fn make_devices() -> Result<(), WorldError> {
 fn bind_device(device: Option<OwnedFd>, path: &Path) -> io::Result<()> {
     let device = device.ok_or(io::ErrorKind::NotFound)?;
     File::create(path)?;
-    Ok(mount_bind(format!("/proc/thread-self/fd/{}", device.as_raw_fd()), path)?)
+    Ok(mount_bind(name_of(device.as_fd()), path)?)
 }
 
 fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> WorldError + use<E> {
