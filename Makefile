@@ -6,7 +6,7 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims preload image demo test test-quick test-kernels test-kubelet chaos bench check audit tools packages clean
+.PHONY: build shims preload image demo test test-quick test-kernels test-node test-kubelet chaos bench check audit tools packages clean
 
 # The mounter, and what the node runs.
 build: shims
@@ -48,6 +48,15 @@ test-quick:
 # On Debian's kernels, in qemu; others: make test-kernels KERNELS=6.18. See docs/kernels.md.
 test-kernels: build preload
 	$(AS_ROOT) tests/kernels/run $(OUTPUT) $(or $(KERNELS),5.10 6.1 6.12 newest)
+
+# The demo and the tests on a Debian machine with systemd, in qemu, plain and with SELinux enforcing; some of it:
+# make test-node MODES=selinux WHAT="demo storm". See docs/systemd-node.md.
+test-node: packages preload
+	mkdir -p $(OUTPUT)/systemd-node
+	$(CARGO) build --release --package hostmount --package hostmount-shims --package hostmount-testbed
+	$(CARGO) build --package hostmount-shims --package hostmount-testbed
+	$(CARGO) test --workspace --tests --no-run --message-format=json-render-diagnostics >$(OUTPUT)/systemd-node/built.json
+	$(AS_ROOT) env MODES="$(or $(MODES),plain selinux)" tests/systemd-node/run $(OUTPUT) $(WHAT)
 
 # With a real kubelet, built from Debian's source package. See docs/kubelet.md.
 test-kubelet: build preload

@@ -25,8 +25,9 @@ use testbed::machine::Network;
 
 /// The node's directory that the mounter's pod has at /etc/hostmount.
 const CONFIGURATION: &str = "/var/lib/kubelet/plugins/hostmount";
-/// What the bindfs volumes show: a directory that the mounter's pod shares with the node.
-const DATA: &str = "/run/hostmount/data";
+/// What the bindfs volumes show: a directory of the node's, and where the mounter's pod has it.
+const DATA: &str = "/run/data";
+const SOURCE: &str = "/srv/data";
 
 /// The pod of the mounter.
 const MOUNTER: &str = "hostmount";
@@ -87,7 +88,7 @@ fn main() -> ExitCode {
 
 impl Story {
     fn start_mounter(&self) -> Pod {
-        self.node.put(MOUNTER, include_str!("../../static-pods/mounter.yaml"));
+        self.node.put(MOUNTER, &mounter());
         self.node.wait_until_running(MOUNTER)
     }
 
@@ -161,6 +162,15 @@ impl Story {
     }
 }
 
+/// The pod that we ship, with a directory more: helpers may write to mounts of the container's only.
+fn mounter() -> String {
+    let mut pod: Value = serde_saphyr::from_str(include_str!("../../static-pods/mounter.yaml")).unwrap();
+    let add = |list: &mut Value, entry| list.as_array_mut().unwrap().push(entry);
+    add(&mut pod["spec"]["volumes"], json!({ "name": "data", "hostPath": { "path": DATA } }));
+    add(&mut pod["spec"]["containers"][0]["volumeMounts"], json!({ "name": "data", "mountPath": SOURCE }));
+    pod.to_string()
+}
+
 fn flexvolume(fstype: &str, source: &str, options: &str) -> Value {
     json!({ "flexVolume": {
         "driver": "hostmount/fuse",
@@ -201,7 +211,7 @@ fn ssh_options() -> String {
 fn flexvolume_pods_run(story: &mut Story) -> String {
     let source = format!("root@{SERVER_ADDRESS}:/srv/export");
     story.server.place.sh_ok("mkdir /srv/export/flexvolume /srv/export/mounter-path");
-    let bindfs = flexvolume("fuse.bindfs", DATA, "");
+    let bindfs = flexvolume("fuse.bindfs", SOURCE, "");
     let sshfs = flexvolume("fuse.sshfs", &format!("{source}/flexvolume"), &ssh_options());
     story.node.put("bindfs", &manifest("bindfs", bindfs, COUNT));
     story.node.put("sshfs", &manifest("sshfs", sshfs, COUNT));
@@ -274,7 +284,7 @@ fn the_mounters_pod_is_replaced(story: &mut Story) -> String {
 }
 
 fn two_helpers_are_killed(story: &mut Story) -> String {
-    for (name, volume) in PATIENT.iter().zip([flexvolume("fuse.bindfs", DATA, ""), through_the_mounter_path()]) {
+    for (name, volume) in PATIENT.iter().zip([flexvolume("fuse.bindfs", SOURCE, ""), through_the_mounter_path()]) {
         story.node.put(name, &manifest(name, volume, WAIT));
     }
     story.patient = PATIENT.iter().map(|name| story.node.wait_until_running(name)).collect();

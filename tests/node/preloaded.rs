@@ -3,7 +3,7 @@
 //! Runs in the tests' process; cargo and make do the work.
 
 use super::Place;
-use super::programs::{HOSTMOUNT, target_directory};
+use super::programs::{HOSTMOUNT, build};
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,7 @@ pub static OBJECT: LazyLock<PathBuf> = LazyLock::new(|| {
     let triple = Path::new(HOSTMOUNT).ancestors().nth(2).unwrap();
     let mut make = Command::new("make");
     make.args(["-C", env!("CARGO_MANIFEST_DIR"), "preload", concat!("CARGO=", env!("CARGO"))]);
-    let made = make.env("CARGO_TARGET_DIR", target_directory()).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    build(&mut make);
     triple.join("preload/libhostmount_preload.so")
 });
 

@@ -1,7 +1,8 @@
 //! The programs under test: the one that cargo has built for this test, and the other packages' programs, built the
 //! same way.
 //!
-//! Runs in the tests' process; cargo does the work, and does none if they are there already.
+//! Runs in the tests' process; cargo does the work, and does none if they are there already. Where there is no cargo
+//! (a machine that the tests were copied to) `HOSTMOUNT_TESTS_BUILT` says that all of it is there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,9 +30,17 @@ fn built(package: &str, program: &str) -> PathBuf {
     if beside.parent().unwrap().ends_with("release") {
         cargo.arg("--release");
     }
-    let made = cargo.env("CARGO_TARGET_DIR", target_directory()).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    build(&mut cargo);
     beside
+}
+
+/// Runs cargo, or a make that runs it, unless everything is built.
+pub(super) fn build(command: &mut Command) {
+    if std::env::var_os("HOSTMOUNT_TESTS_BUILT").is_some() {
+        return;
+    }
+    let made = command.env("CARGO_TARGET_DIR", target_directory()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
 /// Shows hostmount's programs in a directory of a room.
