@@ -12,7 +12,7 @@ use caps::{Capability, CapsHashSet};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// The settings of one type; where it has none, those for all types.
@@ -167,8 +167,12 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
-        if let Some(path) = self.writable.iter().find(|path| !path.is_absolute() || *path == Path::new("/")) {
-            return bad("writable", format!("cannot hold '{}': absolute paths below / are needed", path.display()));
+        // `/..` is the root too.
+        let up = |path: &Path| path.components().any(|part| part == Component::ParentDir);
+        let unfit = |path: &Path| !path.is_absolute() || path == Path::new("/") || up(path);
+        if let Some(path) = self.writable.iter().find(|path| unfit(path)) {
+            let problem = "absolute paths below / are needed, without '..'";
+            return bad("writable", format!("cannot hold '{}': {problem}", path.display()));
         }
         for (key, options) in [("default_options", &self.default_options), ("forced_options", &self.forced_options)] {
             if hold_placeholders(options) {

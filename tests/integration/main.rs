@@ -18,6 +18,7 @@ mod device_numbers;
 mod filesystems;
 mod harness;
 mod hostile;
+mod hostile_helper;
 mod hung_volumes;
 mod idmap;
 mod image;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         restart,
         device_numbers,
         hostile,
+        hostile_helper,
         hung_volumes,
         server_gone,
         chaos,
