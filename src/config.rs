@@ -152,7 +152,8 @@ impl Config {
         }
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// Reads the text of a configuration file; `path` is for its errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file: ConfigFile =
             toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
         file.resolve()
@@ -275,6 +276,7 @@ mod tests {
             "readable = ['key']",
             "writable = ['tmp']",
             "writable = ['/']",
+            "writable = ['/..']",
             "ready_timeout_seconds = 0",
             "default_options = 'context=\"a'",
             "command = ['p']",

@@ -13,7 +13,7 @@ use caps::{Capability, CapsHashSet};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// The settings of one type; where it has none, those for all types.
@@ -179,10 +179,13 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
+        // `/..` is the root too.
+        let up = |path: &Path| path.components().any(|part| part == Component::ParentDir);
+        let unfit = |path: &&PathBuf| !path.is_absolute() || *path == Path::new("/") || up(path);
         for (key, paths) in [("writable", Some(&self.writable)), ("readable", self.readable.as_ref())] {
-            if let Some(path) = paths.into_iter().flatten().find(|path| !path.is_absolute() || *path == Path::new("/"))
-            {
-                return bad(key, format!("cannot hold '{}': absolute paths below / are needed", path.display()));
+            if let Some(path) = paths.into_iter().flatten().find(unfit) {
+                let problem = "absolute paths below / are needed, without '..'";
+                return bad(key, format!("cannot hold '{}': {problem}", path.display()));
             }
         }
         for (key, options) in [("default_options", &self.default_options), ("forced_options", &self.forced_options)] {

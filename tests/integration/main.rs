@@ -19,6 +19,7 @@ mod doors;
 mod filesystems;
 mod harness;
 mod hostile;
+mod hostile_helper;
 mod hundreds;
 mod hung_volumes;
 mod idmap;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         restart,
         device_numbers,
         hostile,
+        hostile_helper,
         hung_volumes,
         server_gone,
         chaos,

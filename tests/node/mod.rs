@@ -7,6 +7,7 @@ pub mod cgroups;
 pub mod filesystems;
 pub mod gluster;
 pub mod job;
+pub mod manifest;
 pub mod moosefs;
 pub mod mounter;
 pub mod notes;

@@ -142,7 +142,7 @@ fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
     let flags = MountFlags::from_bits_retain(u32::try_from(flags).map_err(|_| Errno::INVAL)?);
     let data = thread.text(data)?;
     // Quotes may be unbalanced here: the broker refuses them with an error.
-    let number = MountOptions::parse(&data).ok().and_then(|options| options.value("fd")?.parse().ok());
+    let number = MountOptions::parse(&data).ok().and_then(|options| descriptor_number(&options));
     let device = number.map(|number| thread.descriptor(number)).transpose()?;
     Ok(MountCall {
         source: thread.string(source)?,
@@ -154,8 +154,27 @@ fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
     })
 }
 
+/// The number after the last `fd=`. None is negative.
+fn descriptor_number(data: &MountOptions) -> Option<i32> {
+    data.value("fd")?.parse().ok().filter(|number| *number >= 0)
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_no_descriptor_has_is_none() {
+        let number = |data| descriptor_number(&MountOptions::parse(data).unwrap());
+        assert_eq!(number("fd=3,fd=5"), Some(5));
+        for none in ["", "fd", "fd=", "fd=x", "fd=-1", "fd=-100", "fd=4294967296"] {
+            assert_eq!(number(none), None, "{none}");
+        }
     }
 }
