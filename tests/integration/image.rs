@@ -54,6 +54,7 @@ impl Node {
         let recipe = recipe.bind(&*STORAGE, "/opt/image").setup(|| std::fs::create_dir_all("/run/hostmount"));
         let machine = Machine::start(&Network::new().unwrap(), recipe).unwrap();
         let place = Place(machine.node().clone());
+        place.hide_selinux();
         place.sh_ok(&format!("mkdir -p {TARGET}"));
         Self { mounter: None, place, _machine: machine }
     }

@@ -55,6 +55,7 @@ impl Runtime {
         let recipe = Recipe::userland().fuse().shared().writable(places);
         let machine = Machine::start(network, show_programs(recipe, NODE_BIN)).unwrap();
         let node = Place(machine.node().clone());
+        node.hide_selinux();
         install(&node);
         node.visit(|| fs::write("/opt/image/writer", WRITER).unwrap());
         node.sh_ok(&format!(

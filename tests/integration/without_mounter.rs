@@ -117,6 +117,7 @@ fn without_a_mounter_in_real_containers() {
     let recipe = Recipe::userland().fuse().shared().bind("/", "/opt/image").writable(places);
     let machine = Machine::start(&network, recipe).unwrap();
     let node = Place(machine.node().clone());
+    node.hide_selinux();
     install(&node);
     node.sh_ok(&format!("mkdir -p {TARGET}; cp {DEFAULT_OBJECT} /run/preload.so"));
     let same = "--volume /var/lib/kubelet:/var/lib/kubelet";

@@ -264,6 +264,11 @@ impl Place {
         self.program(&format!("/usr/sbin/mount.{fstype}"), format!("#!/bin/sh\n{lines}\n"));
     }
 
+    /// Hides SELinux from its programs: Debian's policy does not know the labels that its podman gives to containers.
+    pub fn hide_selinux(&self) {
+        self.sh_ok("! mountpoint --quiet /sys/fs/selinux || umount /sys/fs/selinux");
+    }
+
     /// The lines of the room's mount table.
     pub fn mountinfo(&self) -> Vec<String> {
         // The machine's /proc does not know our threads: a process of the machine must look.
