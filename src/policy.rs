@@ -11,6 +11,7 @@ pub mod known_types;
 mod plan;
 mod rules;
 mod show;
+mod sources;
 
 pub use authorize::{Denied, authorize, authorize_place};
 pub use entrance::{NotServed, is_seen, serves};

@@ -85,8 +85,9 @@ fn of_type(config: &Config, origin: Origin, name: &str) -> Table {
 
 /// The options of a type's own that are allowed by default.
 fn own_options(known: &KnownType) -> Vec<String> {
-    let fuse = if known.is_the_kernels() { &[][..] } else { FUSE_OPTIONS };
-    let words = known.words.iter().chain(known.texts).chain(fuse).map(|name| (*name).to_owned());
+    let fuse = if known.is_the_kernels() { "" } else { FUSE_OPTIONS };
+    let names = [known.words, known.texts, fuse].into_iter().flat_map(str::split_ascii_whitespace);
+    let words = names.map(str::to_owned);
     words.chain(known.exactly.iter().map(|(name, value)| format!("{name}={value}"))).collect()
 }
 
@@ -136,16 +137,9 @@ mod tests {
             };
             let fuse = if known.is_the_kernels() { "" } else { "FUSE's" };
             let exactly = known.exactly.iter().map(|(name, value)| format!("{name}={value}"));
-            let own = known.words.iter().chain(known.texts).map(|name| (*name).to_owned());
+            let own = [known.words, known.texts].into_iter().flat_map(str::split_ascii_whitespace).map(str::to_owned);
             let own = own.chain(exactly).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" ");
-            let mut refused: Vec<(&str, Vec<&str>)> = Vec::new();
-            for (name, why) in known.refused {
-                match refused.iter_mut().find(|(reason, _)| reason == why) {
-                    Some((_, names)) => names.push(name),
-                    None => refused.push((why, vec![name])),
-                }
-            }
-            let refused = refused.iter().map(|(why, names)| format!("`{}`: {why}", names.join("` `")));
+            let refused = known.refused.iter().map(|(names, why)| format!("`{}`: {why}", names.replace(' ', "` `")));
             let refused = refused.collect::<Vec<_>>().join("; ");
             let options = [fuse, &own].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
             text.push_str(&format!("| {names} | {source} | {options} | {refused} |\n"));
@@ -158,7 +152,7 @@ mod tests {
         let text = include_str!("../../docs/policy.md");
         let table = documented();
         assert!(text.contains(&table), "docs/policy.md must have:\n{table}");
-        let fuse = FUSE_OPTIONS.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" ");
+        let fuse = format!("`{}`", FUSE_OPTIONS.replace(' ', "` `"));
         assert!(text.contains(&fuse), "docs/policy.md must have:\n{fuse}");
     }
 
