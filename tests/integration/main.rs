@@ -36,6 +36,7 @@ mod old_kernels;
 mod operator;
 mod outlive;
 mod own_uid;
+mod policy;
 mod preload;
 mod read_write_many;
 mod releases;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         bounds,
         callers,
         doors,
+        policy,
         operator,
         client,
         metrics,
