@@ -106,7 +106,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::List => send(caller.stream(), &views::views(mounter).map_err(|error| no_table(&error))),
         Call::Metrics => {
-            let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes));
+            let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes, mounter.search.searched()));
             send(caller.stream(), &text.map_err(|error| no_table(&error)));
         }
     }

@@ -7,6 +7,7 @@ use super::event_loop::{EventLoop, event_descriptor};
 use super::operation::hang::Hangs;
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
+use super::to_do::ToDo;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
 use super::volume::registry::Registry;
@@ -22,6 +23,7 @@ use crate::helper::world::{World, WorldError};
 use crate::node::cgroup::{self, Cgroups};
 use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
+use crate::node::mount_search::MountSearch;
 use crate::node::programs::Places;
 use crate::observe::events;
 use crate::observe::metrics::Metrics;
@@ -126,6 +128,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         scratch,
         uids,
         connections,
+        search: MountSearch::new(settings.host_proc.clone(), Arc::clone(&cgroups)),
         host_proc: settings.host_proc,
         state: settings.state,
         own_paths: own_paths.into_iter().flatten().collect(),
@@ -133,6 +136,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         hangs: Hangs::default(),
         metrics: Metrics::default(),
         target_locks: TargetLocks::default(),
+        to_do: ToDo::default(),
         reaper: Reaper::default(),
         method,
         stopping,

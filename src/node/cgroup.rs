@@ -285,12 +285,20 @@ impl Cgroups {
 
     /// The cgroup of a helper that an earlier mounter has started, if it has one of its own.
     pub fn of(self: &Arc<Self>, process: Pid) -> Option<Cgroup> {
+        self.own_cgroup_of(process).map(|name| Cgroup { name, all: Arc::clone(self) })
+    }
+
+    /// Whether a process lives in a cgroup that helpers have.
+    pub fn is_helper(&self, process: Pid) -> bool {
+        self.own_cgroup_of(process).is_some()
+    }
+
+    fn own_cgroup_of(&self, process: Pid) -> Option<String> {
         let parent = self.parent.as_ref()?;
         let hierarchy = self.hierarchies.iter().find(|hierarchy| parent.is_in(hierarchy))?;
         let (_, path) = self.paths_of(process).into_iter().find(|(name, _)| *name == hierarchy.name)?;
         let name = path.strip_prefix(self.directory).ok()?.to_str()?;
-        let is_one = !name.is_empty() && !name.contains('/');
-        is_one.then(|| Cgroup { name: name.to_owned(), all: Arc::clone(self) })
+        (!name.is_empty() && !name.contains('/')).then(|| name.to_owned())
     }
 
     /// Removes the cgroups that are to be removed and are empty by now. To be called after every event: the end of a helper is

@@ -18,6 +18,7 @@ mod device_numbers;
 mod filesystems;
 mod harness;
 mod hostile;
+mod hundreds;
 mod hung_volumes;
 mod idmap;
 mod image;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         test_node,
         systemd,
         main_job,
+        hundreds,
         mount8,
         configuration,
         bad_luck,

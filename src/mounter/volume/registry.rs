@@ -30,8 +30,6 @@ use tracing::{error, info, warn};
 const LINES: usize = 64;
 /// How long until a descriptor that could not be watched is tried again.
 const WATCH_AGAIN: Duration = Duration::from_secs(10);
-/// How long until the mount tables are searched again for a volume for which they could not be.
-const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which of a volume's descriptors an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +77,6 @@ pub(super) struct Entry {
     unwatched: bool,
     calls: Pace,
     writes: Pace,
-    /// When the search for its filesystem is to be repeated, which could not be made.
-    search_again: Option<Instant>,
 }
 
 impl Registry {
@@ -152,7 +148,6 @@ impl Registry {
             unwatched: false,
             calls: Pace::default(),
             writes: Pace::default(),
-            search_again: None,
         };
         self.watch(id, &mut entry);
         volumes.by_id.insert(id, entry);
@@ -220,26 +215,7 @@ impl Registry {
         let mut volumes = self.locked();
         let ids: Vec<_> = volumes.by_id.keys().copied().collect();
         let effects = ids.into_iter().filter_map(|id| Some((id, self.report_to(&mut volumes, id, event)?)));
-        let mut effects: Vec<_> = effects.collect();
-        for (id, entry) in &mut volumes.by_id {
-            if entry.search_again.take_if(|at| *at <= Instant::now()).is_some() {
-                effects.push((*id, Effect::Search));
-            }
-        }
-        effects
-    }
-
-    /// What a volume's state asked for could not even be begun: it is tried again a little later.
-    pub fn not_carried_out(&self, id: VolumeId, effect: Effect) {
-        let mut volumes = self.locked();
-        match effect {
-            Effect::Search => {
-                let entry = volumes.by_id.get_mut(&id).into_iter();
-                entry.for_each(|entry| entry.search_again = Some(Instant::now() + SEARCH_AGAIN));
-            }
-            Effect::Heal => _ = self.report_to(&mut volumes, id, Event::HealingFailed),
-            Effect::HealLater(_) | Effect::Forget => {}
-        }
+        effects.collect()
     }
 
     fn report_to(&self, volumes: &mut Volumes, id: VolumeId, event: Event) -> Option<Effect> {
@@ -279,7 +255,7 @@ impl Registry {
     /// When the next volume is to be tried again, or a descriptor to be watched.
     pub fn next_due(&self) -> Option<Duration> {
         let volumes = self.locked();
-        let retry = volumes.by_id.values().flat_map(|entry| [entry.state.retry(), entry.search_again]).flatten().min();
+        let retry = volumes.by_id.values().filter_map(|entry| entry.state.retry()).min();
         let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
         let watch = volumes.by_id.values().any(|entry| entry.unwatched).then_some(WATCH_AGAIN);
         let rests =
