@@ -18,6 +18,8 @@
 //!
 //! [helpers]
 //! uids = "1900000000-1900065535"
+//! memory_limit = "4Gi"
+//! process_limit = 65536
 //!
 //! # Callers from FlexVolume may also have bindfs, of these directories; docs/policy.md.
 //! [policy.flexvolume]
@@ -64,7 +66,7 @@ use api::request::Request;
 use doors::Doors;
 use policy::Policy;
 use serde::Deserialize;
-use settings::{OnHang, Section, Settings};
+use settings::{MemoryLimit, OnHang, Section, Settings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,6 +75,9 @@ use user::{Readable, UidRange, User};
 
 /// The default configuration file. It need not exist.
 pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
+
+/// More than a thousand volumes need, and far less than the kernel has.
+const ALL_PROCESSES: u64 = 65_536;
 
 /// The mounter's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +90,10 @@ pub struct Config {
     pub uids: UidRange,
     /// What callers of each kind may have, where the defaults do not suit.
     pub policy: Policy,
+    /// How much memory all helpers together may use; `None`: half of the node's.
+    pub all_memory: Option<MemoryLimit>,
+    /// How many processes and threads all helpers together may have.
+    pub all_processes: u64,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -98,6 +107,8 @@ impl Default for Config {
             doors: Doors::default(),
             policy: Policy::default(),
             uids: UidRange::default(),
+            all_memory: None,
+            all_processes: ALL_PROCESSES,
             types: BTreeMap::new(),
             others: Arc::default(),
         }
@@ -124,6 +135,8 @@ struct ConfigFile {
 #[serde(default, deny_unknown_fields)]
 struct Helpers {
     uids: UidRange,
+    memory_limit: Option<MemoryLimit>,
+    process_limit: Option<u64>,
 }
 
 /// A configuration that cannot be used.
@@ -247,8 +260,10 @@ impl ConfigFile {
         };
         let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
         self.policy.check()?;
-        let (doors, policy, uids) = (self.doors.resolve()?, self.policy, self.helpers.uids);
-        Ok(Config { kubelet_dir, doors, policy, uids, types, others: Arc::new(others) })
+        let (doors, policy) = (self.doors.resolve()?, self.policy);
+        let Helpers { uids, memory_limit: all_memory, process_limit } = self.helpers;
+        let all_processes = process_limit.map_or(Ok(ALL_PROCESSES), settings::process_limit)?;
+        Ok(Config { kubelet_dir, doors, policy, uids, all_memory, all_processes, types, others: Arc::new(others) })
     }
 }
 
@@ -277,6 +292,7 @@ mod tests {
             "capabilities = ['CAP_SYS_ADMIN']",
             "capabilities = ['CAP_FLY']",
             "environment = { 'A=B' = 'c' }",
+            "process_limit = 0",
             "user = 'nobody'",
             "user = -1",
             "user = 4294967295",
@@ -295,7 +311,7 @@ mod tests {
         ] {
             assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
         }
-        assert!(parse("[filesystem.'fuse.x']").is_err());
+        assert!(parse("[filesystem.'fuse.x']").is_err() && parse("[helpers]\nprocess_limit = 0").is_err());
         for wrong in [
             "nobody = {}",
             "kubelet = { type = ['x'] }",

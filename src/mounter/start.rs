@@ -13,6 +13,7 @@ use super::volume::recovery::recover;
 use super::volume::registry::Registry;
 use super::{door, install, metrics_http, process, state_dir};
 use crate::config::Config;
+use crate::config::settings::MemoryLimit;
 use crate::engine::{self, Choice, NoEngine};
 use crate::helper::namespace;
 use crate::helper::reaper::Reaper;
@@ -165,6 +166,17 @@ fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
     if let Some(why) = ends_with_container {
         warn!(event = events::ENDS_WITH_CONTAINER, "volumes end when the mounter's container does: {}", chain(&why));
     }
+    let memory = settings.config.all_memory.map_or_else(half_of_the_nodes_memory, MemoryLimit::bytes);
+    if let Err(error) = cgroups.limit_all(memory, settings.config.all_processes) {
+        warn!("all helpers together are not limited: {}", chain(&error));
+    }
+    let (counts_memory, counts_processes) = cgroups.counted();
+    if !(counts_memory && counts_processes) {
+        info!(
+            counts_memory,
+            counts_processes, "the node's cgroups do not count all that helpers together are limited in"
+        );
+    }
     if settings.config.limits_memory() && !cgroups.can_limit() {
         warn!(
             event = events::ENDS_WITH_CONTAINER,
@@ -172,4 +184,11 @@ fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
         );
     }
     cgroups
+}
+
+fn half_of_the_nodes_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    total.map_or(i64::MAX.unsigned_abs(), |kilobytes| kilobytes * 512)
 }

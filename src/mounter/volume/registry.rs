@@ -67,6 +67,8 @@ pub(super) struct Entry {
     pub(super) output: Option<HelperOutput>,
     /// Gone with the helper, if it had one of its own.
     cgroup: Option<Cgroup>,
+    /// What was refused to a helper that is gone.
+    refused: Vec<String>,
     /// The lines of helpers that it has taken over from, and all of them once its output is gone.
     earlier_lines: Vec<String>,
     /// Keeps the number of a dead volume's filesystem from being used again, for as long as it may be healed.
@@ -140,6 +142,7 @@ impl Registry {
             engine,
             output,
             cgroup,
+            refused: Vec::new(),
             earlier_lines,
             pin: None,
             unwatched: false,
@@ -273,8 +276,11 @@ impl Registry {
             }
             Channel::Engine => match entry.engine.as_mut()?.handle_event(None) {
                 Ok(EngineEvent::HelperGone) => {
+                    entry.refused = entry.engine.iter().flat_map(Engine::refused).collect();
                     self.let_go(&mut entry.engine);
-                    if let Some(why) = entry.cgroup.take().and_then(|cgroup| cgroup.ran_out_of_memory()) {
+                    let cgroup = entry.cgroup.take();
+                    cgroup.iter().for_each(Cgroup::kill);
+                    if let Some(why) = cgroup.and_then(|cgroup| cgroup.ran_out_of_memory()) {
                         error!(
                             event = events::HELPER_OUT_OF_MEMORY,
                             "the kernel killed processes of the helper: {why}"
@@ -302,7 +308,7 @@ impl Registry {
             output.has_ended()
         });
         if ended {
-            entry.earlier_lines = entry.lines();
+            entry.earlier_lines = entry.written();
             self.let_go(&mut entry.output);
         } else if entry.writes.must_rest(Instant::now())
             && let Some(output) = &entry.output
@@ -356,8 +362,15 @@ impl Registry {
 }
 
 impl Entry {
-    /// The last lines of its helper, and of those before.
+    /// The last lines of its helper, and of those before, and what was refused to it.
     pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = self.written();
+        lines.extend(self.refused.iter().cloned().chain(self.engine.iter().flat_map(Engine::refused)));
+        lines.split_off(lines.len().saturating_sub(LINES))
+    }
+
+    /// What helpers wrote.
+    fn written(&self) -> Vec<String> {
         let mut lines = self.earlier_lines.clone();
         lines.extend(self.output.iter().flat_map(HelperOutput::lines));
         lines.split_off(lines.len().saturating_sub(LINES))
