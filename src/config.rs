@@ -10,6 +10,25 @@
 //! hang_seconds = 120
 //! on_hang = "report"
 //!
+//! # Callers of a kind whose door is closed cannot ask. The CSI server's is closed unless it is here.
+//! [doors]
+//! kubelet = true
+//! flexvolume = true
+//! csi = { socket = "/run/hostmount-csi/mounter.sock", uid = 65532 }
+//!
+//! [helpers]
+//! uids = "1900000000-1900065535"
+//! memory_limit = "4Gi"
+//! process_limit = 65536
+//!
+//! # Callers from FlexVolume may also have bindfs, of these directories; docs/policy.md.
+//! [policy.flexvolume]
+//! forbidden_options = ["exec"]
+//! forced_options = "noexec"
+//! [policy.flexvolume.filesystem.bindfs]
+//! sources = ["/srv/shared/**"]
+//! options = ["map", "create-for-user=nobody"]
+//!
 //! # Every key is optional; `s3fs` stands for `fuse.s3fs` too.
 //! [filesystem.s3fs]
 //! default_options = "use_path_request_style"
@@ -23,6 +42,8 @@
 //! [filesystem.mine]
 //! command = ["/opt/mine/bin/mine", "--at", "{target}", "{source}", "-o", "{options}"]
 //! foreground = true
+//! user = "own"
+//! readable = ["/etc/mine/key"]
 //! environment = { MINE_CACHE = "/var/cache/mine", MINE_TOKEN = "{secret:token}" }
 //! stdin = "{secret:password}\n"
 //! writable = ["/var/cache/mine"]
@@ -35,25 +56,44 @@
 //! ```
 
 pub mod command;
+pub mod doors;
 pub mod handover;
+pub mod policy;
 pub mod settings;
+pub mod user;
 
 use api::request::Request;
+use doors::Doors;
+use policy::Policy;
 use serde::Deserialize;
-use settings::{OnHang, Section, Settings};
+use settings::{MemoryLimit, OnHang, Section, Settings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use user::{Readable, UidRange, User};
 
 /// The default configuration file. It need not exist.
 pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
+
+/// More than a thousand volumes need, and far less than the kernel has.
+const ALL_PROCESSES: u64 = 65_536;
 
 /// The mounter's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Kubelet's directory on the node. Below it no symbolic link is followed: pods may have made it.
     pub kubelet_dir: PathBuf,
+    /// Which kinds of callers there is a socket for.
+    pub doors: Doors,
+    /// The uids for helpers that have one of their own.
+    pub uids: UidRange,
+    /// What callers of each kind may have, where the defaults do not suit.
+    pub policy: Policy,
+    /// How much memory all helpers together may use; `None`: half of the node's.
+    pub all_memory: Option<MemoryLimit>,
+    /// How many processes and threads all helpers together may have.
+    pub all_processes: u64,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -62,7 +102,16 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { kubelet_dir: "/var/lib/kubelet".into(), types: BTreeMap::new(), others: Arc::default() }
+        Self {
+            kubelet_dir: "/var/lib/kubelet".into(),
+            doors: Doors::default(),
+            policy: Policy::default(),
+            uids: UidRange::default(),
+            all_memory: None,
+            all_processes: ALL_PROCESSES,
+            types: BTreeMap::new(),
+            others: Arc::default(),
+        }
     }
 }
 
@@ -75,7 +124,19 @@ struct ConfigFile {
     heal: Option<bool>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
+    doors: doors::Section,
+    helpers: Helpers,
+    policy: Policy,
     filesystem: BTreeMap<String, Section>,
+}
+
+/// What holds for all helpers.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Helpers {
+    uids: UidRange,
+    memory_limit: Option<MemoryLimit>,
+    process_limit: Option<u64>,
 }
 
 /// A configuration that cannot be used.
@@ -118,18 +179,31 @@ impl Config {
         }
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// Reads the text of a configuration file; `path` is for its errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file: ConfigFile =
             toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
         file.resolve()
     }
 
-    /// The settings for the type of a request. `fuse.s3fs` is `s3fs`, and so is `fuse` with a source `s3fs#…`.
+    /// The settings for the type of a request.
     pub fn settings(&self, request: &Request) -> Arc<Settings> {
-        Arc::clone(self.settings_of(match request.fstype.strip_prefix("fuse.").unwrap_or(&request.fstype) {
-            "fuse" | "fuse3" => request.source.split('#').next().unwrap_or_default(),
-            name => name,
-        }))
+        Arc::clone(self.settings_of(request.filesystem().0))
+    }
+
+    /// The user that the helper for a request runs as.
+    pub fn user(&self, request: &Request) -> User {
+        let fstype = request.filesystem().0;
+        self.settings_of(fstype).user.unwrap_or_else(|| User::by_default(fstype))
+    }
+
+    /// The files that the helper for a request may read although only root can. `home` is the mounter's.
+    pub fn readable(&self, request: &Request, home: &Path) -> Readable {
+        let fstype = request.filesystem().0;
+        match &self.settings_of(fstype).readable {
+            Some(paths) => Readable::All(paths.clone()),
+            None => Readable::WhatIsThere(user::read_by_itself(fstype, home)),
+        }
     }
 
     /// The settings for a type, by its name without `fuse.`.
@@ -175,10 +249,21 @@ impl ConfigFile {
                 let problem = format!("cannot hold '{name}': a type is named without 'fuse.', which changes nothing");
                 return Err(ConfigError::Value { key: "filesystem", problem });
             }
-            Ok((name, Arc::new(section.resolve(&others)?)))
+            let settings = section.resolve(&others)?;
+            if let Some(User::Number(uid)) = settings.user
+                && self.helpers.uids.numbers().contains(&uid)
+            {
+                let problem = format!("cannot be {uid}: that is one of the helpers' own ({})", self.helpers.uids);
+                return Err(ConfigError::Value { key: "user", problem });
+            }
+            Ok((name, Arc::new(settings)))
         };
         let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
-        Ok(Config { kubelet_dir, types, others: Arc::new(others) })
+        self.policy.check()?;
+        let (doors, policy) = (self.doors.resolve()?, self.policy);
+        let Helpers { uids, memory_limit: all_memory, process_limit } = self.helpers;
+        let all_processes = process_limit.map_or(Ok(ALL_PROCESSES), settings::process_limit)?;
+        Ok(Config { kubelet_dir, doors, policy, uids, all_memory, all_processes, types, others: Arc::new(others) })
     }
 }
 
@@ -207,8 +292,15 @@ mod tests {
             "capabilities = ['CAP_SYS_ADMIN']",
             "capabilities = ['CAP_FLY']",
             "environment = { 'A=B' = 'c' }",
+            "process_limit = 0",
+            "user = 'nobody'",
+            "user = -1",
+            "user = 4294967295",
+            "user = 1900000001",
+            "readable = ['key']",
             "writable = ['tmp']",
             "writable = ['/']",
+            "writable = ['/..']",
             "ready_timeout_seconds = 0",
             "default_options = 'context=\"a'",
             "command = ['p']",
@@ -219,7 +311,29 @@ mod tests {
         ] {
             assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
         }
-        assert!(parse("[filesystem.'fuse.x']").is_err());
+        assert!(parse("[filesystem.'fuse.x']").is_err() && parse("[helpers]\nprocess_limit = 0").is_err());
+        for wrong in [
+            "nobody = {}",
+            "kubelet = { type = ['x'] }",
+            "kubelet = { types = ['fuse.x'] }",
+            "kubelet = { targets = ['mnt'] }",
+            "kubelet = { filesystem = { 'fuse.x' = {} } }",
+            "kubelet = { forced_options = 'a=\"' }",
+        ] {
+            assert!(parse(&format!("[policy]\n{wrong}")).is_err(), "{wrong}");
+        }
+        for wrong in [
+            "operator = false",
+            "csi = true",
+            "csi = { socket = '/a' }",
+            "csi = { socket = 'a', uid = 5 }",
+            "csi = { socket = '/a', uid = 0 }",
+        ] {
+            assert!(parse(&format!("[doors]\n{wrong}")).is_err(), "{wrong}");
+        }
+        for wrong in ["'5'", "'9-8'", "'0-100'", "'65000-66000'", "'1-4294967295'", "7"] {
+            assert!(parse(&format!("[helpers]\nuids = {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -238,6 +352,22 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_its_own_unless_its_type_needs_root() {
+        let config =
+            parse("[filesystem.a]\nuser = 7\n[filesystem.bindfs]\nuser = 'own'\n[filesystem.b]\nuser = 'root'")
+                .unwrap();
+        let user = |fstype: &str, source: &str| {
+            let (fstype, source, target) = (fstype.into(), source.into(), "/t".into());
+            let (options, switches, secrets) = Default::default();
+            config.user(&Request { fstype, source, target, options, switches, secrets })
+        };
+        assert_eq!(user("fuse.sshfs", ""), User::Own);
+        assert_eq!(user("glusterfs", ""), User::Own);
+        assert_eq!((user("nfs4", ""), user("fuse", "mergerfs#/a")), (User::Root, User::Root));
+        assert_eq!((user("a", ""), user("fuse", "bindfs#/"), user("b", "")), (User::Number(7), User::Own, User::Root));
+    }
+
+    #[test]
     fn memory_limits_are_written_as_kubernetes_does() {
         for (text, bytes) in [("512Mi", 512 << 20), ("2Gi", 2 << 30), ("300M", 300_000_000), ("1048576", 1 << 20)] {
             let config = parse(&format!("[filesystem.x]\nmemory_limit = '{text}'")).unwrap();
@@ -253,5 +383,6 @@ mod tests {
         let text: String = text.lines().map(|line| line.trim_start_matches("//!").to_owned() + "\n").collect();
         let config = parse(&text).unwrap();
         assert_eq!(config.types_with_command().collect::<Vec<_>>(), ["mine"]);
+        assert_eq!(config.doors.csi.unwrap().uid, 65532);
     }
 }

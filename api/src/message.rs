@@ -6,6 +6,7 @@
 
 use crate::exit::Exit;
 use crate::options::MountOptions;
+use crate::origin::Origin;
 use crate::request::Request;
 use crate::secret::Secrets;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -39,6 +40,13 @@ pub enum Call {
         /// In what the fresh helper's request differs.
         changes: Changes,
     },
+    /// Unmount the volume at `target`: [`Unmounted`]. Root of the node does that by itself; it is for callers that cannot.
+    Unmount {
+        /// Its target.
+        target: String,
+        /// Remove the target's directory as well, if it is empty; one that is missing is no error.
+        remove_target: bool,
+    },
     /// List all volumes: [`VolumeView`](crate::volume::VolumeView)s.
     List,
     /// Show the volume at this target: [`VolumeDetail`](crate::volume::VolumeDetail).
@@ -46,6 +54,15 @@ pub enum Call {
         /// Its target.
         target: String,
     },
+    /// Say whether a request from `origin` would be refused, and mount nothing: nothing, or the failure that it would get.
+    CheckPolicy {
+        /// Where it would come from.
+        origin: Origin,
+        /// What would be asked for.
+        request: Request,
+    },
+    /// Show the policy that is in force: a text in TOML.
+    Policy,
     /// Show the metrics: a text in the format of Prometheus.
     Metrics,
 }
@@ -89,6 +106,13 @@ pub struct Mounted {
     pub output: Vec<String>,
     /// It was there before: see [`Mount::unless_mounted`].
     pub already: bool,
+}
+
+/// The volume is not on the node any more, nor its target if that was to be removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmounted {
+    /// Whether anything was mounted there.
+    pub was_mounted: bool,
 }
 
 /// A fresh helper's filesystem is mounted at so many places; 0: no fresh helper was needed.

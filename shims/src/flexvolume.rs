@@ -8,6 +8,7 @@ use api::client::Client;
 use api::exit::chain;
 use api::message::Failure;
 use api::options::{MountOptions, OptionsError};
+use api::origin::Origin;
 use api::request::{Request, Switches};
 use api::secret::{NotBase64, Secret, Secrets};
 use linux::statx::device_at;
@@ -31,17 +32,27 @@ enum Answer {
     NotSupported,
 }
 
-/// Why a volume's options are not a request.
+/// Why a volume's options are not a request. It names keys and no values, which may be secrets.
 #[derive(Debug, thiserror::Error)]
-enum BadOptions {
+pub enum BadOptions {
+    /// Something else.
     #[error("the volume's options are not a JSON object of strings")]
     Json,
+    /// A key that must be there.
     #[error("the volume's option '{0}' is missing; known are fstype, source and options")]
     Missing(&'static str),
+    /// A key that is neither kubelet's nor ours.
     #[error("unknown option '{0}' of the volume; known are fstype, source and options")]
     Unknown(String),
+    /// Kubelet writes secrets in base64.
     #[error("the volume's secret '{key}' cannot be read")]
-    Secret { key: String, source: NotBase64 },
+    Secret {
+        /// Its key in the secret.
+        key: String,
+        /// What is wrong with it.
+        source: NotBase64,
+    },
+    /// The mount options among them.
     #[error(transparent)]
     Options(#[from] OptionsError),
 }
@@ -96,7 +107,7 @@ fn mount(target: &str, options: &str) -> Answer {
     if let Ok(Some(_)) = device_at(Path::new(target)) {
         return Answer::Success;
     }
-    match Client::from_environment().mount(request) {
+    match Client::from_environment(Origin::FlexVolume).mount(request) {
         Ok(_) => Answer::Success,
         Err(error) => {
             let Failure { message, output, .. } = error.into_failure();
@@ -107,7 +118,7 @@ fn mount(target: &str, options: &str) -> Answer {
 
 /// Turns a volume's options into a request. A user's key may have the name of one of kubelet's and replace it:
 /// kubelet's keys about the pod are therefore not used for anything.
-fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
+pub fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
     let given: Map<String, Value> = serde_json::from_str(options).map_err(|_| BadOptions::Json)?;
     let mut fstype = None;
     let mut source = None;

@@ -8,12 +8,14 @@ mod heal_swap;
 mod install;
 mod list;
 mod metrics;
+mod policy;
 mod serve;
 mod status;
 
 use api::client::CallError;
 use api::exit::Exit;
 use api::message::Failure;
+use api::origin::Origin;
 use api::shown::{shown, shown_lines};
 use clap::{Parser, Subcommand};
 use shims::{flexvolume, mount8, umount8};
@@ -75,6 +77,9 @@ enum Action {
     },
     /// Show the metrics, in the text format of Prometheus
     Metrics,
+    /// Say what may be mounted, and by which rule not
+    #[command(subcommand)]
+    Policy(policy::Action),
     /// Try what mounting needs on this node, and print what to do about failures (in the container)
     Doctor(doctor::Arguments),
     /// Install the static programs in a directory of the node, or remove them
@@ -85,7 +90,7 @@ enum Action {
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match Arguments::parse_from(arguments).action {
         Action::Serve(arguments) => serve::main(arguments),
-        Action::Mount { arguments } => mount8::main(&arguments),
+        Action::Mount { arguments } => mount8::main(&arguments, Origin::Operator),
         Action::Umount { arguments } => umount8::main(&arguments),
         Action::Flexvolume { arguments } => flexvolume::main(&arguments),
         Action::List { output } => end(list::list(output)),
@@ -94,6 +99,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Action::Status { target, output } => end(status::status(&target, output)),
         Action::Logs { target } => end(status::logs(&target)),
         Action::Metrics => end(metrics::metrics()),
+        Action::Policy(action) => end(policy::policy(action)),
         Action::Doctor(arguments) => doctor::main(&arguments),
         Action::Install(arguments) => end(install::install(arguments)),
     }

@@ -6,13 +6,14 @@
 use super::ConfigError;
 use super::command::CommandTemplate;
 use super::handover::{File, HandoverTemplates, Template, hold_placeholders};
+use super::user::User;
 use api::options::MountOptions;
 use api::request::Request;
 use caps::{Capability, CapsHashSet};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// The settings of one type; where it has none, those for all types.
@@ -27,10 +28,19 @@ pub struct Settings {
     /// Directories that the program writes to, beside the usual ones: each is an empty tmpfs of its own, which is gone
     /// with it.
     pub writable: Vec<PathBuf>,
+    /// The user that the program runs as; `None`: as the type has it by default.
+    pub user: Option<User>,
+    /// Files and directories of the container that a program of another uid than root is shown as its own; `None`: those that
+    /// the type's program looks for by itself.
+    pub readable: Option<Vec<PathBuf>>,
     /// The capabilities that the program keeps: `CAP_DAC_READ_SEARCH`.
     pub capabilities: CapsHashSet,
     /// Whether the program may use io_uring(7), which is refused otherwise.
     pub io_uring: bool,
+    /// Whether the program sees /sys, read-only.
+    pub sysfs: bool,
+    /// How many processes and threads a helper with a uid of its own may have.
+    pub process_limit: u64,
     /// How much memory all processes of a helper together may use, and what they write to their own directories.
     pub memory_limit: Option<MemoryLimit>,
     /// How long a helper may take until its filesystem answers.
@@ -54,8 +64,12 @@ impl Default for Settings {
             foreground: false,
             handover: HandoverTemplates::default(),
             writable: Vec::new(),
+            user: None,
+            readable: None,
             capabilities: CapsHashSet::new(),
             io_uring: false,
+            sysfs: false,
+            process_limit: 1024,
             memory_limit: None,
             ready_timeout: Duration::from_secs(120),
             heal: true,
@@ -87,8 +101,12 @@ pub(super) struct Section {
     pub(super) files: BTreeMap<String, File>,
     pub(super) stdin: Option<Template>,
     pub(super) writable: Vec<PathBuf>,
+    pub(super) user: Option<User>,
+    pub(super) readable: Option<Vec<PathBuf>>,
     pub(super) capabilities: Vec<String>,
     pub(super) io_uring: bool,
+    pub(super) sysfs: bool,
+    pub(super) process_limit: Option<u64>,
     pub(super) memory_limit: Option<MemoryLimit>,
     pub(super) ready_timeout_seconds: Option<u64>,
     pub(super) heal: Option<bool>,
@@ -111,8 +129,12 @@ impl Section {
             foreground: self.foreground,
             handover: HandoverTemplates { environment: self.environment, files: self.files, stdin: self.stdin },
             writable: self.writable,
+            user: self.user,
+            readable: self.readable,
             capabilities: capabilities(&self.capabilities)?,
             io_uring: self.io_uring,
+            sysfs: self.sysfs,
+            process_limit: self.process_limit.map_or(Ok(others.process_limit), process_limit)?,
             memory_limit: self.memory_limit,
             ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
             heal: self.heal.unwrap_or(others.heal),
@@ -131,6 +153,14 @@ fn ready_timeout(seconds: u64) -> Result<Duration, ConfigError> {
         return Err(ConfigError::Value { key: "ready_timeout_seconds", problem: "must be at least 1".into() });
     }
     Ok(Duration::from_secs(seconds))
+}
+
+/// Of a helper, or of all together.
+pub(super) fn process_limit(limit: u64) -> Result<u64, ConfigError> {
+    if limit == 0 {
+        return Err(ConfigError::Value { key: "process_limit", problem: "must be at least 1".into() });
+    }
+    Ok(limit)
 }
 
 fn hang_time(seconds: u64) -> Option<Duration> {
@@ -159,16 +189,21 @@ impl Settings {
         let mut options = self.default_options.clone();
         options.retain(|option| !named(&request.options, &option.name));
         options.append(request.options);
-        options.retain(|option| !named(&self.forced_options, &option.name));
-        options.append(self.forced_options.clone());
+        options.force(&self.forced_options);
         request.options = options;
         request
     }
 
     fn check(&self) -> Result<(), ConfigError> {
         let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
-        if let Some(path) = self.writable.iter().find(|path| !path.is_absolute() || *path == Path::new("/")) {
-            return bad("writable", format!("cannot hold '{}': absolute paths below / are needed", path.display()));
+        // `/..` is the root too.
+        let up = |path: &Path| path.components().any(|part| part == Component::ParentDir);
+        let unfit = |path: &&PathBuf| !path.is_absolute() || *path == Path::new("/") || up(path);
+        for (key, paths) in [("writable", Some(&self.writable)), ("readable", self.readable.as_ref())] {
+            if let Some(path) = paths.into_iter().flatten().find(unfit) {
+                let problem = "absolute paths below / are needed, without '..'";
+                return bad(key, format!("cannot hold '{}': {problem}", path.display()));
+            }
         }
         for (key, options) in [("default_options", &self.default_options), ("forced_options", &self.forced_options)] {
             if hold_placeholders(options) {

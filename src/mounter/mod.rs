@@ -5,6 +5,7 @@
 //! mounted has none.
 
 pub mod connection;
+pub mod door;
 mod event_loop;
 mod in_time;
 mod install;
@@ -18,15 +19,18 @@ pub mod start;
 mod state_dir;
 mod step;
 pub mod target_locks;
+mod to_do;
 pub mod volume;
 
 use crate::config::Config;
 use crate::engine::Method;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
+use crate::helper::uids::Uids;
 use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
+use crate::node::mount_search::MountSearch;
 use crate::observe::metrics::Metrics;
 use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
@@ -35,6 +39,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use target_locks::TargetLocks;
+use to_do::ToDo;
 use volume::registry::Registry;
 
 /// What every thread of the mounter needs.
@@ -50,8 +55,12 @@ pub struct Mounter {
     pub world: World,
     /// What helpers can write to.
     pub scratch: Scratch,
+    /// The uids that they have for themselves.
+    pub uids: Uids,
     /// The kernel's FUSE connections.
     pub connections: Connections,
+    /// Finds the mounts of filesystems.
+    pub search: MountSearch,
     /// A proc filesystem that shows the node's processes.
     pub host_proc: PathBuf,
     /// The state directory.
@@ -60,6 +69,8 @@ pub struct Mounter {
     pub own_paths: Vec<PathBuf>,
     /// The volumes.
     pub registry: Registry,
+    /// What is to be done about volumes without a helper.
+    pub to_do: ToDo,
     /// Which of them hang.
     pub hangs: Hangs,
     /// What has happened so far.

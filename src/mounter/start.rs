@@ -7,19 +7,23 @@ use super::event_loop::{EventLoop, event_descriptor};
 use super::operation::hang::Hangs;
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
+use super::to_do::ToDo;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
 use super::volume::registry::Registry;
-use super::{install, metrics_http, process, state_dir};
+use super::{door, install, metrics_http, process, state_dir};
 use crate::config::Config;
+use crate::config::settings::MemoryLimit;
 use crate::engine::{self, Choice, NoEngine};
 use crate::helper::namespace;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
+use crate::helper::uids::Uids;
 use crate::helper::world::{World, WorldError};
 use crate::node::cgroup::{self, Cgroups};
 use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
+use crate::node::mount_search::MountSearch;
 use crate::node::programs::Places;
 use crate::observe::events;
 use crate::observe::metrics::Metrics;
@@ -27,7 +31,6 @@ use api::exit::chain;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use rustix::event::epoll;
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +41,7 @@ use tracing::{info, warn};
 pub struct Settings {
     /// The administrator's settings.
     pub config: Config,
-    /// The socket to listen on.
+    /// The socket for operators; kubelet's are beside it.
     pub socket: PathBuf,
     /// A directory for what the mounter keeps while it runs.
     pub state: PathBuf,
@@ -104,38 +107,43 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         return Err(ServeError::AlreadyRunning { path: settings.state.join("lock") });
     };
     let Places { programs, plugins } = settings.places.clone();
-    let own_paths = [Some(settings.state.clone()), Some(settings.socket.clone()), programs, plugins];
+    let sockets = door::sockets(&settings.config.doors, &settings.socket).into_iter().map(|(_, socket)| socket);
+    let own_paths = sockets.chain([settings.state.clone()]).chain(programs).chain(plugins).collect();
     let method = engine::choose(settings.engine, settings.preload)?;
     namespace::create_directories(&settings.state).map_err(step("prepare the state directory"))?;
     let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
     install::install(&node, &settings.places, settings.types)?;
-    let listener = process::listen(&settings.socket)?;
+    let doors = door::open(&settings.config.doors, &settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
     let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
     let scratch = Scratch::new().map_err(step("look for the directories that helpers write to"))?;
     let world = World::new()?;
+    let uids = Uids::new(settings.config.uids.clone());
     let mounter = Arc::new(Mounter {
         config: settings.config,
         node,
         cgroups: Arc::clone(&cgroups),
         world,
         scratch,
+        uids,
         connections,
+        search: MountSearch::new(settings.host_proc.clone(), Arc::clone(&cgroups)),
         host_proc: settings.host_proc,
         state: settings.state,
-        own_paths: own_paths.into_iter().flatten().collect(),
+        own_paths,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
         hangs: Hangs::default(),
         metrics: Metrics::default(),
         target_locks: TargetLocks::default(),
+        to_do: ToDo::default(),
         reaper: Reaper::default(),
         method,
         stopping,
     });
     mounter.cgroups.remove_empty();
     recover(&mounter).map_err(step("look for the volumes of an earlier mounter"))?;
-    let event_loop = EventLoop::new(Arc::clone(&mounter), events, listener)?;
+    let event_loop = EventLoop::new(Arc::clone(&mounter), events, doors)?;
     // After it, as it blocks signals: a thread that does not would swallow them.
     if let Some(address) = settings.metrics {
         let listener = TcpListener::bind(address);
@@ -150,9 +158,6 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     );
     let result = event_loop.run();
     cgroups.close();
-    if let Err(error) = fs::remove_file(&settings.socket) {
-        warn!("cannot remove {}: {error}", settings.socket.display());
-    }
     Ok(result?)
 }
 
@@ -161,6 +166,17 @@ fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
     if let Some(why) = ends_with_container {
         warn!(event = events::ENDS_WITH_CONTAINER, "volumes end when the mounter's container does: {}", chain(&why));
     }
+    let memory = settings.config.all_memory.map_or_else(half_of_the_nodes_memory, MemoryLimit::bytes);
+    if let Err(error) = cgroups.limit_all(memory, settings.config.all_processes) {
+        warn!("all helpers together are not limited: {}", chain(&error));
+    }
+    let (counts_memory, counts_processes) = cgroups.counted();
+    if !(counts_memory && counts_processes) {
+        info!(
+            counts_memory,
+            counts_processes, "the node's cgroups do not count all that helpers together are limited in"
+        );
+    }
     if settings.config.limits_memory() && !cgroups.can_limit() {
         warn!(
             event = events::ENDS_WITH_CONTAINER,
@@ -168,4 +184,11 @@ fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
         );
     }
     cgroups
+}
+
+fn half_of_the_nodes_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    total.map_or(i64::MAX.unsigned_abs(), |kilobytes| kilobytes * 512)
 }

@@ -4,5 +4,6 @@
 //! Runs as root; what it makes lives in namespaces of its own and is gone with the process. It is never shipped.
 
 pub mod demo;
+pub mod hostile;
 pub mod machine;
 pub mod memfs;

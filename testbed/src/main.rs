@@ -1,15 +1,17 @@
-//! Called as `mount.memfs` it is a helper; under its own name it shows the demo.
+//! Called as `mount.memfs` it is a helper, as `hostile` one that was taken over; under its own name it shows the demo.
 
 use api::exit::{Exit, chain};
-use hostmount_testbed::{demo, memfs};
+use hostmount_testbed::{demo, hostile, memfs};
 use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    if Path::new(&name).file_name().is_some_and(|name| name == "mount.memfs") {
-        return memfs::main(arguments);
+    match Path::new(&name).file_name().and_then(|name| name.to_str()) {
+        Some("mount.memfs") => return memfs::main(arguments),
+        Some("hostile") => return hostile::main(arguments),
+        _ => {}
     }
     match demo::show() {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,10 @@
 //! The manifests: static-pods/ and kubelet-config/ are valid and agree with each other, and scripts parse.
 
 use crate::harness::{Test, tests};
-use crate::node::TestNode;
+use crate::node::mounter::Mounter;
+use crate::node::{TestNode, manifest};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hostmount::observe::events;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Endpoints, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use serde::de::DeserializeOwned;
@@ -17,6 +19,8 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         the_manifests_are_what_kubernetes_knows.anywhere().quick(),
         both_ways_to_start_the_mounter_are_the_same.anywhere().quick(),
+        the_mounter_is_given_no_more_than_it_needs.anywhere().quick(),
+        the_mounter_needs_no_more_than_it_is_given.needs(&["bindfs", "make"]),
         the_examples_are_what_the_driver_understands.needs(&["bindfs", "sshfs", "s3fs"]),
         systemd.anywhere().quick(),
         flatcar_and_fedora_coreos.anywhere().quick(),
@@ -108,13 +112,64 @@ fn both_ways_to_start_the_mounter_are_the_same() {
     assert_ne!(daemonset["metadata"]["name"], mounter()["metadata"]["name"]);
     assert_eq!(pod["containers"][0]["args"][0], "serve");
     // A DaemonSet has these keys in addition, and its configuration elsewhere.
-    for key in ["automountServiceAccountToken", "nodeSelector", "tolerations"] {
+    for key in ["nodeSelector", "tolerations"] {
         other.as_object_mut().unwrap().remove(key);
     }
     other["restartPolicy"] = pod["restartPolicy"].clone();
     assert!(other["volumes"][1]["configMap"].is_object());
     other["volumes"][1] = pod["volumes"][1].clone();
     assert_eq!(other, pod);
+}
+
+/// What is written here is what a new line in a manifest must be worth.
+fn the_mounter_is_given_no_more_than_it_needs() {
+    let daemonset = documents(&read("static-pods/daemonset.yaml")).remove(0);
+    for pod in [mounter()["spec"].clone(), daemonset["spec"]["template"]["spec"].clone()] {
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["enableServiceLinks"], false);
+        let hosts = pod.as_object().unwrap().keys().filter(|key| key.starts_with("host")).collect::<Vec<_>>();
+        assert_eq!(hosts, ["hostNetwork", "hostPID"]);
+        let containers =
+            ["containers", "initContainers", "ephemeralContainers"].map(|key| pod[key].as_array().map_or(0, Vec::len));
+        assert_eq!(containers, [1, 0, 0]);
+        let container = &pod["containers"][0];
+        let security = serde_json::json!({ "privileged": true, "readOnlyRootFilesystem": true });
+        assert_eq!((&container["securityContext"], &pod["securityContext"]), (&security, &Value::Null));
+        for none in ["env", "envFrom", "ports", "volumeDevices", "stdin", "tty", "lifecycle"] {
+            assert_eq!(container[none], Value::Null, "{none}");
+        }
+        // Of the node it has its own directory, and to read its configuration.
+        let of_node =
+            pod["volumes"].as_array().unwrap().iter().filter_map(|volume| volume["hostPath"]["path"].as_str());
+        let allowed = ["/run/hostmount", "/var/lib/kubelet/plugins/hostmount"];
+        assert!(of_node.clone().all(|path| allowed.contains(&path)), "{:?}", of_node.collect::<Vec<_>>());
+        for mount in container["volumeMounts"].as_array().unwrap() {
+            let own = mount["mountPath"] == "/run/hostmount";
+            assert!(own || mount["readOnly"] == true, "{mount}");
+            assert_eq!(mount["mountPropagation"], Value::Null, "{mount}");
+        }
+    }
+}
+
+/// With a read-only root and those two directories everything works, with both engines.
+fn the_mounter_needs_no_more_than_it_is_given() {
+    for engine in ["seccomp", "preload"] {
+        let test = TestNode::start();
+        let container = manifest::container(&test, manifest::recipe(), || fs::create_dir("/srv/source"));
+        let install = [format!("--install={BIN}"), format!("--install-flexvolume={PLUGINS}")];
+        let arguments = [&install[0], &install[1], "--engine", engine];
+        let mounter = Mounter::start(&container, &arguments, &[]);
+        container.sh_ok("hostmount doctor --probe");
+        assert!(container.sh("touch /evil /tmp/evil /usr/evil /var/evil").code != Some(0));
+        test.node.sh_ok("mkdir /mnt/v");
+        test.node.sh_ok(&format!("{BIN}/mount -t fuse.bindfs /srv/source /mnt/v && stat /mnt/v"));
+        test.node.sh_ok("kill -9 $(pidof bindfs)");
+        mounter.wait_for(events::HEALED, 1);
+        test.node.sh_ok(&format!("stat /mnt/v && {BIN}/umount /mnt/v"));
+        mounter.wait_for(events::UNMOUNTED, 1);
+        // Whatever is below / was there before: the test can fail.
+        assert!(container.mount_at("/").is_some_and(|root| root.contains(" ro,")), "{:?}", container.mount_at("/"));
+    }
 }
 
 /// The FlexVolume volumes among the examples.
@@ -131,20 +186,28 @@ fn flex_volumes() -> Vec<Value> {
     volumes.filter(Value::is_object).collect()
 }
 
+/// The configuration that an example names in its comments: lines that are indented there.
+fn in_comments(example: &str) -> String {
+    let text = read(&format!("static-pods/examples/{example}"));
+    text.lines().filter_map(|line| line.strip_prefix("#     ")).map(|line| line.to_owned() + "\n").collect()
+}
+
 fn the_examples_are_what_the_driver_understands() {
     let test = TestNode::start();
+    test.configure(&in_comments("flexvolume.yaml"));
     let _mounter = test.start_mounter(&["--install-flexvolume", PLUGINS], &[]);
-    test.node.sh_ok("mkdir /mnt/v");
+    let target = "/var/lib/kubelet/pods/p/v";
+    test.node.sh_ok(&format!("mkdir -p {target}"));
     let volumes = flex_volumes();
     assert_eq!(volumes.len(), 3);
     for volume in volumes {
         // kubelet looks for vendor~driver/driver.
         let driver = volume["driver"].as_str().unwrap().replace('/', "~");
         let program = format!("{PLUGINS}/{driver}/{}", driver.split('~').next_back().unwrap());
-        let done = test.node.run(&program, &["mount", "/mnt/v", &volume["options"].to_string()]);
+        let done = test.node.run(&program, &["mount", target, &volume["options"].to_string()]);
         if volume["options"]["fstype"] == "fuse.bindfs" {
             done.ok("mount");
-            assert_eq!(test.node.sh_ok("stat -c %U /mnt/v && umount /mnt/v"), "nobody\n");
+            assert_eq!(test.node.sh_ok(&format!("stat -c %U {target} && umount {target}")), "nobody\n");
         } else {
             // Their servers do not exist: the error is the helper's, and not the driver's or the mounter's.
             let helper = volume["options"]["fstype"].as_str().unwrap().trim_start_matches("fuse.").to_owned();

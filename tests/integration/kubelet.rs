@@ -5,7 +5,7 @@
 use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
 use crate::node::mounter::Mounter;
-use crate::node::{Done, Place, TestNode};
+use crate::node::{Done, Place, TestNode, opened};
 use hostmount::observe::events;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -35,6 +35,9 @@ fn start() -> (TestNode, Mounter) {
     test.node.sh_ok(&format!("mkdir -p {TARGET}"));
     // Helpers write there what they were called with: of the container's own filesystem they can write to nothing.
     test.container.sh_ok("mount -t tmpfs srv /srv");
+    // A password with a comma was captured, too: what is behind it is an option to mount.cifs as it is to the mounter.
+    let comma = "[policy.kubelet.filesystem.cifs]\noptions = [\"with\"]\n";
+    test.configure(&(opened("flexvolume", &["bindfs"]) + comma));
     let mounter = test.start_mounter(&[], &[]);
     (test, mounter)
 }
@@ -105,7 +108,10 @@ fn flexvolume_failures_are_one_object() {
     fails(&["mount", TARGET, "{}"], &["'fstype' is missing"]);
     fails(&["mount", TARGET], &["number of arguments"]);
     fails(&[], &["no call is named"]);
-    fails(&["mount", TARGET, &options("nosuch", "rw")], &["unknown filesystem type 'nosuch'"]);
+    fails(
+        &["mount", TARGET, &options("nosuch", "rw")],
+        &["type 'nosuch' is refused by the default policy for flexvolume"],
+    );
     fails(&["mount", "/var/lib/kubelet/missing", &options("fuse.bindfs", "rw")], &["mount point does not exist"]);
     // The helper's own words.
     let bad = options("fuse.bindfs", "rw").replace("/tmp/source", "/nonexist");
@@ -135,6 +141,8 @@ fn flexvolume_failures_are_one_object() {
 fn every_call_that_real_kubelets_made() {
     let (test, mounter) = start();
     let recorder = "printf '%s\\n' \"$@\" >/srv/recorded\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"";
+    // Some of these helpers have a uid of their own.
+    test.container.sh_ok("touch /srv/recorded && chmod 666 /srv/recorded");
     for fstype in ["glusterfs", "nfs", "ceph", "cifs"] {
         test.container.helper(fstype, recorder);
     }
@@ -174,10 +182,10 @@ fn replay(test: &TestNode, argv: &[&str]) {
         // subPath, and umount: kubelet's PATH leads to the node's own programs or to ours, with the same outcome.
         ["mount", "-o", "bind", _, target] => {
             node.sh_ok(&format!("mkdir -p '{target}' /mnt/subpath"));
-            test.mount(&["-o", "bind", "/mnt/subpath", target]).ok("bind");
+            test.kubelets_mount(&["-o", "bind", "/mnt/subpath", target]).ok("bind");
         }
         ["mount", "-o", "bind,remount", _, target] => {
-            test.mount(&["-o", "bind,remount,ro", "/mnt/subpath", target]).ok("bind,remount");
+            test.kubelets_mount(&["-o", "bind,remount,ro", "/mnt/subpath", target]).ok("bind,remount");
         }
         ["umount", target] => {
             let mounted = node.mount_at(&target.replace(' ', "\\040")).is_some();
@@ -207,7 +215,7 @@ fn external_mounter(test: &TestNode, arguments: &[&str]) {
     if test.node.mount_at(&target.replace(' ', "\\040")).is_some() {
         test.umount(&[target]).ok("umount of an earlier call's");
     }
-    let done = test.mount(arguments);
+    let done = test.kubelets_mount(arguments);
     let recorded = test.container.sh_ok("cat /srv/recorded");
     let recorded: Vec<&str> = recorded.lines().collect();
     let place = format!("/run/hostmount/mnt{target}");
@@ -232,7 +240,7 @@ fn glusterfs_writes_the_log_file_that_kubelet_reads() {
     test.node.sh_ok(&format!("mkdir -p {TARGET} {plugin}"));
     let mount = |source: &str, log: &str| {
         let options = format!("auto_unmount,backup-volfile-servers=10.77.0.1:10.77.0.1,log-file={log},log-level=INFO");
-        test.mount(&["mount", "-t", "glusterfs", "-o", &options, source, TARGET])
+        test.kubelets_mount(&["mount", "-t", "glusterfs", "-o", &options, source, TARGET])
     };
     // A failure: kubelet reads why from the file on the node.
     let log = format!("{plugin}/pod-glusterfs.log");

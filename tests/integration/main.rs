@@ -15,9 +15,12 @@ mod client;
 mod configuration;
 mod deployment;
 mod device_numbers;
+mod doors;
 mod filesystems;
 mod harness;
 mod hostile;
+mod hostile_helper;
+mod hundreds;
 mod hung_volumes;
 mod idmap;
 mod image;
@@ -32,6 +35,8 @@ mod nothing_goes_dark;
 mod old_kernels;
 mod operator;
 mod outlive;
+mod own_uid;
+mod policy;
 mod preload;
 mod read_write_many;
 mod releases;
@@ -61,11 +66,14 @@ fn main() -> ExitCode {
         test_node,
         systemd,
         main_job,
+        hundreds,
         mount8,
         configuration,
         bad_luck,
         bounds,
         callers,
+        doors,
+        policy,
         operator,
         client,
         metrics,
@@ -79,6 +87,7 @@ fn main() -> ExitCode {
         restart,
         device_numbers,
         hostile,
+        hostile_helper,
         hung_volumes,
         server_gone,
         chaos,
@@ -97,5 +106,6 @@ fn main() -> ExitCode {
         releases,
         image,
         outlive,
+        own_uid,
     ])
 }

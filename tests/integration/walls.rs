@@ -1,8 +1,10 @@
-//! A helper that was taken over: what it tries beyond its mount, with either engine. Each attempt is one that succeeded once.
+//! A helper that was taken over: what it tries beyond its mount, with either engine, under a uid of its own and as root. Each attempt
+//! is one that succeeded once.
 //!
 //! The helper is a Perl program: its `syscall` makes calls that no other program of the container has.
 
 use crate::harness::{Test, tests};
+use crate::node::cgroups::HIERARCHIES;
 use crate::node::job::{TARGET, use_it};
 use crate::node::mounter::Mounter;
 use crate::node::{TestNode, preloaded};
@@ -19,6 +21,11 @@ pub(crate) fn tests() -> Vec<Test> {
         what_a_helper_may_write_to.needs(NEEDED),
         other_processes_of_its_uid.needs(NEEDED).needs_linux(6, 12).needs_no(no_landlock),
         what_it_leaves_behind.needs(NEEDED),
+        the_doings_of_others.needs(NEEDED).needs_no(no_landlock),
+        sysfs_for_a_type_that_is_set_to_have_it.needs(NEEDED).quick(),
+        processes_without_end.needs(NEEDED).needs_cgroups(),
+        all_helpers_together.needs(NEEDED).needs_cgroups(),
+        a_process_that_left_its_mount_namespace.needs(NEEDED).needs_cgroups(),
     ]
 }
 
@@ -47,7 +54,7 @@ fn start(engine: &str, config: &str) -> (TestNode, Mounter) {
     let test = TestNode::start();
     preloaded::install(&test.container);
     test.node.sh_ok(&format!("mkdir -p {TARGET} /mnt/victim"));
-    test.container.sh_ok("mkdir /tmp/source /tmp/victim");
+    test.container.sh_ok("mkdir -m 777 /tmp/source && mkdir /tmp/victim");
     test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
     let mounter = test.start_mounter(&["--engine", engine, "--config", "/tmp/config.toml"], &[]);
     test.mount(&["-t", "fuse.bindfs", "/tmp/victim", "/mnt/victim"]).ok("mount");
@@ -71,16 +78,16 @@ fn attempt(test: &TestNode, mounter: &Mounter, attempts: &[(&str, String)]) -> S
     said
 }
 
-/// They all fail, with both engines.
+/// They all fail, with both engines and both users.
 #[track_caller]
-fn assert_nothing_granted(config: &str, prepare: fn(&TestNode), attempts: &[(&str, String)]) {
+fn assert_nothing_granted(prepare: fn(&TestNode), attempts: &[(&str, String)]) {
     let mut granted = Vec::new();
-    for engine in ["seccomp", "preload"] {
-        let (test, mounter) = start(engine, config);
+    for (engine, user) in [("seccomp", "own"), ("seccomp", "root"), ("preload", "own"), ("preload", "root")] {
+        let (test, mounter) = start(engine, &format!("[filesystem.hostile]\nuser = '{user}'\n"));
         prepare(&test);
         let said = attempt(&test, &mounter, attempts);
         let names = attempts.iter().filter(|(name, _)| said.contains(&format!("GRANTED: {name}\"")));
-        granted.extend(names.map(|(name, _)| format!("{engine}: {name}")));
+        granted.extend(names.map(|(name, _)| format!("{engine}, {user}: {name}")));
         test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
     }
     assert!(granted.is_empty(), "{granted:#?}");
@@ -90,7 +97,6 @@ fn calls_that_no_helper_needs() {
     use libc::*;
     let sys = |number: c_long, arguments: &str| format!("sys({number}, {arguments})");
     assert_nothing_granted(
-        "",
         |_| {},
         &[
             ("trace another helper", sys(SYS_ptrace, "0x4206, process('/tmp/victim'), 0, 0")),
@@ -155,7 +161,7 @@ fn the_node_and_the_container_are_read_only() {
         ("remove a helper", "unlink('/usr/sbin/mount.fuse.other')".to_owned()),
         ("open a helper to all", "chmod(0777, '/usr/sbin/mount.fuse.other')".to_owned()),
         ("leave a library to others", "open(my $f, '>', '/etc/ld.so.cache.new')".to_owned()),
-        ("leave a link for others", "symlink('/', '/root/x')".to_owned()),
+        ("leave a link for others", "symlink('/', '/srv/x')".to_owned()),
     ];
     for (name, files) in [
         ("core_pattern", "/proc/sys/kernel/core_pattern"),
@@ -182,7 +188,7 @@ fn the_node_and_the_container_are_read_only() {
     ] {
         attempts.push((name, write(files)));
     }
-    assert_nothing_granted("", devices_and_programs, &attempts);
+    assert_nothing_granted(devices_and_programs, &attempts);
 }
 
 /// Its own directories, the devices that programs need, and what an administrator has mounted in the container.
@@ -204,7 +210,7 @@ fn what_a_helper_may_write_to() {
         preloaded::install(&test.container);
         test.container.sh_ok("mkdir /data && mount -t tmpfs data /data");
         test.node.sh_ok(&format!("mkdir -p {TARGET}"));
-        test.container.sh_ok("mkdir /tmp/source");
+        test.container.sh_ok("mkdir -m 777 /tmp/source && chmod 777 /data");
         let config = "[filesystem.hostile]\nwritable = ['/var/cache']\n";
         test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
         let mounter = test.start_mounter(&["--engine", engine, "--config", "/tmp/config.toml"], &[]);
@@ -219,7 +225,7 @@ fn no_landlock() -> Option<String> {
     (domain != Domain::Whole).then(|| format!("Landlock: {domain}"))
 }
 
-/// All of them are of uid 0, and helpers have no capability, as this one.
+/// The others are of uid 0, and have no capability, as this one if it is root.
 fn other_processes_of_its_uid() {
     let of_victim = |code: &str| format!("my ($f, $x); my $pid = process('/tmp/victim'); {code}");
     let attempts = [
@@ -242,10 +248,100 @@ fn other_processes_of_its_uid() {
         test.node.sh_ok("setpriv --bounding-set -all sleep 424242 >/dev/null 2>&1 </dev/null &");
         test.wait_for_processes("sleep 424242", 1);
     };
-    assert_nothing_granted("", bystander, &attempts);
+    assert_nothing_granted(bystander, &attempts);
 }
 
 fn what_it_leaves_behind() {
     let attempts = [("a core dump", "`sh -c 'ulimit -Hc'` !~ /^0$/".to_owned())];
-    assert_nothing_granted("", |_| {}, &attempts);
+    assert_nothing_granted(|_| {}, &attempts);
+}
+
+/// What /proc and /sys tell of the node and of other processes.
+fn the_doings_of_others() {
+    let attempts = [
+        ("see that the mounter is there", "process('hostmount serve')".to_owned()),
+        ("see that another helper is there", "process('/tmp/victim')".to_owned()),
+        ("see that the node's first process is there", "-e '/proc/1/status'".to_owned()),
+        (
+            "see more than its own",
+            "my @seen = grep { !m#/$$/# && (stat)[4] != $> } glob '/proc/[0-9]*/stat'; @seen > 0".to_owned(),
+        ),
+        (
+            "see the node's devices",
+            "grep { -e } ('/sys/class', '/sys/block', '/sys/fs/cgroup', '/sys/kernel')".to_owned(),
+        ),
+        ("put something there", "mkdir '/sys/x'".to_owned()),
+        ("take the cover away", format!("sys({}, '/sys', 2)", libc::SYS_umount2)),
+    ];
+    assert_nothing_granted(|_| {}, &attempts);
+}
+
+fn sysfs_for_a_type_that_is_set_to_have_it() {
+    for engine in ["seccomp", "preload"] {
+        let (test, mounter) = start(engine, "[filesystem.hostile]\nsysfs = true\nuser = 'root'\n");
+        let write = "grep { open(my $f, '+<', $_) } glob('/sys/power/* /sys/kernel/mm/*/*')";
+        let said = attempt(&test, &mounter, &[("see", "-d '/sys/kernel'".to_owned()), ("write", write.to_owned())]);
+        assert!(said.contains("GRANTED: see") && said.contains("refused: write"), "{engine}: {said}");
+    }
+}
+
+/// Forks until it is refused, with nothing of it left when it tells how many there were.
+const FORK: &str = "my @all; while (@all < 700) { my $p = fork; last unless defined $p; if ($p == 0) { sleep 99; exit } push @all, $p }
+    kill 9, @all; waitpid $_, 0 for @all; print scalar(@all), \" processes\\n\"; @all == 700";
+
+fn processes_without_end() {
+    for engine in ["seccomp", "preload"] {
+        for (config, granted) in [("process_limit = 300", false), ("", true)] {
+            let (test, mounter) = start(engine, &format!("[filesystem.hostile]\n{config}\n"));
+            let said = attempt(&test, &mounter, &[("fork", FORK.to_owned())]);
+            // The limit is of this helper alone: the victim's works, and 1,024 are allowed by default.
+            assert_eq!(said.contains("GRANTED: fork"), granted, "{engine} {config}: {said}");
+            assert!(granted || said.contains("299 processes"), "{said}");
+            test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
+        }
+    }
+}
+
+/// Limits of the cgroup that all helpers are in.
+fn all_helpers_together() {
+    let read = |test: &TestNode, file: &str| {
+        test.node.sh_ok(&format!("for h in $({HIERARCHIES}); do cat $h/hostmount/{file} 2>/dev/null; done; true"))
+    };
+    let (test, _mounter) = start("seccomp", "");
+    let total = test.node.sh_ok("grep MemTotal /proc/meminfo");
+    let total: u64 = total.split_whitespace().nth(1).unwrap().parse().unwrap();
+    // Rounded down to pages.
+    let (limit, half) = (read(&test, "memory.limit_in_bytes") + &read(&test, "memory.max"), total * 512 / 4096 * 4096);
+    assert_eq!((limit.trim(), read(&test, "pids.max").trim()), (half.to_string().as_str(), "65536"));
+
+    // Root's processes have no limit of their own.
+    let config = "[helpers]\nmemory_limit = '1Gi'\nprocess_limit = 100\n[filesystem.hostile]\nuser = 'root'\n";
+    let (test, mounter) = start("seccomp", config);
+    assert_eq!((read(&test, "memory.limit_in_bytes") + &read(&test, "memory.max")).trim(), (1 << 30).to_string());
+    let said = attempt(&test, &mounter, &[("fork", FORK.to_owned())]);
+    assert!(said.contains("refused: fork") && !said.contains("700 processes"), "{said}");
+    test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
+}
+
+/// A kernel's fault, say, lets one go; it is ended with its helper all the same.
+fn a_process_that_left_its_mount_namespace() {
+    for engine in ["seccomp", "preload"] {
+        let (test, mounter) = start(engine, "");
+        test.node.sh_ok("umount /mnt/victim");
+        mounter.wait_for(events::UNMOUNTED, 1);
+        test.mount(&["-t", "fuse.bindfs", "/tmp/victim", "/mnt/victim"]).ok("mount");
+        // By root of the node into the helper's cgroups, as no helper can.
+        let helper = test.pids_of("/run/hostmount/mnt/mnt/victim")[0];
+        test.node.sh_ok("sleep 434343 >/dev/null 2>&1 </dev/null &");
+        test.node.wait_for_processes("sleep 434343", 1);
+        let runaway = test.pids_of("sleep 434343")[0];
+        test.node.sh_ok(&format!(
+            "for h in $({HIERARCHIES}); do
+                p=$(find $h/hostmount -name cgroup.procs 2>/dev/null | xargs -r grep -lx {helper}); [ -z \"$p\" ] || echo {runaway} >$p
+            done"
+        ));
+        test.node.sh_ok(&format!("kill -9 {helper}"));
+        test.node.wait_for_processes("sleep 434343", 0);
+        mounter.wait_for(events::HEALED, 1);
+    }
 }

@@ -14,10 +14,11 @@ const NATIVE: u32 = 0xc000_00b7; // AUDIT_ARCH_AARCH64
 /// System calls with this bit are x32's, which share x86_64's architecture number.
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Offsets in `struct seccomp_data`; the low half of the first argument, on little-endian machines.
+/// Offsets in `struct seccomp_data`; the low halves of the first and the third argument, on little-endian machines.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARG0_LOW: u32 = 16;
+const ARG2_LOW: u32 = 32;
 
 /// Not in the libc crate yet (6.15 and later).
 const SYS_OPEN_TREE_ATTR: i64 = 467;
@@ -74,6 +75,8 @@ const FORBIDDEN: &[i64] = &[
     libc::SYS_iopl,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
 ];
 
 /// Not in the libc crate for every architecture (5.14 and later).
@@ -82,6 +85,13 @@ const SYS_QUOTACTL_FD: i64 = 443;
 /// Keyrings outlive processes and are shared by a uid. As on a kernel without them: mount.ceph then hands its secret to
 /// mount(2) instead, and goes no such way after EPERM.
 const KEYS: [i64; 3] = [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl];
+
+/// What these make stays when the helper is gone, and is the whole container's. As on a kernel without them.
+const LEFT_BEHIND: [i64; 4] = [libc::SYS_shmget, libc::SYS_msgget, libc::SYS_semget, libc::SYS_mq_open];
+
+/// The families of sockets that helpers speak with their servers and among themselves. Of netlink only what tells addresses and
+/// routes, as getaddrinfo(3) asks it. Others lead to the hypervisor (vsock), or to rarely used parts of the kernel (AF_ALG, TIPC).
+const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
 /// EPERM, as the sysctl `kernel.io_uring_disabled` answers: programs know it.
 const IO_URING: [i64; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
@@ -106,6 +116,8 @@ enum Verdict {
     Answer(i32),
     /// EPERM if its first argument has any of these bits, else it is performed.
     Without(u32),
+    /// EAFNOSUPPORT unless its first argument is one of [`FAMILIES`], or netlink's and its third NETLINK_ROUTE.
+    Socket,
 }
 
 /// Who sees to a helper's mount(2) and umount2(2).
@@ -132,6 +144,8 @@ fn table(mount_calls: MountCalls, io_uring: bool) -> Vec<(u32, Verdict)> {
     }
     put(FORBIDDEN, eperm);
     put(&KEYS, enosys);
+    put(&LEFT_BEHIND, enosys);
+    put(&[libc::SYS_socket], Verdict::Socket);
     if !io_uring {
         put(&IO_URING, eperm);
     }
@@ -199,6 +213,21 @@ impl Verdict {
                 answer_errno(libc::EPERM),
                 answer(SECCOMP_RET_ALLOW),
             ],
+            Self::Socket => {
+                let number = |constant: i32| constant.cast_unsigned();
+                let mut program = vec![load(ARG0_LOW)];
+                // Each leads to the last instruction.
+                let far = (4_u8..7).rev();
+                program.extend(FAMILIES.iter().zip(far).map(|(family, far)| jump(BPF_JEQ, number(*family), far, 0)));
+                program.extend([
+                    jump(BPF_JEQ, number(libc::AF_NETLINK), 0, 2),
+                    load(ARG2_LOW),
+                    jump(BPF_JEQ, number(libc::NETLINK_ROUTE), 1, 0),
+                    answer_errno(libc::EAFNOSUPPORT),
+                    answer(SECCOMP_RET_ALLOW),
+                ]);
+                program
+            }
         }
     }
 }
@@ -245,7 +274,7 @@ mod tests {
     use super::*;
 
     /// Runs a program as the kernel would, for one call.
-    fn run_program(program: &[Instruction], arch: u32, number: u32, arg0: u64) -> u32 {
+    fn run_program(program: &[Instruction], arch: u32, number: u32, [arg0, arg2]: [u64; 2]) -> u32 {
         let (mut at, mut a) = (0, 0u32);
         loop {
             let Instruction { code, jt, jf, k } = program[at];
@@ -257,6 +286,7 @@ mod tests {
                         NUMBER => number,
                         ARCH => arch,
                         ARG0_LOW => (arg0 & 0xffff_ffff) as u32,
+                        ARG2_LOW => (arg2 & 0xffff_ffff) as u32,
                         _ => panic!("loads {k}"),
                     };
                 }
@@ -270,7 +300,7 @@ mod tests {
     }
 
     fn run(arch: u32, number: u32, arg0: u64) -> u32 {
-        run_program(&program(MountCalls::Stopped, false), arch, number, arg0)
+        run_program(&program(MountCalls::Stopped, false), arch, number, [arg0, 0])
     }
 
     fn native(number: i64, arg0: u64) -> u32 {
@@ -288,6 +318,8 @@ mod tests {
             Some(Verdict::Answer(errno)) => SECCOMP_RET_ERRNO | errno.cast_unsigned(),
             Some(Verdict::Without(bits)) if arg0 as u32 & bits != 0 => EPERM,
             Some(Verdict::Without(_)) => SECCOMP_RET_ALLOW,
+            Some(Verdict::Socket) if [1, 2, 10, 16].contains(&(arg0 as u32)) => SECCOMP_RET_ALLOW,
+            Some(Verdict::Socket) => SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned(),
         }
     }
 
@@ -297,12 +329,13 @@ mod tests {
             for io_uring in [false, true] {
                 let (program, table) = (program(mount_calls, io_uring), table(mount_calls, io_uring));
                 assert!(table.windows(2).all(|pair| pair[0].0 < pair[1].0), "a call is listed twice");
-                for (number, arg0) in (0..1000).flat_map(|number| [0, 17, 1 << 28, u64::MAX].map(|arg0| (number, arg0)))
+                for (number, arg0) in
+                    (0..1000).flat_map(|number| [0, 1, 2, 10, 16, 17, 38, 1 << 28, u64::MAX].map(|arg0| (number, arg0)))
                 {
-                    let verdict = run_program(&program, NATIVE, number, arg0);
+                    let verdict = run_program(&program, NATIVE, number, [arg0, 0]);
                     assert_eq!(verdict, expected(&table, number, arg0), "{number}({arg0:#x})");
                 }
-                assert_eq!(run_program(&program, NATIVE, X32_BIT - 1, 0), SECCOMP_RET_ALLOW);
+                assert_eq!(run_program(&program, NATIVE, X32_BIT - 1, [0; 2]), SECCOMP_RET_ALLOW);
             }
         }
     }
@@ -346,8 +379,23 @@ mod tests {
         assert_eq!(native(libc::SYS_unshare, CLONE_NEWTIME.into()), EPERM);
         assert_eq!(native(libc::SYS_clone, 17), SECCOMP_RET_ALLOW);
         assert_eq!(native(libc::SYS_unshare, libc::CLONE_FS as u64), SECCOMP_RET_ALLOW);
-        let later = |number| run_program(&without_clone3(), NATIVE, call(number), 0);
+        let later = |number| run_program(&without_clone3(), NATIVE, call(number), [0; 2]);
         assert_eq!((later(libc::SYS_clone3), later(libc::SYS_clone)), (ENOSYS, SECCOMP_RET_ALLOW));
+    }
+
+    #[test]
+    fn of_netlink_only_routes() {
+        let program = program(MountCalls::Stopped, false);
+        let socket = |family: i32, protocol: u64| {
+            run_program(&program, NATIVE, call(libc::SYS_socket), [family as u64, protocol])
+        };
+        let refused = SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned();
+        assert_eq!(socket(libc::AF_NETLINK, libc::NETLINK_ROUTE as u64), SECCOMP_RET_ALLOW);
+        assert_eq!(socket(libc::AF_INET6, libc::IPPROTO_TCP as u64), SECCOMP_RET_ALLOW);
+        for protocol in [libc::NETLINK_AUDIT, libc::NETLINK_KOBJECT_UEVENT, libc::NETLINK_NETFILTER] {
+            assert_eq!(socket(libc::AF_NETLINK, protocol as u64), refused, "{protocol}");
+        }
+        assert_eq!((socket(libc::AF_VSOCK, 0), socket(libc::AF_ALG, 0)), (refused, refused));
     }
 
     #[test]

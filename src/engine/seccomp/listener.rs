@@ -7,9 +7,9 @@ use super::filter::{self, MountCalls};
 use super::memory::StoppedThread;
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall, Progress};
-use crate::engine::objections;
+use crate::engine::judge::Objection;
+use crate::engine::objections::Objections;
 use crate::observe::events;
-use crate::observe::ration::Ration;
 use api::options::MountOptions;
 use linux::sys::seccomp::{self, Notification};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use tracing::{info, warn};
+use tracing::info;
 
 /// Old programs put this into the flags' upper half; the kernel ignores it (mount(2)).
 const MS_MGC_VAL: u64 = 0xc0ed_0000;
@@ -32,15 +32,15 @@ pub struct Listener {
     /// The thread whose mount(2) was performed, and that was interrupted before it got the answer. It will call again, and
     /// must then get the answer to the first call (kernels before 5.19).
     unanswered_mount: Option<u32>,
-    /// For calls that no broker hears of.
-    log: Ration,
+    /// What was refused to it; while there is a broker, that one hears of it.
+    pub objections: Objections,
 }
 
 impl Listener {
     /// Binds the calling thread, and everything that it starts from here on, which may use io_uring(7) or not.
     pub fn install(io_uring: bool) -> io::Result<Self> {
         let program = filter::program(MountCalls::Stopped, io_uring);
-        Ok(Self { fd: seccomp::install(&program)?, unanswered_mount: None, log: objections::ration() })
+        Ok(Self { fd: seccomp::install(&program)?, unanswered_mount: None, objections: Objections::default() })
     }
 
     /// See [`Engine::handle_event`](crate::engine::Engine::handle_event).
@@ -103,19 +103,18 @@ impl Listener {
         let thread = call.tid;
         match call.number {
             libc::SYS_mount => {
-                let words = "refused mount(2): the helper has already mounted";
-                self.log.log(|| warn!(event = events::HELPER_REFUSED, thread, "{words}"));
+                self.objections.add(Objection::Twice.to_string());
                 Err(Errno::PERM)
             }
             // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs: the kernel
             // would give the same answer.
             libc::SYS_umount2 => {
                 let words = "refused umount2(2): the helper has nothing mounted";
-                self.log.log(|| info!(event = events::HELPER_REFUSED, thread, "{words}"));
+                self.objections.log(|| info!(event = events::HELPER_REFUSED, thread, "{words}"));
                 Err(Errno::INVAL)
             }
             number => {
-                self.log.log(|| info!(thread, number, "answered ENOSYS to a call of the new mount interface"));
+                self.objections.log(|| info!(thread, number, "answered ENOSYS to a call of the new mount interface"));
                 Err(Errno::NOSYS)
             }
         }
@@ -142,7 +141,7 @@ fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
     let flags = MountFlags::from_bits_retain(u32::try_from(flags).map_err(|_| Errno::INVAL)?);
     let data = thread.text(data)?;
     // Quotes may be unbalanced here: the broker refuses them with an error.
-    let number = MountOptions::parse(&data).ok().and_then(|options| options.value("fd")?.parse().ok());
+    let number = MountOptions::parse(&data).ok().and_then(|options| descriptor_number(&options));
     let device = number.map(|number| thread.descriptor(number)).transpose()?;
     Ok(MountCall {
         source: thread.string(source)?,
@@ -154,8 +153,27 @@ fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
     })
 }
 
+/// The number after the last `fd=`. None is negative.
+fn descriptor_number(data: &MountOptions) -> Option<i32> {
+    data.value("fd")?.parse().ok().filter(|number| *number >= 0)
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_no_descriptor_has_is_none() {
+        let number = |data| descriptor_number(&MountOptions::parse(data).unwrap());
+        assert_eq!(number("fd=3,fd=5"), Some(5));
+        for none in ["", "fd", "fd=", "fd=x", "fd=-1", "fd=-100", "fd=4294967296"] {
+            assert_eq!(number(none), None, "{none}");
+        }
     }
 }

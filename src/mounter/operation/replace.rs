@@ -9,11 +9,13 @@ use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::state::{Event, Where};
 use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::Identity;
-use crate::node::visible_mounts::{self, Fresh, VisibleMount, VisibleMounts};
+use crate::node::mount_search::VisibleMounts;
+use crate::node::visible_mounts::{Fresh, VisibleMount};
 use crate::observe::events;
-use crate::policy::{ChangeError, Denied, Origin, Plan, authorize};
+use crate::policy::{ChangeError, Denied, Plan, authorize};
 use api::exit::chain;
 use api::message::Changes;
+use api::origin::Origin;
 use std::io;
 use std::path::Path;
 use tracing::{info, warn};
@@ -121,9 +123,9 @@ fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result
     }
     let Some(Asked { changes, origin }) = asked else { return Ok(volume.plan.clone()) };
     let new_options = changes.options.is_some();
-    let plan = volume.plan.changed(&mounter.config, changes)?;
+    let plan = volume.plan.changed(&mounter.config, origin, changes)?;
     if new_options {
-        authorize(origin, &plan)?;
+        authorize(origin, &plan, &mounter.config)?;
     }
     Ok(plan)
 }
@@ -138,8 +140,7 @@ fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> R
     let left = loop {
         let before = shown.len();
         let mut left = Vec::new();
-        let visible =
-            visible_mounts::find(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Search)?;
+        let visible = mounter.search.find(old, &mounter.connections).map_err(ReplaceError::Search)?;
         let Some(VisibleMounts { mut mounts, pin: _pin }) = visible else { break left };
         mounts.retain(|mount| !mount.is_covered_by(new.identity));
         mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(fresh));

@@ -151,10 +151,11 @@ fn discard(file: &Path, problem: &str) -> Option<Volume> {
     None
 }
 
-fn write(directory: &Directory, name: &str, volume: &Volume) -> io::Result<()> {
+/// The record of a volume, without its secrets.
+pub fn describe(volume: &Volume) -> serde_json::Result<Vec<u8>> {
     let mut request = volume.plan.request.clone();
     let had_secrets = !std::mem::take(&mut request.secrets).is_empty();
-    let record = Record {
+    serde_json::to_vec(&Record {
         version: VERSION,
         request,
         had_secrets,
@@ -163,12 +164,15 @@ fn write(directory: &Directory, name: &str, volume: &Volume) -> io::Result<()> {
         connection: volume.identity.connection,
         since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
         namespace: (volume.processes.namespace().device, volume.processes.namespace().inode),
-    };
+    })
+}
+
+fn write(directory: &Directory, name: &str, volume: &Volume) -> io::Result<()> {
     let unfinished = format!("{}new", name.trim_end_matches("json"));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let new = openat(&directory.fd, &unfinished, flags, Mode::RUSR | Mode::WUSR)?;
     let written = File::from(new)
-        .write_all(&serde_json::to_vec(&record)?)
+        .write_all(&describe(volume)?)
         .and_then(|()| Ok(renameat(&directory.fd, &unfinished, &directory.fd, name)?));
     if written.is_err() {
         // Each volume has a name of its own: on a full filesystem they would become more and more.
@@ -178,7 +182,8 @@ fn write(directory: &Directory, name: &str, volume: &Volume) -> io::Result<()> {
 }
 
 /// Why a record is of no use.
-enum Unreadable {
+#[derive(Debug)]
+pub enum Unreadable {
     /// It is damaged, or none of ours.
     Never(String),
     /// Another version of the mounter may know better.
@@ -186,12 +191,18 @@ enum Unreadable {
 }
 
 fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
-    let bytes = fs::read(file).map_err(|error| Unreadable::Never(error.to_string()))?;
-    let version: VersionOnly = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
+    understand(&fs::read(file).map_err(|error| Unreadable::Never(error.to_string()))?, config)
+}
+
+/// The volume that a record describes.
+pub fn understand(record: &[u8], config: &Config) -> Result<Volume, Unreadable> {
+    let never = |problem: &dyn std::fmt::Display| Unreadable::Never(problem.to_string());
+    let version: VersionOnly = serde_json::from_slice(record).map_err(|error| never(&error))?;
     if version.version != VERSION {
         return Err(Unreadable::ByThisVersion(format!("it has version {}", version.version)));
     }
-    let record: Record = serde_json::from_slice(&bytes).map_err(|error| Unreadable::Never(error.to_string()))?;
+    let record: Record = serde_json::from_slice(record).map_err(|error| never(&error))?;
+    let since = UNIX_EPOCH.checked_add(record.since).ok_or_else(|| never(&"it is from after the end of time"))?;
     let (major, minor) = record.device;
     let (device, inode) = record.namespace;
     // Whether it may be had was decided when it was mounted.
@@ -199,7 +210,7 @@ fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
         Ok(plan) => (plan, if record.had_secrets { Known::AllButSecrets } else { Known::All }),
         Err(error) => {
             // The volume is there, and the record stays for a version that understands it.
-            warn!("the request of a recorded volume is not understood: {}: {}", file.display(), chain(&error));
+            warn!("the request of a recorded volume is not understood: {}: {}", record.request.target, chain(&error));
             (Plan::of_lost_request(config, record.request), Known::MountAlone)
         }
     };
@@ -207,7 +218,7 @@ fn read(file: &Path, config: &Config) -> Result<Volume, Unreadable> {
         plan,
         helper: record.helper,
         identity: Identity { device: Device { major, minor }, connection: record.connection },
-        since: UNIX_EPOCH + record.since,
+        since,
         processes: HelperProcesses::of_namespace(NamespaceId { device, inode }),
         known,
     })
