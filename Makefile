@@ -6,7 +6,7 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims preload image demo test test-quick test-kernels test-node test-kubelet chaos bench check audit tools packages clean
+.PHONY: build shims preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet chaos bench check audit tools packages clean
 
 # The mounter, and what the node runs.
 build: shims
@@ -57,6 +57,11 @@ test-node: packages preload
 	$(CARGO) build --package hostmount-shims --package hostmount-testbed
 	$(CARGO) test --workspace --tests --no-run --message-format=json-render-diagnostics >$(OUTPUT)/systemd-node/built.json
 	$(AS_ROOT) env MODES="$(or $(MODES),plain selinux)" tests/systemd-node/run $(OUTPUT) $(WHAT)
+
+# kubelet, containerd, the image and the static pod on such a machine. See docs/systemd-node.md.
+test-node-kubelet: build preload
+	mkdir -p $(OUTPUT)/systemd-node
+	$(AS_ROOT) env MODES="$(or $(MODES),plain selinux)" tests/systemd-node/kubelet $(OUTPUT)
 
 # With a real kubelet, built from Debian's source package. See docs/kubelet.md.
 test-kubelet: build preload

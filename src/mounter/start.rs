@@ -31,6 +31,7 @@ use api::exit::chain;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use rustix::event::epoll;
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ read -r version kernel <"$work/kernel"
 
 # make_initramfs SCRIPT: what brings the machine to its root disk; it leaves SCRIPT for the machine's service.
 make_initramfs() {
-    initramfs=$work/initramfs
+    initramfs=$work/initramfs-$1
     rm -rf "$initramfs"
     mkdir -p "$initramfs/bin" "$initramfs/modules" "$initramfs/dev" "$initramfs/root"
     depmod --basedir "$kernel" "$version"
@@ -29,7 +29,7 @@ make_initramfs() {
     ln -s busybox "$initramfs/bin/sh"
     cp "$here/initramfs" "$initramfs/init"
     cp "$here/$1" "$initramfs/script"
-    (cd "$initramfs" && find . | cpio --quiet --create --format=newc) | gzip -1 >"$work/initramfs.gz"
+    (cd "$initramfs" && find . | cpio --quiet --create --format=newc) | gzip -1 >"$initramfs.gz"
 }
 
 # boot MODE NAME WORDS DISK…: a machine with these words on the kernel's command line. Its consoles are MODE-NAME.log, and
@@ -51,6 +51,6 @@ boot() {
     done
     timeout 7200 qemu-system-x86_64 -accel tcg -icount shift=0,sleep=on -cpu qemu64,-cx16 -smp 2 -m 5G -nic none -display none -monitor none \
         -no-reboot -serial "file:$work/$name.log" -serial "file:$work/$name.out" -kernel "$(find "$kernel" -name 'vmlinuz*')" \
-        -initrd "$work/initramfs.gz" -append "console=ttyS0 panic=-1 audit=1 $words" "$@" </dev/null ||
+        -initrd "$initramfs.gz" -append "console=ttyS0 panic=-1 audit=1 $words" "$@" </dev/null ||
         echo "qemu ended with exit code $?; see $work/$name.log" >&2
 }
