@@ -34,6 +34,7 @@ mod old_kernels;
 mod operator;
 mod outlive;
 mod preload;
+mod races;
 mod read_write_many;
 mod releases;
 mod restart;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         device_numbers,
         hostile,
         hostile_helper,
+        races,
         hung_volumes,
         server_gone,
         chaos,
