@@ -10,6 +10,9 @@
 //! hang_seconds = 120
 //! on_hang = "report"
 //!
+//! [helpers]
+//! uids = "1900000000-1900065535"
+//!
 //! # Every key is optional; `s3fs` stands for `fuse.s3fs` too.
 //! [filesystem.s3fs]
 //! default_options = "use_path_request_style"
@@ -23,6 +26,8 @@
 //! [filesystem.mine]
 //! command = ["/opt/mine/bin/mine", "--at", "{target}", "{source}", "-o", "{options}"]
 //! foreground = true
+//! user = "own"
+//! readable = ["/etc/mine/key"]
 //! environment = { MINE_CACHE = "/var/cache/mine", MINE_TOKEN = "{secret:token}" }
 //! stdin = "{secret:password}\n"
 //! writable = ["/var/cache/mine"]
@@ -37,6 +42,7 @@
 pub mod command;
 pub mod handover;
 pub mod settings;
+pub mod user;
 
 use api::request::Request;
 use serde::Deserialize;
@@ -45,6 +51,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use user::{Readable, UidRange, User};
 
 /// The default configuration file. It need not exist.
 pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
@@ -54,6 +61,8 @@ pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
 pub struct Config {
     /// Kubelet's directory on the node. Below it no symbolic link is followed: pods may have made it.
     pub kubelet_dir: PathBuf,
+    /// The uids for helpers that have one of their own.
+    pub uids: UidRange,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -62,7 +71,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { kubelet_dir: "/var/lib/kubelet".into(), types: BTreeMap::new(), others: Arc::default() }
+        Self {
+            kubelet_dir: "/var/lib/kubelet".into(),
+            uids: UidRange::default(),
+            types: BTreeMap::new(),
+            others: Arc::default(),
+        }
     }
 }
 
@@ -75,7 +89,15 @@ struct ConfigFile {
     heal: Option<bool>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
+    helpers: Helpers,
     filesystem: BTreeMap<String, Section>,
+}
+
+/// What holds for all helpers.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Helpers {
+    uids: UidRange,
 }
 
 /// A configuration that cannot be used.
@@ -127,10 +149,22 @@ impl Config {
 
     /// The settings for the type of a request. `fuse.s3fs` is `s3fs`, and so is `fuse` with a source `s3fs#…`.
     pub fn settings(&self, request: &Request) -> Arc<Settings> {
-        Arc::clone(self.settings_of(match request.fstype.strip_prefix("fuse.").unwrap_or(&request.fstype) {
-            "fuse" | "fuse3" => request.source.split('#').next().unwrap_or_default(),
-            name => name,
-        }))
+        Arc::clone(self.settings_of(type_name(request)))
+    }
+
+    /// The user that the helper for a request runs as.
+    pub fn user(&self, request: &Request) -> User {
+        let fstype = type_name(request);
+        self.settings_of(fstype).user.unwrap_or_else(|| User::by_default(fstype))
+    }
+
+    /// The files that the helper for a request may read although only root can. `home` is the mounter's.
+    pub fn readable(&self, request: &Request, home: &Path) -> Readable {
+        let fstype = type_name(request);
+        match &self.settings_of(fstype).readable {
+            Some(paths) => Readable::All(paths.clone()),
+            None => Readable::WhatIsThere(user::read_by_itself(fstype, home)),
+        }
     }
 
     /// The settings for a type, by its name without `fuse.`.
@@ -155,6 +189,13 @@ impl Config {
     }
 }
 
+fn type_name(request: &Request) -> &str {
+    match request.fstype.strip_prefix("fuse.").unwrap_or(&request.fstype) {
+        "fuse" | "fuse3" => request.source.split('#').next().unwrap_or_default(),
+        name => name,
+    }
+}
+
 impl ConfigFile {
     fn resolve(self) -> Result<Config, ConfigError> {
         let default = Config::default();
@@ -176,10 +217,17 @@ impl ConfigFile {
                 let problem = format!("cannot hold '{name}': a type is named without 'fuse.', which changes nothing");
                 return Err(ConfigError::Value { key: "filesystem", problem });
             }
-            Ok((name, Arc::new(section.resolve(&others)?)))
+            let settings = section.resolve(&others)?;
+            if let Some(User::Number(uid)) = settings.user
+                && self.helpers.uids.numbers().contains(&uid)
+            {
+                let problem = format!("cannot be {uid}: that is one of the helpers' own ({})", self.helpers.uids);
+                return Err(ConfigError::Value { key: "user", problem });
+            }
+            Ok((name, Arc::new(settings)))
         };
         let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
-        Ok(Config { kubelet_dir, types, others: Arc::new(others) })
+        Ok(Config { kubelet_dir, uids: self.helpers.uids, types, others: Arc::new(others) })
     }
 }
 
@@ -208,6 +256,11 @@ mod tests {
             "capabilities = ['CAP_SYS_ADMIN']",
             "capabilities = ['CAP_FLY']",
             "environment = { 'A=B' = 'c' }",
+            "user = 'nobody'",
+            "user = -1",
+            "user = 4294967295",
+            "user = 1900000001",
+            "readable = ['key']",
             "writable = ['tmp']",
             "writable = ['/']",
             "writable = ['/..']",
@@ -222,6 +275,9 @@ mod tests {
             assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
         }
         assert!(parse("[filesystem.'fuse.x']").is_err());
+        for wrong in ["'5'", "'9-8'", "'0-100'", "'65000-66000'", "'1-4294967295'", "7"] {
+            assert!(parse(&format!("[helpers]\nuids = {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -237,6 +293,22 @@ mod tests {
         };
         assert!(foreground("x", "") && foreground("fuse.x", "y") && foreground("fuse", "x#y"));
         assert!(!foreground("y", "x#") && !foreground("fuse", "y#x"));
+    }
+
+    #[test]
+    fn a_user_is_its_own_unless_its_type_needs_root() {
+        let config =
+            parse("[filesystem.a]\nuser = 7\n[filesystem.bindfs]\nuser = 'own'\n[filesystem.b]\nuser = 'root'")
+                .unwrap();
+        let user = |fstype: &str, source: &str| {
+            let (fstype, source, target) = (fstype.into(), source.into(), "/t".into());
+            let (options, switches, secrets) = Default::default();
+            config.user(&Request { fstype, source, target, options, switches, secrets })
+        };
+        assert_eq!(user("fuse.sshfs", ""), User::Own);
+        assert_eq!(user("glusterfs", ""), User::Own);
+        assert_eq!((user("nfs4", ""), user("fuse", "mergerfs#/a")), (User::Root, User::Root));
+        assert_eq!((user("a", ""), user("fuse", "bindfs#/"), user("b", "")), (User::Number(7), User::Own, User::Root));
     }
 
     #[test]

@@ -4,13 +4,15 @@
 //! thread's own; on the node it changes nothing. `--probe` runs anywhere and only asks the mounter.
 
 use crate::config::Config;
+use crate::config::user::Readable;
 use crate::engine::preload::DEFAULT_OBJECT;
 use crate::engine::seccomp::filter::{self, MountCalls};
 use crate::engine::{Choice, choose};
+use crate::helper::account::Account;
 use crate::helper::confine::confine_this_thread;
 use crate::helper::domain::{Domain, enter_domain};
 use crate::helper::find;
-use crate::helper::namespace;
+use crate::helper::namespace::{self, Needs};
 use crate::helper::scratch::Scratch;
 use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
@@ -74,7 +76,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
             "confinement",
             "run the container privileged",
             in_thread(|| {
-                Ok(confine_this_thread(&Default::default())
+                Ok(confine_this_thread(&Default::default(), true)
                     .map(|()| "a helper can be left without privileges".into())?)
             }),
         ),
@@ -148,7 +150,10 @@ fn in_thread(trial: impl FnOnce() -> Finding + Send) -> Finding {
 fn graft(state: &Path) -> Finding {
     kernel::check()?;
     namespace::create_directories(state)?;
-    let place = namespace::prepare(state, Path::new("/doctor/from"), &World::new()?, &Scratch::new()?, &[], &[])?;
+    let account = Account::root();
+    let target = Path::new("/doctor/from");
+    let needs = Needs { target, account: &account, writable: &[], readable: Readable::All(Vec::new()), files: &[] };
+    let (place, _) = namespace::prepare(state, &World::new()?, &Scratch::new()?, needs)?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;

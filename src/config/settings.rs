@@ -6,6 +6,7 @@
 use super::ConfigError;
 use super::command::CommandTemplate;
 use super::handover::{File, HandoverTemplates, Template, hold_placeholders};
+use super::user::User;
 use api::options::MountOptions;
 use api::request::Request;
 use caps::{Capability, CapsHashSet};
@@ -27,6 +28,11 @@ pub struct Settings {
     /// Directories that the program writes to, beside the usual ones: each is an empty tmpfs of its own, which is gone
     /// with it.
     pub writable: Vec<PathBuf>,
+    /// The user that the program runs as; `None`: as the type has it by default.
+    pub user: Option<User>,
+    /// Files and directories of the container that a program of another uid than root is shown as its own; `None`: those that
+    /// the type's program looks for by itself.
+    pub readable: Option<Vec<PathBuf>>,
     /// The capabilities that the program keeps: `CAP_DAC_READ_SEARCH`.
     pub capabilities: CapsHashSet,
     /// Whether the program may use io_uring(7), which is refused otherwise.
@@ -54,6 +60,8 @@ impl Default for Settings {
             foreground: false,
             handover: HandoverTemplates::default(),
             writable: Vec::new(),
+            user: None,
+            readable: None,
             capabilities: CapsHashSet::new(),
             io_uring: false,
             memory_limit: None,
@@ -87,6 +95,8 @@ pub(super) struct Section {
     pub(super) files: BTreeMap<String, File>,
     pub(super) stdin: Option<Template>,
     pub(super) writable: Vec<PathBuf>,
+    pub(super) user: Option<User>,
+    pub(super) readable: Option<Vec<PathBuf>>,
     pub(super) capabilities: Vec<String>,
     pub(super) io_uring: bool,
     pub(super) memory_limit: Option<MemoryLimit>,
@@ -111,6 +121,8 @@ impl Section {
             foreground: self.foreground,
             handover: HandoverTemplates { environment: self.environment, files: self.files, stdin: self.stdin },
             writable: self.writable,
+            user: self.user,
+            readable: self.readable,
             capabilities: capabilities(&self.capabilities)?,
             io_uring: self.io_uring,
             memory_limit: self.memory_limit,
@@ -170,9 +182,11 @@ impl Settings {
         // `/..` is the root too.
         let up = |path: &Path| path.components().any(|part| part == Component::ParentDir);
         let unfit = |path: &Path| !path.is_absolute() || path == Path::new("/") || up(path);
-        if let Some(path) = self.writable.iter().find(|path| unfit(path)) {
-            let problem = "absolute paths below / are needed, without '..'";
-            return bad("writable", format!("cannot hold '{}': {problem}", path.display()));
+        for (key, paths) in [("writable", Some(&self.writable)), ("readable", self.readable.as_ref())] {
+            if let Some(path) = paths.into_iter().flatten().find(|path| unfit(path)) {
+                let problem = "absolute paths below / are needed, without '..'";
+                return bad(key, format!("cannot hold '{}': {problem}", path.display()));
+            }
         }
         for (key, options) in [("default_options", &self.default_options), ("forced_options", &self.forced_options)] {
             if hold_placeholders(options) {

@@ -125,20 +125,26 @@ pub fn judge(grant: &Grant, call: &Call<'_>) -> Result<Verdict, Objection> {
     Ok(Verdict { fstype: call.fstype.to_owned(), flags: call.flags | grant.flags, data, fuse })
 }
 
-/// The helper's mount data, with our descriptor in the place of its own and with `allow_other` as granted.
+/// What of FUSE's mount data is ours to say.
+const OURS: [&str; 4] = ["fd", "user_id", "group_id", "allow_other"];
+
+/// The helper's mount data, with our descriptor in the place of its own, with `allow_other` as granted, and as root's: without
+/// `allow_other` nobody may enter but the user who mounts, and that is the node's root and not the helper.
 fn fuse_data(grant: &Grant, call: &Call<'_>) -> Result<String, Objection> {
     let device = call.fuse_device.ok_or(Objection::NotFuse)?;
     let mut options = MountOptions::parse(call.data).map_err(Objection::Data)?;
-    options.retain(|option| option.name != "fd" && option.name != "allow_other");
+    options.retain(|option| !OURS.contains(&&*option.name));
     options.push_value("fd", device);
+    options.push_value("user_id", 0);
+    options.push_value("group_id", 0);
     if grant.allow_other {
         options.push_flag("allow_other");
     }
     let text = options.to_string();
     // Quotes count for the kernel's security modules (context="a,b"), and not for FUSE: it reads on after each comma.
     let read = |name: &str| text.split(',').filter(|piece| piece.split('=').next() == Some(name)).count();
-    for (name, ours) in [("fd", 1), ("allow_other", usize::from(grant.allow_other))] {
-        if read(name) != ours {
+    for name in OURS {
+        if read(name) != usize::from(name != "allow_other" || grant.allow_other) {
             return Err(Objection::Hidden(name));
         }
     }
@@ -159,7 +165,7 @@ mod tests {
     const CALL: Call<'_> = Call {
         fstype: "fuse.x",
         flags: MountFlags::empty(),
-        data: "fd=5,rootmode=40000,user_id=0,group_id=0",
+        data: "fd=5,rootmode=40000,user_id=1900000000,group_id=1900000000",
         fuse_device: Some(9),
         at_mount_point: true,
         mounted_before: false,
@@ -167,13 +173,13 @@ mod tests {
 
     #[test]
     fn a_call_within_the_grant_gets_our_descriptor_and_the_grants_flags() {
-        let data = c"rootmode=40000,user_id=0,group_id=0,fd=9,allow_other".to_owned();
+        let data = c"rootmode=40000,fd=9,user_id=0,group_id=0,allow_other".to_owned();
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY | MountFlags::NOATIME;
         let call = Call { flags: MountFlags::NOATIME, ..CALL };
         let verdict = judge(&grant("x", "ro"), &call);
         assert_eq!(verdict, Ok(Verdict { fstype: "fuse.x".into(), flags, data, fuse: true }));
         let alone = judge(&grant("x", "noallow_other"), &Call { data: "fd=5,allow_other", ..CALL }).unwrap();
-        assert_eq!(alone.data.as_c_str(), c"fd=9");
+        assert_eq!(alone.data.as_c_str(), c"fd=9,user_id=0,group_id=0");
     }
 
     #[test]
@@ -230,8 +236,9 @@ mod tests {
         let hidden = |data| judge(&grant("x", "noallow_other"), &Call { data, ..CALL });
         assert_eq!(hidden("fd=5,subtype=\"a,fd=6,b\""), Err(Objection::Hidden("fd")));
         assert_eq!(hidden("fd=5,subtype=\"a,allow_other,b\""), Err(Objection::Hidden("allow_other")));
+        assert_eq!(hidden("fd=5,subtype=\"a,user_id=7,b\""), Err(Objection::Hidden("user_id")));
         let context = "context=\"system_u:object_r:t:s0:c1,c2\"";
-        let expected = CString::new(format!("{context},fd=9")).unwrap();
+        let expected = CString::new(format!("{context},fd=9,user_id=0,group_id=0")).unwrap();
         assert_eq!(hidden(context).map(|verdict| verdict.data), Ok(expected));
     }
 
@@ -241,6 +248,7 @@ mod tests {
             "fd",
             "allow_other",
             "user_id",
+            "group_id",
             "subtype",
             "x",
             "=",
@@ -270,10 +278,11 @@ mod tests {
             let named = |name: &str| pieces.iter().filter(|piece| piece.split('=').next() == Some(name)).count();
             let option = |name: &str| options.iter().filter(|option| option.name == name).count();
             prop_assert_eq!((named("fd"), option("fd"), options.value("fd")), (1, 1, Some("9")));
+            prop_assert_eq!((named("user_id"), option("user_id"), options.value("user_id")), (1, 1, Some("0")));
             let granted = usize::from(allow_other);
             prop_assert_eq!((named("allow_other"), option("allow_other")), (granted, granted));
             // Nothing is there that the helper has not said, or that is not ours.
-            let ours = ["fd=9", "allow_other"];
+            let ours = ["fd=9", "user_id=0", "group_id=0", "allow_other"];
             prop_assert!(pieces.iter().all(|piece| ours.contains(piece) || data.split(',').any(|said| said == *piece)));
         }
 

@@ -5,6 +5,7 @@
 //! nothing has to be done between fork and exec, and every step has an ordinary error.
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+use rustix::thread::{set_keep_capabilities, set_thread_groups};
 use std::io;
 
 /// A step that failed.
@@ -20,22 +21,36 @@ pub enum ConfineError {
         /// The kernel's error.
         source: CapsError,
     },
+    /// setgroups(2), or prctl(PR_SET_KEEPCAPS).
+    #[error("cannot leave the mounter's groups and capabilities")]
+    Account(#[source] io::Error),
     /// prctl(PR_SET_NO_NEW_PRIVS).
     #[error("cannot set no_new_privs")]
     NoNewPrivs(#[source] io::Error),
 }
 
-/// Takes every privilege but the capabilities in `keep` from the calling thread, for ever.
-pub fn confine_this_thread(keep: &CapsHashSet) -> Result<(), ConfineError> {
+/// Takes every privilege but the capabilities in `keep` from the calling thread, for ever. If what it starts `becomes` another
+/// user, the thread itself has what that takes, but nothing that is executed gets it.
+pub fn confine_this_thread(keep: &CapsHashSet, becomes: bool) -> Result<(), ConfineError> {
+    set_thread_groups(&[]).map_err(|errno| ConfineError::Account(errno.into()))?;
+    let mut own = keep.clone();
+    if becomes {
+        own.extend([Capability::CAP_SETUID, Capability::CAP_SETGID]);
+        // Else a change from uid 0 takes all of them.
+        set_keep_capabilities(!keep.is_empty()).map_err(|errno| ConfineError::Account(errno.into()))?;
+    }
+    // What uid 0 starts gets what is both permitted and bounding; what others start gets what is ambient, which is raised when it
+    // has become another user, and must be inheritable then (capabilities(7)).
+    let (none, inherited) = (CapsHashSet::new(), if becomes { keep } else { &CapsHashSet::new() });
     // The bounding set first: emptying it takes a capability (CAP_SETPCAP).
-    for (set, name) in [
-        (CapSet::Ambient, "ambient"),
-        (CapSet::Bounding, "bounding"),
-        (CapSet::Inheritable, "inheritable"),
-        (CapSet::Effective, "effective"),
-        (CapSet::Permitted, "permitted"),
+    for (set, name, kept) in [
+        (CapSet::Ambient, "ambient", &none),
+        (CapSet::Bounding, "bounding", keep),
+        (CapSet::Inheritable, "inheritable", inherited),
+        (CapSet::Effective, "effective", &own),
+        (CapSet::Permitted, "permitted", &own),
     ] {
-        reduce(set, keep).map_err(|source| ConfineError::Capabilities { set: name, kept: names(keep), source })?;
+        reduce(set, kept).map_err(|source| ConfineError::Capabilities { set: name, kept: names(kept), source })?;
     }
     rustix::thread::set_no_new_privs(true).map_err(|errno| ConfineError::NoNewPrivs(errno.into()))
 }
@@ -47,10 +62,8 @@ fn reduce(set: CapSet, keep: &CapsHashSet) -> Result<(), CapsError> {
             let mut others = caps::runtime::thread_all_supported().into_iter().filter(|cap| !keep.contains(cap));
             others.try_for_each(|cap| caps::drop(None, set, cap))
         }
-        // Not needed: what uid 0 starts gets what is both permitted and bounding (capabilities(7)).
         CapSet::Ambient => caps::clear(None, set),
-        CapSet::Inheritable => caps::set(None, set, &CapsHashSet::new()),
-        CapSet::Effective | CapSet::Permitted => caps::set(None, set, keep),
+        CapSet::Inheritable | CapSet::Effective | CapSet::Permitted => caps::set(None, set, keep),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
+use super::account::{Account, Shown};
 use super::confine::{ConfineError, confine_this_thread};
 use super::domain::enter_domain;
 use super::find::{HelperProgram, search_path};
@@ -16,10 +17,11 @@ use crate::engine::seccomp::listener::Listener;
 use crate::engine::{Engine, Method};
 use crate::node::cgroup::{Cgroup, Placement};
 use crate::observe::events;
+use caps::Capability;
 use linux::sys::keyring::join_new_session_keyring;
 use linux::sys::seccomp::restrict;
-use linux::sys::spawn::{Program, SpawnError};
-use rustix::fs::{Mode, OFlags, open};
+use linux::sys::spawn::{Program, SpawnError, User};
+use rustix::fs::{Mode, OFlags, fchown, open};
 use rustix::io::ioctl_fionbio;
 use std::collections::BTreeMap;
 use std::env;
@@ -84,6 +86,17 @@ pub enum LaunchError {
     /// clone3(2).
     #[error("cannot make a process for the helper")]
     Fork(#[source] io::Error),
+    /// setresuid(2) or setresgid(2), in the process that becomes the helper.
+    #[error(
+        "cannot run the helper as uid {uid}; if the mounter's user namespace does not have that number (/proc/self/uid_map), name \
+         others: `[helpers] uids` in the configuration"
+    )]
+    User {
+        /// Its uid, and gid.
+        uid: u32,
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// seccomp(2), in the process that becomes the helper.
     #[error("cannot forbid the helper to call clone3(2)")]
     ForbidClone3(#[source] io::Error),
@@ -112,28 +125,43 @@ pub struct Start<'a> {
     pub arguments: Vec<OsString>,
     /// The settings of its type.
     pub settings: &'a Settings,
+    /// What it runs as, and how that is shown to it.
+    pub account: (&'a Account<'a>, Option<Shown>),
     /// The secrets that it is given otherwise than in files.
     pub handover: Handover,
     /// Its places among the node's cgroups.
     pub placement: Placement<'a>,
 }
 
-/// Starts a program with no capability (but those its type is set to keep), in a process group of its own, in the
+/// Starts a program under its account, with no capability (but those its type is set to keep) and no group, in a process group of its own, in the
 /// calling thread's mount namespace, and in its cgroup from its first instruction on.
 ///
 /// It holds no descriptor but 0 (`/dev/null`, or a pipe with what it shall read), 1 and 2 (one pipe to us): all of ours
 /// are close-on-exec.
 pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Helper, LaunchError> {
-    let Start { program, arguments, settings, handover, mut placement } = start;
+    let Start { program, arguments, settings, account: (account, shown), handover, mut placement } = start;
     let (output, writer) = HelperOutput::new().map_err(LaunchError::Prepare)?;
     let processes = HelperProcesses::of_this_thread().map_err(LaunchError::Prepare)?;
-    let stdin = stdin(&handover)?;
+    let stdin = stdin(&handover, account)?;
+    let user = (!account.is_root()).then(|| User {
+        uid: account.uid.as_raw(),
+        gid: account.gid.as_raw(),
+        capabilities: settings.capabilities.iter().map(Capability::index).collect(),
+    });
+    // So that it may open /dev/stdout.
+    if user.is_some() {
+        fchown(&writer, Some(account.uid), Some(account.gid)).map_err(|errno| LaunchError::Prepare(errno.into()))?;
+    }
     let called = program.called.map_or_else(|| program.path.clone().into_os_string(), OsString::from);
     let arguments = [called].into_iter().chain(arguments).collect();
-    let environment = environment(&handover);
-    if let Method::Preload(object) = method {
-        preload::furnish(object)?;
-    }
+    let environment = environment(&handover, shown);
+    let server = match method {
+        Method::Seccomp => None,
+        Method::Preload(object) => {
+            preload::furnish(object)?;
+            Some(preload::Server::listen(processes.clone()).map_err(LaunchError::Listen)?)
+        }
+    };
     let begin = || -> Result<_, LaunchError> {
         if let Err(error) = placement.enter() {
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
@@ -142,15 +170,15 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         if let Err(error) = join_new_session_keyring() {
             debug!("the helper has the mounter's session keyring: {error}");
         }
-        confine_this_thread(&settings.capabilities)?;
+        confine_this_thread(&settings.capabilities, user.is_some())?;
         let domain = enter_domain();
         debug!("Landlock: {domain}");
-        let (mut engine, filtered) = prepare(method, &processes, settings.io_uring)?;
+        let (mut engine, filtered) = filtered(server, settings.io_uring)?;
         let standard = [stdin.as_fd(), writer.as_fd(), writer.as_fd()];
         let filter = if filtered { filter::without_clone3() } else { Vec::new() };
         let cgroup = placement.version_2().map(|(cgroup, _)| cgroup);
         let file = program.path.clone();
-        let mut helper = Program { file, arguments, environment, standard, filter, cgroup };
+        let mut helper = Program { file, arguments, environment, standard, user, filter, cgroup };
         let started = match reaper.spawn(&helper) {
             Err(SpawnError::ForkIntoCgroup(error)) => {
                 warn_of_cgroup(&placement, &error);
@@ -161,7 +189,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
             }
             started => started,
         };
-        let (process, ending) = started.map_err(|error| LaunchError::at_spawn(error, &program.path))?;
+        let (process, ending) = started.map_err(|error| LaunchError::at_spawn(error, &program.path, account))?;
         if let Engine::Preload(server) = &mut engine
             && let Err(error) = server.watch(process)
         {
@@ -200,36 +228,43 @@ fn warn_of_cgroup(placement: &Placement<'_>, error: &io::Error) {
 }
 
 impl LaunchError {
-    fn at_spawn(error: SpawnError, program: &Path) -> Self {
+    fn at_spawn(error: SpawnError, program: &Path, account: &Account<'_>) -> Self {
         match error {
             SpawnError::Prepare(error) => Self::Prepare(error),
             SpawnError::Fork(error) | SpawnError::ForkIntoCgroup(error) => Self::Fork(error),
+            SpawnError::User(source) => Self::User { uid: account.uid.as_raw(), source },
             SpawnError::Filter(error) => Self::ForbidClone3(error),
             SpawnError::Exec(source) => Self::Exec { program: program.to_owned(), source },
         }
     }
 }
 
-/// Our own environment, without the variables that lead to the mounter, and with those configured for the type.
-fn environment(handover: &Handover) -> BTreeMap<OsString, OsString> {
+/// Our own environment, without the variables that lead to the mounter, and with those of its account and those configured for
+/// the type.
+fn environment(handover: &Handover, shown: Option<Shown>) -> BTreeMap<OsString, OsString> {
     let ours = env::vars_os().filter(|(name, _)| name != api::client::SOCKET_VARIABLE && name != "HOSTPROCPATH");
     let mut environment: BTreeMap<_, _> = ours.collect();
     environment.insert("PATH".into(), search_path().into());
+    if let Some(Shown { name, home, .. }) = shown {
+        environment.extend(
+            [("HOME", home.into()), ("USER", name.clone().into()), ("LOGNAME", name.into())]
+                .map(|(variable, value): (&str, OsString)| (variable.into(), value)),
+        );
+    }
     let configured = handover.environment.iter();
     environment.extend(configured.map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned())));
     environment
 }
 
-/// Makes the engine that receives the helper's calls, and says whether a filter is in force. Runs on the thread that is about to
-/// start the helper, which has no privilege any more.
-fn prepare(method: &Method, processes: &HelperProcesses, io_uring: bool) -> Result<(Engine, bool), LaunchError> {
-    match method {
-        Method::Seccomp => {
+/// Binds the thread that is about to start the helper with a filter. Returns the engine that receives the helper's calls, which
+/// is the preload engine's `server` if there is one, and whether a filter is in force.
+fn filtered(server: Option<preload::Server>, io_uring: bool) -> Result<(Engine, bool), LaunchError> {
+    match server {
+        None => {
             let listener = Listener::install(io_uring).map_err(LaunchError::Filter)?;
             Ok((Engine::Seccomp(listener), true))
         }
-        Method::Preload(_) => {
-            let server = preload::Server::listen(processes.clone()).map_err(LaunchError::Listen)?;
+        Some(server) => {
             // This engine is for kernels and containers that have no seccomp(2), too.
             let filtered = restrict(&filter::program(MountCalls::LeftAlone, io_uring));
             if let Err(error) = &filtered {
@@ -257,7 +292,7 @@ fn missed_call_hint(method: &Method, program: &Path) -> Option<String> {
 }
 
 /// What is written is in the pipe before the helper starts, and is gone from there once it has read it.
-fn stdin(handover: &Handover) -> Result<OwnedFd, LaunchError> {
+fn stdin(handover: &Handover, account: &Account<'_>) -> Result<OwnedFd, LaunchError> {
     let Some(text) = &handover.stdin else {
         let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         return null.map_err(|errno| LaunchError::Prepare(errno.into()));
@@ -266,6 +301,8 @@ fn stdin(handover: &Handover) -> Result<OwnedFd, LaunchError> {
     // No process reads yet: what does not fit must be an error and not a wait.
     ioctl_fionbio(&writer, true).map_err(|errno| LaunchError::Stdin(errno.into()))?;
     writer.write_all(text).map_err(LaunchError::Stdin)?;
+    // So that it may open /dev/stdin.
+    fchown(&reader, Some(account.uid), Some(account.gid)).map_err(|errno| LaunchError::Stdin(errno.into()))?;
     Ok(reader.into())
 }
 
@@ -327,7 +364,8 @@ mod tests {
             let settings = config.settings_of("x");
             let handover = Handover::default();
             let arguments = vec!["started".into()];
-            let start = Start { program: &program, arguments, settings, handover, placement: placement() };
+            let (root, placement) = (Account::root(), placement());
+            let start = Start { program: &program, arguments, settings, account: (&root, None), handover, placement };
             let mut helper = launch(&Method::Seccomp, &Reaper::default(), start)?;
             let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
             poll(&mut [PollFd::new(&helper.output, PollFlags::IN)], Some(&patience)).unwrap();

@@ -1,5 +1,6 @@
 //! A helper: the program in the container that speaks a filesystem, from finding it to its end.
 
+pub mod account;
 pub mod arguments;
 pub mod confine;
 pub mod domain;
@@ -7,7 +8,9 @@ pub mod find;
 pub mod launch;
 pub mod namespace;
 pub mod output;
+pub mod readable;
 pub mod reaper;
 pub mod scratch;
+pub mod uids;
 pub mod work;
 pub mod world;

@@ -3,9 +3,12 @@
 //!
 //! Runs in the mounter, on the volume's own thread, with CAP_SYS_ADMIN: [`prepare`] moves that thread there.
 
+use super::account::{Account, Shown};
+use super::readable::{Copies, ReadableError};
 use super::scratch::{SOURCE, Scratch, ScratchError};
 use super::world::{World, WorldError};
 use crate::config::handover::Filled;
+use crate::config::user::Readable;
 use crate::engine::mount_point::MountPoint;
 use crate::node::tree::Tree;
 use linux::mount_table::Mount;
@@ -22,6 +25,8 @@ use std::path::{Path, PathBuf};
 const MOUNT_POINTS: &str = "mnt";
 /// The same for the files that a helper is given.
 const FILES: &str = "files";
+/// The same for the container's files that it is shown copies of.
+const READABLE: &str = "readable";
 /// Before a helper's target, as the source of what its mount point is on.
 const MARK: &str = "hostmount:";
 /// The owner of what its helper shall not change: nobody's uid.
@@ -48,6 +53,24 @@ pub enum PrepareError {
     /// With one of the directories that it may write to.
     #[error("preparing the helper's mount namespace")]
     Scratch(#[from] ScratchError),
+    /// With a file of the container that it may read.
+    #[error(transparent)]
+    Readable(#[from] ReadableError),
+}
+
+/// What a helper needs in its mount namespace.
+#[allow(missing_debug_implementations, reason = "it holds secrets")]
+pub struct Needs<'a> {
+    /// The volume's target.
+    pub target: &'a Path,
+    /// What it runs as.
+    pub account: &'a Account<'a>,
+    /// Directories to write to, beside the usual ones.
+    pub writable: &'a [PathBuf],
+    /// Files of the container to read.
+    pub readable: Readable,
+    /// Files of its own.
+    pub files: &'a [(String, Filled)],
 }
 
 /// Where, in its mount namespace, the helper of a volume at `target` has its mount point: `<state>/mnt` followed by the
@@ -101,38 +124,45 @@ pub fn create_directories(state: &Path) -> io::Result<()> {
     fs::create_dir_all(files_directory(state))
 }
 
-/// Moves the **calling thread** into a mount namespace of its own, a copy of the `world`, and makes the mount point there,
-/// directories that the helper can write to (the usual ones and `writable`), and the `files`.
+/// Moves the **calling thread** into a mount namespace of its own, a copy of the `world`, and makes there what the helper
+/// `needs`: its mount point, directories that it can write to, its files. Returns the mount point, and how the helper's account
+/// is shown, if it is not root.
 ///
 /// The namespace is a slave of the container's: what is unmounted there goes here as well, so that no volume is
 /// kept alive by a copy in another volume's namespace; nothing goes the other way. What is mounted here is private.
 pub fn prepare(
     state: &Path,
-    target: &Path,
     world: &World,
     scratch: &Scratch,
-    writable: &[PathBuf],
-    files: &[(String, Filled)],
-) -> Result<MountPoint, PrepareError> {
+    needs: Needs<'_>,
+) -> Result<(MountPoint, Option<Shown>), PrepareError> {
+    let Needs { target, account, writable, readable, files } = needs;
     let root = state.join(MOUNT_POINTS);
     let path = mount_point(state, target);
     world.enter_copy()?;
-    scratch.cover(writable)?;
+    scratch.cover(writable, account)?;
     cover_state_directory(state)?;
-    fs::create_dir_all(&root).map_err(failed("create", &root))?;
+    let copies = Copies::of(readable, account, state.join(READABLE))?;
+    let shown = account.show(state).map_err(failed("show the helper's account in", state))?;
+    copies.show(shown.as_ref().filter(|shown| shown.home_is_empty).map(|shown| &*shown.home))?;
+    fs::create_dir(&root).map_err(failed("create", &root))?;
     mount(marked_with(target), &root, c"tmpfs", OWN_FLAGS, c"size=64k,mode=0755")
         .map_err(failed("mount a tmpfs on", &root))?;
     fs::create_dir_all(&path).map_err(failed("create", &path))?;
     let log = log_file(state);
     fs::File::create(&log).map_err(failed("create", &log))?;
-    write_files(&files_directory(state), files)?;
-    // A helper writes to its mount point, if it likes (cryfs tries whether it can), but does not rename what is above: it
-    // has no capability to change what is another's. A mount of its own would do as well, but rclone refuses a mount point
-    // where something is mounted.
+    write_files(&files_directory(state), files, account)?;
+    // A helper writes to its mount point, if it likes (cryfs and fusermount3 try whether it can), but does not rename what is
+    // above: it has no capability to change what is another's. A mount of its own would do as well, but rclone refuses a mount
+    // point where something is mounted.
     for above in path.ancestors().skip(1).take_while(|above| above.starts_with(&root)).chain([&*log]) {
         chown(above, Some(Uid::from_raw(NOT_A_HELPER)), None).map_err(failed("change the owner of", above))?;
     }
-    MountPoint::at(&path).map_err(failed("open", &path))
+    if !account.is_root() {
+        account.own(&path).map_err(failed("change the owner of", &path))?;
+    }
+    let place = MountPoint::at(&path).map_err(failed("open", &path))?;
+    Ok((place, shown))
 }
 
 /// The socket, the lock and the records are nothing to helpers: nothing of the state directory is seen but their own mount
@@ -140,7 +170,7 @@ pub fn prepare(
 fn cover_state_directory(state: &Path) -> Result<(), PrepareError> {
     // It may be below one of the directories that were covered.
     fs::create_dir_all(state).map_err(failed("create", state))?;
-    mount(SOURCE, state, c"tmpfs", OWN_FLAGS, c"size=64k,mode=0755").map_err(failed("mount a tmpfs on", state))
+    mount(SOURCE, state, c"tmpfs", OWN_FLAGS, c"size=1m,mode=0755").map_err(failed("mount a tmpfs on", state))
 }
 
 /// Where a file of the node's can be shown to the helper.
@@ -162,7 +192,7 @@ fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E)
 
 /// Writes a helper's files. They are on a ramfs, which unlike a tmpfs is never swapped out to disk. It has no limit of its
 /// own: it is read-only for the helper.
-fn write_files(directory: &Path, files: &[(String, Filled)]) -> Result<(), PrepareError> {
+fn write_files(directory: &Path, files: &[(String, Filled)], account: &Account<'_>) -> Result<(), PrepareError> {
     if files.is_empty() {
         return Ok(());
     }
@@ -173,7 +203,9 @@ fn write_files(directory: &Path, files: &[(String, Filled)]) -> Result<(), Prepa
         let path = directory.join(name);
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         file.and_then(|mut file| file.write_all(content)).map_err(failed("write", &path))?;
+        account.own(&path).map_err(failed("change the owner of", &path))?;
     }
+    account.own(directory).map_err(failed("change the owner of", directory))?;
     mount_remount(directory, OWN_FLAGS | MountFlags::RDONLY, c"").map_err(failed("make read-only", directory))
 }
 

@@ -1,9 +1,12 @@
 //! The directories that a helper writes to: each is a small tmpfs of its own, so that it can go on writing when the
 //! container, and with it what could be written to in its root, is gone.
 //!
+//! Only its helper lives among them: what is root's in the container belongs to the helper's own account there.
+//!
 //! Runs in the mounter: the table of what is to be covered is kept by all volumes' threads, the covering itself is done on
 //! the volume's own thread, in the helper's mount namespace, with CAP_SYS_ADMIN.
 
+use super::account::Account;
 use crate::node::tree::Tree;
 use linux::mount_table::{self, Mount};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -44,8 +47,8 @@ struct Known {
 #[derive(Debug)]
 struct Covering {
     path: PathBuf,
-    /// mount(2)'s options for the tmpfs.
-    options: CString,
+    mode: u32,
+    owner: (u32, u32),
     /// The directories in it, which programs may expect: outer ones first.
     directories: Vec<(PathBuf, Metadata)>,
     /// What is mounted in it: secrets, the state directory.
@@ -72,17 +75,17 @@ impl Scratch {
 
     /// Covers the usual directories and `others` in the calling thread's mount namespace. Of the usual ones those are left
     /// alone that are on a mount of their own: it stays for as long as the helper does.
-    pub fn cover(&self, others: &[PathBuf]) -> Result<(), ScratchError> {
+    pub fn cover(&self, others: &[PathBuf], account: &Account<'_>) -> Result<(), ScratchError> {
         let (usual, mounts) = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.learn_again().map_err(failed("read", Path::new("/proc/self/mountinfo")))?;
             (Arc::clone(&known.usual), Arc::clone(&known.mounts))
         };
         for covering in usual.iter().filter(|covering| !others.contains(&covering.path)) {
-            covering.cover()?;
+            covering.cover(account)?;
         }
         for path in others {
-            Covering::new(path, "mode=1777", &mounts).cover()?;
+            Covering::new(path, &mounts).cover(account)?;
         }
         Ok(())
     }
@@ -124,22 +127,22 @@ fn outermost(table: &[Mount]) -> Vec<PathBuf> {
 }
 
 impl Covering {
-    fn new(path: &Path, options: &str, mounts: &[PathBuf]) -> Self {
-        let options = CString::new(format!("size={SIZE},{options}")).unwrap_or_default();
+    fn new(path: &Path, mounts: &[PathBuf]) -> Self {
         let below = mounts.iter().filter(|mount| mount.starts_with(path) && *mount != path);
-        Self { path: path.to_owned(), options, directories: Vec::new(), mounts: below.cloned().collect() }
+        let (directories, mounts) = (Vec::new(), below.cloned().collect());
+        Self { path: path.to_owned(), mode: 0o1777, owner: (0, 0), directories, mounts }
     }
 
     /// With the owner, the mode and the directories of what it covers.
     fn like(path: &Path, mounts: &[PathBuf]) -> io::Result<Self> {
         let like = fs::metadata(path)?;
-        let options = format!("mode={:o},uid={},gid={}", like.mode() & 0o7777, like.uid(), like.gid());
         let mut directories = Vec::new();
         collect_directories(path, mounts, &mut directories);
-        Ok(Self { directories, ..Self::new(path, &options, mounts) })
+        let (mode, owner) = (like.mode() & 0o7777, (like.uid(), like.gid()));
+        Ok(Self { mode, owner, directories, ..Self::new(path, mounts) })
     }
 
-    fn cover(&self) -> Result<(), ScratchError> {
+    fn cover(&self, account: &Account<'_>) -> Result<(), ScratchError> {
         let mut kept = Vec::new();
         for path in &self.mounts {
             match Tree::whole_copy_of(path) {
@@ -150,10 +153,12 @@ impl Covering {
             }
         }
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        mount(SOURCE, &self.path, c"tmpfs", flags, self.options.as_c_str())
+        let (uid, gid) = owner_for(self.owner, account);
+        let options = format!("size={SIZE},mode={:o},uid={uid},gid={gid}", self.mode);
+        mount(SOURCE, &self.path, c"tmpfs", flags, CString::new(options).unwrap_or_default().as_c_str())
             .map_err(|errno| failed("mount a tmpfs on", &self.path)(errno.into()))?;
         for (path, like) in &self.directories {
-            make_directory(path, like).map_err(failed("create", path))?;
+            make_directory(path, like, account).map_err(failed("create", path))?;
         }
         for (path, tree) in kept {
             make_mount_point(path, &tree).map_err(failed("create", path))?;
@@ -183,16 +188,22 @@ fn collect_directories(path: &Path, mounts: &[PathBuf], found: &mut Vec<(PathBuf
     }
 }
 
-fn make_directory(path: &Path, like: &Metadata) -> io::Result<()> {
+fn make_directory(path: &Path, like: &Metadata, account: &Account<'_>) -> io::Result<()> {
     fs::create_dir(path)?;
     // As it is for uid 0 and our umask already?
     if like.mode() & 0o7777 != 0o755 {
         chmod(path, Mode::from_raw_mode(like.mode() & 0o7777))?;
     }
-    if (like.uid(), like.gid()) != (0, 0) {
-        chown(path, Some(Uid::from_raw(like.uid())), Some(Gid::from_raw(like.gid())))?;
+    let (uid, gid) = owner_for((like.uid(), like.gid()), account);
+    if (uid, gid) != (0, 0) {
+        chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }
     Ok(())
+}
+
+/// What root has is the helper's.
+fn owner_for(owner: (u32, u32), account: &Account<'_>) -> (u32, u32) {
+    if owner.0 == 0 { (account.uid.as_raw(), account.gid.as_raw()) } else { owner }
 }
 
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ScratchError {

@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, FileType, Mode, OFlags, chmod, makedev, mknodat, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
@@ -39,6 +39,9 @@ const PROC_EMPTY: [&str; 8] = [
     "/proc/latency_stats",
     "/proc/mtrr",
 ];
+
+/// fusermount3's settings.
+const FUSE_CONF: &str = "/etc/fuse.conf";
 
 /// The devices of `/dev`: name, major, minor.
 const DEVICES: [(&str, u32, u32); 7] = [
@@ -183,7 +186,25 @@ fn make_devices() -> Result<(), WorldError> {
         let path = dev.join(name);
         symlink(leads_to, &path).map_err(failed("make the link", &path))?;
     }
+    let_fusermount_allow_other()?;
     mount_remount(dev, MountFlags::BIND | MountFlags::RDONLY | flags, c"").map_err(failed("make read-only", dev))
+}
+
+/// fusermount3 passes `allow_other` on for users other than root only where this file says so. Whether a volume has it is its
+/// grant's to say. An image that lacks the file has no fusermount3, or its helpers fail with its message.
+fn let_fusermount_allow_other() -> Result<(), WorldError> {
+    let (path, mine) = (Path::new(FUSE_CONF), Path::new("/dev/fuse.conf"));
+    let said = match fs::read_to_string(path) {
+        Ok(said) => said,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    fs::write(mine, format!("{said}\nuser_allow_other\n")).map_err(failed("write", mine))?;
+    mount_bind(mine, path).map_err(failed("bind over", path))?;
+    // What is bound stays.
+    fs::remove_file(mine).map_err(failed("remove", mine))?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount_remount(path, flags, c"").map_err(failed("make read-only", path))
 }
 
 fn bind_device(device: Option<OwnedFd>, path: &Path) -> io::Result<()> {

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::engine::Method;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
+use crate::helper::uids::Uids;
 use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
@@ -50,6 +51,8 @@ pub struct Mounter {
     pub world: World,
     /// What helpers can write to.
     pub scratch: Scratch,
+    /// The uids that they have for themselves.
+    pub uids: Uids,
     /// The kernel's FUSE connections.
     pub connections: Connections,
     /// A proc filesystem that shows the node's processes.

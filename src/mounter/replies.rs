@@ -49,7 +49,9 @@ pub(super) fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Repl
 fn to_bring_up(error: BringUpError) -> Failure {
     let exit = match &error {
         BringUpError::Secrets(_) | BringUpError::Option(_) => Exit::Usage,
-        BringUpError::Node(_) | BringUpError::Namespace(_) | BringUpError::IdMap(_) => Exit::System,
+        BringUpError::Node(_) | BringUpError::Namespace(_) | BringUpError::IdMap(_) | BringUpError::NoUid(_) => {
+            Exit::System
+        }
         BringUpError::Launch(LaunchError::Exec { .. }) => Exit::MountFailure,
         BringUpError::Launch(_) => Exit::System,
         BringUpError::Helper { reason: NotReady::CallerGone | NotReady::Stopping, .. } => Exit::Interrupted,

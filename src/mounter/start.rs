@@ -16,6 +16,7 @@ use crate::engine::{self, Choice, NoEngine};
 use crate::helper::namespace;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
+use crate::helper::uids::Uids;
 use crate::helper::world::{World, WorldError};
 use crate::node::cgroup::{self, Cgroups};
 use crate::node::connections::Connections;
@@ -115,12 +116,14 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
     let scratch = Scratch::new().map_err(step("look for the directories that helpers write to"))?;
     let world = World::new()?;
+    let uids = Uids::new(settings.config.uids.clone());
     let mounter = Arc::new(Mounter {
         config: settings.config,
         node,
         cgroups: Arc::clone(&cgroups),
         world,
         scratch,
+        uids,
         connections,
         host_proc: settings.host_proc,
         state: settings.state,

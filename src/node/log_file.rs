@@ -6,7 +6,7 @@
 
 use super::target::{Target, TargetError};
 use super::tree::Tree;
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, openat};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
@@ -32,7 +32,7 @@ pub enum LogFileError {
     #[error("cannot open the log file")]
     Open(#[source] io::Error),
     /// What is there is not to be written to.
-    #[error("the log file is none: a device, or a pipe")]
+    #[error("the log file is none: a device, a pipe, or a file with another name elsewhere")]
     NoFile,
 }
 
@@ -41,8 +41,8 @@ pub fn is_on_node(fstype: &str, path: &Path, kubelet_dir: &Path) -> bool {
     fstype.strip_prefix("fuse.").unwrap_or(fstype) == "glusterfs" && path.starts_with(kubelet_dir.join(GLUSTERFS))
 }
 
-/// Opens the file, and makes it if need be. The tree is the file alone.
-pub fn open(path: &Path, kubelet_dir: &Path) -> Result<Tree, LogFileError> {
+/// Opens the file, and makes it if need be; it becomes the helper's, `owner`. The tree is the file alone.
+pub fn open(path: &Path, kubelet_dir: &Path, owner: (Uid, Gid)) -> Result<Tree, LogFileError> {
     let allowed = kubelet_dir.join(GLUSTERFS);
     // Below kubelet's directory no symbolic link is followed, and without `..` no path leads out of a directory that it
     // begins with.
@@ -59,6 +59,14 @@ pub fn open(path: &Path, kubelet_dir: &Path) -> Result<Tree, LogFileError> {
     let stat = fstat(&file).map_err(|errno| LogFileError::Open(errno.into()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(LogFileError::NoFile);
+    }
+    let (uid, gid) = owner;
+    if (stat.st_uid, stat.st_gid) != (uid.as_raw(), gid.as_raw()) {
+        // A name for a file that has another one elsewhere is none of ours.
+        if stat.st_nlink != 1 {
+            return Err(LogFileError::NoFile);
+        }
+        fchown(&file, Some(uid), Some(gid)).map_err(|errno| LogFileError::Open(errno.into()))?;
     }
     Tree::copy_at(file.as_fd()).map_err(LogFileError::Open)
 }
@@ -87,7 +95,10 @@ mod tests {
         }
         for path in ["", "/..", "/../../../pki/kubelet.key", "/v/../../x.log", "/v/.."] {
             let path = format!("/k/plugins/kubernetes.io/glusterfs{path}");
-            assert!(matches!(open(Path::new(&path), kubelet), Err(LogFileError::Outside { .. })), "{path}");
+            assert!(
+                matches!(open(Path::new(&path), kubelet, (Uid::ROOT, Gid::ROOT)), Err(LogFileError::Outside { .. })),
+                "{path}"
+            );
         }
     }
 }

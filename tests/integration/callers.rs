@@ -29,8 +29,15 @@ fn start(arguments: &[&str]) -> (TestNode, Mounter) {
     }
     test.node.sh_ok(&format!("mkdir {TARGET} /mnt/w"));
     test.container.helper("fuse.plain", "exec mount.memfs \"$1\" \"$2\"");
+    let_spies_be_root(&test);
     let mounter = test.start_mounter(arguments, &[]);
     (test, mounter)
+}
+
+/// A helper of another uid does not even reach the socket.
+fn let_spies_be_root(test: &TestNode) {
+    test.container
+        .sh_ok("mkdir -p /etc/hostmount; printf \"[filesystem.spy]\\nuser = 'root'\\n\" >/etc/hostmount/config.toml");
 }
 
 /// Its words are in the mounter's log.
@@ -115,6 +122,7 @@ fn before_linux_6_5_callers_are_seen_by_their_ids() {
     let test = TestNode::start();
     test.node.sh_ok(&format!("mkdir {TARGET}"));
     let door = "HOSTMOUNT_SOCKET=/srv/door.sock /usr/local/bin/hostmount";
+    let_spies_be_root(&test);
     let mounter = without(&[PEER_PIDFD], || test.start_mounter(&["--socket", "/srv/door.sock"], &[]));
     spy(&test, "fuse.spy", &format!("{door} list && echo GRANTED"));
     test.container.sh_ok(&format!("{door} mount -t fuse.spy x {TARGET}"));

@@ -4,13 +4,14 @@
 //! `cargo test filesystems:: -- --nocapture | grep '^|'`.
 
 use crate::harness::{Test, tests};
-use crate::node::filesystems::{self, Access, Filesystem, Volume};
+use crate::node::filesystems::{self, Access, Filesystem, User, Volume};
 use crate::node::job::{TARGET, assert_confined, unmount_and_see_it_end, use_it};
 use crate::node::mounter::Mounter;
 use crate::node::notes::note;
 use crate::node::old_kernel::{self, without};
 use crate::node::preloaded;
 use crate::node::{Done, NODE_BIN, TestNode};
+use hostmount::config::user::UidRange;
 use nix::sys::signal::Signal;
 use std::fs;
 use testbed::machine::Network;
@@ -64,7 +65,7 @@ fn run(filesystem: &Filesystem) {
     with_preload(&test, filesystem, &volume);
     let version = test.container.sh(filesystem.version);
     let version = version.stdout.lines().chain(version.stderr.lines()).next().unwrap_or_default().trim().to_owned();
-    note(format!("| {} | {version} | seccomp, preload | none |", filesystem.name));
+    note(format!("| {} | {version} | seccomp, preload | none | {:?} |", filesystem.name, filesystem.user));
 }
 
 fn start_mounter(test: &TestNode, arguments: &[&str]) -> Mounter {
@@ -103,7 +104,11 @@ fn mount_and_use(test: &TestNode, engine: &str, filesystem: &Filesystem, volume:
     test.mount(&["-t", volume.fstype, "-o", &volume.options, &volume.source, TARGET]).ok("mount");
     let line = test.node.mount_at(TARGET).unwrap();
     assert!(line.contains("nosuid,nodev") && line.contains(" fuse") && line.contains("allow_other"), "{line}");
-    assert_confined(test, engine, filesystem.helper, &before);
+    let uid = assert_confined(test, engine, filesystem.helper, &before);
+    match filesystem.user {
+        User::Own => assert!(UidRange::default().numbers().contains(&uid), "{uid}"),
+        User::Root(_) => assert_eq!(uid, 0),
+    }
     match filesystem.access {
         Access::Full => use_it(test),
         Access::ReadOnly => assert_eq!(test.node.sh_ok(&format!("cat {TARGET}/f")), "packed\n"),

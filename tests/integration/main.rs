@@ -33,6 +33,7 @@ mod nothing_goes_dark;
 mod old_kernels;
 mod operator;
 mod outlive;
+mod own_uid;
 mod preload;
 mod races;
 mod read_write_many;
@@ -101,5 +102,6 @@ fn main() -> ExitCode {
         releases,
         image,
         outlive,
+        own_uid,
     ])
 }

@@ -67,7 +67,8 @@ impl Runtime {
                 mkdir -p ./$(dirname $p); cp -L $p .$p
                 ldd $p | grep -o '/[^ ]*' | while read -r l; do mkdir -p .$(dirname $l); cp -L $l .$l; done
             done
-            cp {NODE_BIN}/hostmount {NODE_BIN}/hostmount-shim usr/local/bin/; cp /etc/passwd etc/
+            cp {NODE_BIN}/hostmount {NODE_BIN}/hostmount-shim usr/local/bin/; cp /etc/passwd etc/; mkdir etc/hostmount
+            printf \"[filesystem.sshfs]\\nreadable = ['/run/key']\\n\" >etc/hostmount/config.toml
             install -m 755 /opt/image/writer usr/sbin/mount.fuse.writer",
             programs = PROGRAMS.join(" "),
         ));

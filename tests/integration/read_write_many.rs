@@ -138,7 +138,10 @@ fn s3fs_shows_the_uid_that_the_options_name() {
     let host = TestNode::start_in(&network);
     let _server = servers::s3_of_moto(&host);
     let pair = Pair::start(&network, |test| {
-        test.container.sh_ok("umask 077; echo key:secret >/run/passwd");
+        test.container.sh_ok(
+            "mkdir -p /etc/hostmount && printf \"[filesystem.s3fs]\\nreadable = ['/run/passwd']\\n\" >/etc/hostmount/config.toml
+            umask 077; echo key:secret >/run/passwd",
+        );
     });
     let options = "passwd_file=/run/passwd,url=http://10.77.0.1:8081,use_path_request_style,uid=33,gid=33,umask=0,stat_cache_expire=0";
     pair.mount("fuse.s3fs", "bucket", options);

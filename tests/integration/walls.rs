@@ -1,4 +1,5 @@
-//! A helper that was taken over: what it tries beyond its mount, with either engine. Each attempt is one that succeeded once.
+//! A helper that was taken over: what it tries beyond its mount, with either engine, under a uid of its own and as root. Each attempt
+//! is one that succeeded once.
 //!
 //! The helper is a Perl program: its `syscall` makes calls that no other program of the container has.
 
@@ -47,7 +48,7 @@ fn start(engine: &str, config: &str) -> (TestNode, Mounter) {
     let test = TestNode::start();
     preloaded::install(&test.container);
     test.node.sh_ok(&format!("mkdir -p {TARGET} /mnt/victim"));
-    test.container.sh_ok("mkdir /tmp/source /tmp/victim");
+    test.container.sh_ok("mkdir -m 777 /tmp/source && mkdir /tmp/victim");
     test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
     let mounter = test.start_mounter(&["--engine", engine, "--config", "/tmp/config.toml"], &[]);
     test.mount(&["-t", "fuse.bindfs", "/tmp/victim", "/mnt/victim"]).ok("mount");
@@ -71,16 +72,16 @@ fn attempt(test: &TestNode, mounter: &Mounter, attempts: &[(&str, String)]) -> S
     said
 }
 
-/// They all fail, with both engines.
+/// They all fail, with both engines and both users.
 #[track_caller]
-fn assert_nothing_granted(config: &str, prepare: fn(&TestNode), attempts: &[(&str, String)]) {
+fn assert_nothing_granted(prepare: fn(&TestNode), attempts: &[(&str, String)]) {
     let mut granted = Vec::new();
-    for engine in ["seccomp", "preload"] {
-        let (test, mounter) = start(engine, config);
+    for (engine, user) in [("seccomp", "own"), ("seccomp", "root"), ("preload", "own"), ("preload", "root")] {
+        let (test, mounter) = start(engine, &format!("[filesystem.hostile]\nuser = '{user}'\n"));
         prepare(&test);
         let said = attempt(&test, &mounter, attempts);
         let names = attempts.iter().filter(|(name, _)| said.contains(&format!("GRANTED: {name}\"")));
-        granted.extend(names.map(|(name, _)| format!("{engine}: {name}")));
+        granted.extend(names.map(|(name, _)| format!("{engine}, {user}: {name}")));
         test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
     }
     assert!(granted.is_empty(), "{granted:#?}");
@@ -90,7 +91,6 @@ fn calls_that_no_helper_needs() {
     use libc::*;
     let sys = |number: c_long, arguments: &str| format!("sys({number}, {arguments})");
     assert_nothing_granted(
-        "",
         |_| {},
         &[
             ("trace another helper", sys(SYS_ptrace, "0x4206, process('/tmp/victim'), 0, 0")),
@@ -155,7 +155,7 @@ fn the_node_and_the_container_are_read_only() {
         ("remove a helper", "unlink('/usr/sbin/mount.fuse.other')".to_owned()),
         ("open a helper to all", "chmod(0777, '/usr/sbin/mount.fuse.other')".to_owned()),
         ("leave a library to others", "open(my $f, '>', '/etc/ld.so.cache.new')".to_owned()),
-        ("leave a link for others", "symlink('/', '/root/x')".to_owned()),
+        ("leave a link for others", "symlink('/', '/srv/x')".to_owned()),
     ];
     for (name, files) in [
         ("core_pattern", "/proc/sys/kernel/core_pattern"),
@@ -182,7 +182,7 @@ fn the_node_and_the_container_are_read_only() {
     ] {
         attempts.push((name, write(files)));
     }
-    assert_nothing_granted("", devices_and_programs, &attempts);
+    assert_nothing_granted(devices_and_programs, &attempts);
 }
 
 /// Its own directories, the devices that programs need, and what an administrator has mounted in the container.
@@ -204,7 +204,7 @@ fn what_a_helper_may_write_to() {
         preloaded::install(&test.container);
         test.container.sh_ok("mkdir /data && mount -t tmpfs data /data");
         test.node.sh_ok(&format!("mkdir -p {TARGET}"));
-        test.container.sh_ok("mkdir /tmp/source");
+        test.container.sh_ok("mkdir -m 777 /tmp/source && chmod 777 /data");
         let config = "[filesystem.hostile]\nwritable = ['/var/cache']\n";
         test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
         let mounter = test.start_mounter(&["--engine", engine, "--config", "/tmp/config.toml"], &[]);
@@ -219,7 +219,7 @@ fn no_landlock() -> Option<String> {
     (domain != Domain::Whole).then(|| format!("Landlock: {domain}"))
 }
 
-/// All of them are of uid 0, and helpers have no capability, as this one.
+/// The others are of uid 0, and have no capability, as this one if it is root.
 fn other_processes_of_its_uid() {
     let of_victim = |code: &str| format!("my ($f, $x); my $pid = process('/tmp/victim'); {code}");
     let attempts = [
@@ -242,10 +242,10 @@ fn other_processes_of_its_uid() {
         test.node.sh_ok("setpriv --bounding-set -all sleep 424242 >/dev/null 2>&1 </dev/null &");
         test.wait_for_processes("sleep 424242", 1);
     };
-    assert_nothing_granted("", bystander, &attempts);
+    assert_nothing_granted(bystander, &attempts);
 }
 
 fn what_it_leaves_behind() {
     let attempts = [("a core dump", "`sh -c 'ulimit -Hc'` !~ /^0$/".to_owned())];
-    assert_nothing_granted("", |_| {}, &attempts);
+    assert_nothing_granted(|_| {}, &attempts);
 }

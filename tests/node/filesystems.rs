@@ -24,6 +24,8 @@ pub struct Filesystem {
     pub version: &'static str,
     /// The mounter's configuration for it.
     pub config: &'static str,
+    /// What its helper runs as.
+    pub user: User,
     /// What the command line of each of its processes contains.
     pub helper: &'static str,
     /// What can be done with it.
@@ -31,6 +33,19 @@ pub struct Filesystem {
     /// Makes a source, in the container or on a server.
     pub prepare: fn(&TestNode) -> Volume,
 }
+
+/// What a helper runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// A uid of its own.
+    Own,
+    /// uid 0, for this reason.
+    Root(&'static str),
+}
+
+/// Why most of those are root that have no server.
+const CONTAINERS_FILES: User =
+    User::Root("it writes to the container's files, and reads again what an earlier helper wrote");
 
 /// What a filesystem is able to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 use super::mounter::Mounter;
 use super::{NODE_BIN, Processes, TestNode};
 use hostmount::observe::events;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Where the volume is mounted.
@@ -26,15 +27,15 @@ pub fn use_it(test: &TestNode) {
 }
 
 /// Every process of the helper's (known by a word of its command line) has empty capability sets, no way to new ones,
-/// and no descriptor of the mounter's. Processes that were there `before` are not the helper's.
+/// no group but its own, and no descriptor of the mounter's. Returns their uid, which is one of its own or root's. Processes that were there `before` are not the helper's.
 #[track_caller]
-pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Processes) {
+pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Processes) -> u32 {
     let is_mounter = |line: &str| line.contains("hostmount serve");
     let processes = test.processes();
     let group = |pid| test.node.sh_ok(&format!("cut -d' ' -f5 /proc/{pid}/stat"));
     let ours = processes.iter().find(|(_, line)| is_mounter(line)).map(|(pid, _)| group(pid));
     let helpers = processes.iter().filter(|(pid, line)| line.contains(helper) && !before.contains_key(pid));
-    let mut found = 0;
+    let mut users = BTreeSet::new();
     for (pid, _) in helpers {
         let status = test.node.sh_ok(&format!("cat /proc/{pid}/status"));
         let value = |key: &str| {
@@ -45,6 +46,13 @@ pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Pro
             assert_eq!(value(set), "0000000000000000", "{helper} {set}");
         }
         assert_eq!(value("NoNewPrivs:"), "1", "{helper}");
+        let ids = |key: &str| value(key).split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
+        assert_eq!(
+            (ids("Uid:").len(), ids("Gid:"), value("Groups:")),
+            (1, ids("Uid:"), String::new()),
+            "{helper}: {status}"
+        );
+        users.extend(ids("Uid:"));
         // The preload engine has no filter of its own.
         assert!(engine != "seccomp" || value("Seccomp:") == "2", "{helper}: {status}");
         assert_ne!(Some(group(pid)), ours, "{helper} shares our process group");
@@ -53,9 +61,9 @@ pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Pro
             let foreign = ["seccomp", "signalfd", "hostmount.sock", "mnt:[", "mountinfo"];
             assert!(!foreign.iter().any(|word| leads_to.contains(word)), "{helper} holds {number} -> {leads_to}");
         }
-        found += 1;
     }
-    assert!(found > 0, "no process of {helper}: {processes:?}");
+    assert_eq!(users.len(), 1, "no process of {helper}, or of several uids: {users:?} {processes:?}");
+    users.first().unwrap().parse().unwrap()
 }
 
 /// The first lines of a helper that asks for more than it is granted: `try COMMAND` prints the result.

