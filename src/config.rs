@@ -13,6 +13,12 @@
 //! [helpers]
 //! uids = "1900000000-1900065535"
 //!
+//! # Callers of a kind whose door is closed cannot ask. The CSI server's is closed unless it is here.
+//! [doors]
+//! kubelet = true
+//! flexvolume = true
+//! csi = { socket = "/run/hostmount-csi/mounter.sock", uid = 65532 }
+//!
 //! # Every key is optional; `s3fs` stands for `fuse.s3fs` too.
 //! [filesystem.s3fs]
 //! default_options = "use_path_request_style"
@@ -40,11 +46,13 @@
 //! ```
 
 pub mod command;
+pub mod doors;
 pub mod handover;
 pub mod settings;
 pub mod user;
 
 use api::request::Request;
+use doors::Doors;
 use serde::Deserialize;
 use settings::{OnHang, Section, Settings};
 use std::collections::BTreeMap;
@@ -63,6 +71,8 @@ pub struct Config {
     pub kubelet_dir: PathBuf,
     /// The uids for helpers that have one of their own.
     pub uids: UidRange,
+    /// Which kinds of callers there is a socket for.
+    pub doors: Doors,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -74,6 +84,7 @@ impl Default for Config {
         Self {
             kubelet_dir: "/var/lib/kubelet".into(),
             uids: UidRange::default(),
+            doors: Doors::default(),
             types: BTreeMap::new(),
             others: Arc::default(),
         }
@@ -90,6 +101,7 @@ struct ConfigFile {
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
     helpers: Helpers,
+    doors: doors::Section,
     filesystem: BTreeMap<String, Section>,
 }
 
@@ -227,7 +239,8 @@ impl ConfigFile {
             Ok((name, Arc::new(settings)))
         };
         let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
-        Ok(Config { kubelet_dir, uids: self.helpers.uids, types, others: Arc::new(others) })
+        let doors = self.doors.resolve()?;
+        Ok(Config { kubelet_dir, uids: self.helpers.uids, doors, types, others: Arc::new(others) })
     }
 }
 
@@ -278,6 +291,15 @@ mod tests {
         for wrong in ["'5'", "'9-8'", "'0-100'", "'65000-66000'", "'1-4294967295'", "7"] {
             assert!(parse(&format!("[helpers]\nuids = {wrong}")).is_err(), "{wrong}");
         }
+        for wrong in [
+            "operator = false",
+            "csi = true",
+            "csi = { socket = '/a' }",
+            "csi = { socket = 'a', uid = 5 }",
+            "csi = { socket = '/a', uid = 0 }",
+        ] {
+            assert!(parse(&format!("[doors]\n{wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -327,5 +349,6 @@ mod tests {
         let text: String = text.lines().map(|line| line.trim_start_matches("//!").to_owned() + "\n").collect();
         let config = parse(&text).unwrap();
         assert_eq!(config.types_with_command().collect::<Vec<_>>(), ["mine"]);
+        assert_eq!(config.doors.csi.unwrap().uid, 65532);
     }
 }

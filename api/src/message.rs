@@ -39,6 +39,13 @@ pub enum Call {
         /// In what the fresh helper's request differs.
         changes: Changes,
     },
+    /// Unmount the volume at `target`: [`Unmounted`]. Root of the node does that by itself; it is for callers that cannot.
+    Unmount {
+        /// Its target.
+        target: String,
+        /// Remove the target's directory as well, if it is empty; one that is missing is no error.
+        remove_target: bool,
+    },
     /// List all volumes: [`VolumeView`](crate::volume::VolumeView)s.
     List,
     /// Show the volume at this target: [`VolumeDetail`](crate::volume::VolumeDetail).
@@ -89,6 +96,13 @@ pub struct Mounted {
     pub output: Vec<String>,
     /// It was there before: see [`Mount::unless_mounted`].
     pub already: bool,
+}
+
+/// The volume is not on the node any more, nor its target if that was to be removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmounted {
+    /// Whether anything was mounted there.
+    pub was_mounted: bool,
 }
 
 /// A fresh helper's filesystem is mounted at so many places; 0: no fresh helper was needed.

@@ -6,6 +6,7 @@ use super::operation::bring_up::BringUpError;
 use super::operation::mount::MountError;
 use super::operation::ready::NotReady;
 use super::operation::replace::{ReplaceError, Replaced};
+use super::operation::unmount::UnmountError;
 use crate::helper::launch::LaunchError;
 use api::exit::{Exit, chain};
 use api::message::{self, Failure, Reply};
@@ -22,6 +23,18 @@ pub(super) fn to_mount(error: MountError) -> Failure {
         | MountError::Busy(_)
         | MountError::NoIdMap(_)
         | MountError::Graft(_) => Exit::MountFailure,
+    };
+    Failure::new(exit, chain(&error))
+}
+
+/// The failure of an unmount request.
+pub(super) fn to_unmount(error: UnmountError) -> Failure {
+    let exit = match error {
+        UnmountError::Target(_) | UnmountError::Foreign { .. } => Exit::Usage,
+        UnmountError::Node(_) | UnmountError::Table(_) => Exit::System,
+        UnmountError::Busy(_) | UnmountError::Place(_) | UnmountError::Unmount { .. } | UnmountError::Remove { .. } => {
+            Exit::MountFailure
+        }
     };
     Failure::new(exit, chain(&error))
 }

@@ -4,24 +4,28 @@
 //! mount namespace.
 
 use super::connection::Connection;
+use super::door::MayAsk;
 use super::in_time::{InTime, MESSAGE_TIME};
-use super::operation::{heal, mount, replace};
+use super::operation::{heal, mount, replace, unmount};
 use super::peer::PeerError;
 use super::volume::views;
 use super::{Mounter, replies};
 use crate::observe::events;
 use crate::observe::metrics::Operation;
+use crate::policy::{is_seen, serves};
 use api::exit::{Exit, chain};
 use api::message::{self, Call, Failure, MessageError, Reply};
+use api::origin::Origin;
+use api::volume::VolumeView;
 use serde::Serialize;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use tracing::{debug, info_span, warn};
 
-/// Hears a connection's request and answers it.
-pub(super) fn converse(mounter: &Mounter, stream: UnixStream) {
-    let mut caller = match Connection::check(mounter, stream) {
+/// Hears the request of a connection that was made at the door for callers from `origin`, and answers it.
+pub(super) fn converse(mounter: &Mounter, stream: UnixStream, origin: Origin, may_ask: MayAsk) {
+    let mut caller = match Connection::check(mounter, stream, origin, may_ask) {
         Ok(caller) => caller,
         Err((_, error @ PeerError::Ended)) => return debug!("{error}"),
         Err((stream, error)) => {
@@ -73,6 +77,10 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         warn!(event = events::REFUSED, "{error}");
         return send(caller.stream(), &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
     }
+    if let Err(error) = serves(caller.origin(), &call, &mounter.config.kubelet_dir) {
+        warn!(event = events::REFUSED, "{error}");
+        return send(caller.stream(), &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
+    }
     match call {
         Call::Mount(asked) => {
             let (target, fstype) = (&asked.request.target, &asked.request.fstype);
@@ -84,6 +92,14 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
                 warn!(event = events::NOT_MOUNTED, "not mounted: {message}");
             }
             send(caller.stream(), &reply);
+        }
+        Call::Unmount { target, remove_target } => {
+            let _span = info_span!("volume", target).entered();
+            let result = unmount::unmount(mounter, &target, remove_target).map_err(replies::to_unmount);
+            if let Err(Failure { message, .. }) = &result {
+                warn!("not unmounted: {message}");
+            }
+            send(caller.stream(), &result);
         }
         Call::Heal { target } => {
             let _span = info_span!("volume", target).entered();
@@ -104,7 +120,12 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let volume = volume.and_then(|volume| volume.ok_or_else(|| Failure::new(Exit::Usage, none)));
             send(caller.stream(), &volume);
         }
-        Call::List => send(caller.stream(), &views::views(mounter).map_err(|error| no_table(&error))),
+        Call::List => {
+            let seen =
+                |volume: &VolumeView| is_seen(caller.origin(), Path::new(&volume.target), &mounter.config.kubelet_dir);
+            let volumes = views::views(mounter).map(|volumes| volumes.into_iter().filter(seen).collect::<Vec<_>>());
+            send(caller.stream(), &volumes.map_err(|error| no_table(&error)));
+        }
         Call::Metrics => {
             let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes));
             send(caller.stream(), &text.map_err(|error| no_table(&error)));

@@ -137,6 +137,26 @@ impl MadeDirectory {
     }
 }
 
+/// Removes the directory at `path`, which must be below `kubelet_dir`, if it is there, empty, and nothing is mounted on it.
+pub fn remove_directory(
+    path: &Path,
+    kubelet_dir: &Path,
+    patience: Patience<'_>,
+) -> Result<io::Result<()>, TargetError> {
+    let below = path.strip_prefix(kubelet_dir).is_ok_and(|below| !below.as_os_str().is_empty());
+    let (Some(above), Some(name), true) = (path.parent(), path.file_name(), below) else {
+        return Err(TargetError::Missing);
+    };
+    let above = match Target::open(above, kubelet_dir, patience) {
+        Err(TargetError::Missing) => return Ok(Ok(())),
+        opened => opened?.fd,
+    };
+    Ok(match (MadeDirectory { above, name: name.to_owned() }).remove() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    })
+}
+
 /// The file or directory `below` a directory, for naming it only, with no symbolic link on the way.
 pub(super) fn open_inside(base: BorrowedFd<'_>, below: &Path, patience: Patience<'_>) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;

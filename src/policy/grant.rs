@@ -42,6 +42,11 @@ impl GrantedTypes {
         })
     }
 
+    /// Whether `fstype`, as mount tables show it, is one of the kernel's own that helpers mount.
+    pub fn are_the_kernels(fstype: &str) -> bool {
+        ["nfs", "cifs", "ceph"].iter().any(|family| Self::of(family).0.contains(&fstype))
+    }
+
     /// Whether `fstype`, as passed to mount(2), is one of them.
     pub fn contains(self, fstype: &str) -> bool {
         is_fuse(fstype) || self.0.contains(&fstype)

@@ -15,6 +15,7 @@ mod client;
 mod configuration;
 mod deployment;
 mod device_numbers;
+mod doors;
 mod filesystems;
 mod harness;
 mod hostile;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         bad_luck,
         bounds,
         callers,
+        doors,
         operator,
         client,
         metrics,

@@ -136,8 +136,14 @@ impl TestNode {
         Mounter::start(&self.container, extra_args, env)
     }
 
-    /// Runs our `mount` on the node, with kubelet's environment.
+    /// Runs `hostmount mount` on the node, as an operator does.
     pub fn mount<S: AsRef<OsStr>>(&self, args: &[S]) -> Done {
+        let mount = std::iter::once(OsStr::new("mount"));
+        self.node.run(format!("{NODE_BIN}/hostmount"), &mount.chain(args.iter().map(AsRef::as_ref)).collect::<Vec<_>>())
+    }
+
+    /// Runs our `mount` on the node, as kubelet does.
+    pub fn kubelets_mount<S: AsRef<OsStr>>(&self, args: &[S]) -> Done {
         self.node.run(format!("{NODE_BIN}/mount"), args)
     }
 

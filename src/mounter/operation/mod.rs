@@ -2,7 +2,8 @@
 //!
 //! Runs in the mounter, each operation on a thread of its own. Mounting, healing and swapping are one movement: [`bring_up`] a
 //! fresh helper and wait until it is [`ready`], then show its filesystem: at one target ([`mount`]), or in the place of an
-//! old one everywhere ([`replace`]). [`heal`] and [`hang`] decide when.
+//! old one everywhere ([`replace`]). [`heal`] and [`hang`] decide when. [`unmount`]
+//! is for callers that cannot do it by themselves.
 
 pub mod bring_up;
 pub mod hang;
@@ -11,3 +12,4 @@ pub mod kill;
 pub mod mount;
 pub mod ready;
 pub mod replace;
+pub mod unmount;
