@@ -19,6 +19,14 @@
 //! flexvolume = true
 //! csi = { socket = "/run/hostmount-csi/mounter.sock", uid = 65532 }
 //!
+//! # Callers from FlexVolume may also have bindfs, of these directories; docs/policy.md.
+//! [policy.flexvolume]
+//! forbidden_options = ["exec"]
+//! forced_options = "noexec"
+//! [policy.flexvolume.filesystem.bindfs]
+//! sources = ["/srv/shared/**"]
+//! options = ["map", "create-for-user=nobody"]
+//!
 //! # Every key is optional; `s3fs` stands for `fuse.s3fs` too.
 //! [filesystem.s3fs]
 //! default_options = "use_path_request_style"
@@ -48,11 +56,13 @@
 pub mod command;
 pub mod doors;
 pub mod handover;
+pub mod policy;
 pub mod settings;
 pub mod user;
 
 use api::request::Request;
 use doors::Doors;
+use policy::Policy;
 use serde::Deserialize;
 use settings::{OnHang, Section, Settings};
 use std::collections::BTreeMap;
@@ -73,6 +83,8 @@ pub struct Config {
     pub uids: UidRange,
     /// Which kinds of callers there is a socket for.
     pub doors: Doors,
+    /// What callers of each kind may have, where the defaults do not suit.
+    pub policy: Policy,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -81,12 +93,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let (types, others) = (BTreeMap::new(), Arc::default());
         Self {
             kubelet_dir: "/var/lib/kubelet".into(),
             uids: UidRange::default(),
             doors: Doors::default(),
-            types: BTreeMap::new(),
-            others: Arc::default(),
+            policy: Policy::default(),
+            types,
+            others,
         }
     }
 }
@@ -102,6 +116,7 @@ struct ConfigFile {
     on_hang: Option<OnHang>,
     helpers: Helpers,
     doors: doors::Section,
+    policy: Policy,
     filesystem: BTreeMap<String, Section>,
 }
 
@@ -159,20 +174,20 @@ impl Config {
         file.resolve()
     }
 
-    /// The settings for the type of a request. `fuse.s3fs` is `s3fs`, and so is `fuse` with a source `s3fs#…`.
+    /// The settings for the type of a request.
     pub fn settings(&self, request: &Request) -> Arc<Settings> {
-        Arc::clone(self.settings_of(type_name(request)))
+        Arc::clone(self.settings_of(request.filesystem().0))
     }
 
     /// The user that the helper for a request runs as.
     pub fn user(&self, request: &Request) -> User {
-        let fstype = type_name(request);
+        let fstype = request.filesystem().0;
         self.settings_of(fstype).user.unwrap_or_else(|| User::by_default(fstype))
     }
 
     /// The files that the helper for a request may read although only root can. `home` is the mounter's.
     pub fn readable(&self, request: &Request, home: &Path) -> Readable {
-        let fstype = type_name(request);
+        let fstype = request.filesystem().0;
         match &self.settings_of(fstype).readable {
             Some(paths) => Readable::All(paths.clone()),
             None => Readable::WhatIsThere(user::read_by_itself(fstype, home)),
@@ -198,13 +213,6 @@ impl Config {
     /// The shortest time after which a volume of any type hangs; `None`: no volume is looked at.
     pub fn shortest_hang_time(&self) -> Option<Duration> {
         self.types.values().chain([&self.others]).filter_map(|settings| settings.hang_time).min()
-    }
-}
-
-fn type_name(request: &Request) -> &str {
-    match request.fstype.strip_prefix("fuse.").unwrap_or(&request.fstype) {
-        "fuse" | "fuse3" => request.source.split('#').next().unwrap_or_default(),
-        name => name,
     }
 }
 
@@ -239,8 +247,9 @@ impl ConfigFile {
             Ok((name, Arc::new(settings)))
         };
         let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
+        self.policy.check()?;
         let doors = self.doors.resolve()?;
-        Ok(Config { kubelet_dir, uids: self.helpers.uids, doors, types, others: Arc::new(others) })
+        Ok(Config { kubelet_dir, uids: self.helpers.uids, doors, policy: self.policy, types, others: Arc::new(others) })
     }
 }
 
@@ -290,6 +299,16 @@ mod tests {
         assert!(parse("[filesystem.'fuse.x']").is_err());
         for wrong in ["'5'", "'9-8'", "'0-100'", "'65000-66000'", "'1-4294967295'", "7"] {
             assert!(parse(&format!("[helpers]\nuids = {wrong}")).is_err(), "{wrong}");
+        }
+        for wrong in [
+            "nobody = {}",
+            "kubelet = { type = ['x'] }",
+            "kubelet = { types = ['fuse.x'] }",
+            "kubelet = { targets = ['mnt'] }",
+            "kubelet = { filesystem = { 'fuse.x' = {} } }",
+            "kubelet = { forced_options = 'a=\"' }",
+        ] {
+            assert!(parse(&format!("[policy]\n{wrong}")).is_err(), "{wrong}");
         }
         for wrong in [
             "operator = false",

@@ -6,6 +6,7 @@
 
 use crate::exit::Exit;
 use crate::options::MountOptions;
+use crate::origin::Origin;
 use crate::request::Request;
 use crate::secret::Secrets;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -53,6 +54,15 @@ pub enum Call {
         /// Its target.
         target: String,
     },
+    /// Say whether a request from `origin` would be refused, and mount nothing: nothing, or the failure that it would get.
+    CheckPolicy {
+        /// Where it would come from.
+        origin: Origin,
+        /// What would be asked for.
+        request: Request,
+    },
+    /// Show the policy that is in force: a text in TOML.
+    Policy,
     /// Show the metrics: a text in the format of Prometheus.
     Metrics,
 }

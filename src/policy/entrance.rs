@@ -34,6 +34,7 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
         Call::Heal { target } => ("heal", Some(target.as_str())),
         Call::Swap { target, .. } => ("swap", Some(target.as_str())),
         Call::List => ("list", None),
+        Call::CheckPolicy { .. } | Call::Policy => ("policy", None),
         Call::Metrics => ("metrics", None),
     };
     let served = match origin {
@@ -86,6 +87,8 @@ mod tests {
             Call::List,
             Call::Heal { target: target() },
             Call::Swap { target: target(), changes: Default::default() },
+            Call::CheckPolicy { origin: Origin::Operator, request: request("x", &target(), "") },
+            Call::Policy,
             Call::Metrics,
         ]
     }
@@ -96,11 +99,11 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 7]);
+        assert_eq!(served(Origin::Operator), [true; 9]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
-            assert_eq!(served(origin), [true, false, false, false, false, false, false]);
+            assert_eq!(served(origin), [true, false, false, false, false, false, false, false, false]);
         }
-        assert_eq!(served(Origin::Csi), [true, true, true, true, false, false, false]);
+        assert_eq!(served(Origin::Csi), [true, true, true, true, false, false, false, false, false]);
     }
 
     #[test]

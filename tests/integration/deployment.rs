@@ -186,20 +186,28 @@ fn flex_volumes() -> Vec<Value> {
     volumes.filter(Value::is_object).collect()
 }
 
+/// The configuration that an example names in its comments: lines that are indented there.
+fn in_comments(example: &str) -> String {
+    let text = read(&format!("static-pods/examples/{example}"));
+    text.lines().filter_map(|line| line.strip_prefix("#     ")).map(|line| line.to_owned() + "\n").collect()
+}
+
 fn the_examples_are_what_the_driver_understands() {
     let test = TestNode::start();
+    test.configure(&in_comments("flexvolume.yaml"));
     let _mounter = test.start_mounter(&["--install-flexvolume", PLUGINS], &[]);
-    test.node.sh_ok("mkdir /mnt/v");
+    let target = "/var/lib/kubelet/pods/p/v";
+    test.node.sh_ok(&format!("mkdir -p {target}"));
     let volumes = flex_volumes();
     assert_eq!(volumes.len(), 3);
     for volume in volumes {
         // kubelet looks for vendor~driver/driver.
         let driver = volume["driver"].as_str().unwrap().replace('/', "~");
         let program = format!("{PLUGINS}/{driver}/{}", driver.split('~').next_back().unwrap());
-        let done = test.node.run(&program, &["mount", "/mnt/v", &volume["options"].to_string()]);
+        let done = test.node.run(&program, &["mount", target, &volume["options"].to_string()]);
         if volume["options"]["fstype"] == "fuse.bindfs" {
             done.ok("mount");
-            assert_eq!(test.node.sh_ok("stat -c %U /mnt/v && umount /mnt/v"), "nobody\n");
+            assert_eq!(test.node.sh_ok(&format!("stat -c %U {target} && umount {target}")), "nobody\n");
         } else {
             // Their servers do not exist: the error is the helper's, and not the driver's or the mounter's.
             let helper = volume["options"]["fstype"].as_str().unwrap().trim_start_matches("fuse.").to_owned();

@@ -35,6 +35,7 @@ mod old_kernels;
 mod operator;
 mod outlive;
 mod own_uid;
+mod policy;
 mod preload;
 mod races;
 mod read_write_many;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         bounds,
         callers,
         doors,
+        policy,
         operator,
         client,
         metrics,

@@ -13,6 +13,8 @@ use crate::observe::events;
 use crate::policy::{Denied, authorize, authorize_place};
 use crate::policy::{Plan, PlanError};
 use api::message::{Mount, Mounted};
+use api::origin::Origin;
+use api::request::Request;
 use linux::mount_namespace::NamespaceError;
 use std::io;
 use tracing::{info, warn};
@@ -65,9 +67,7 @@ pub enum MountError {
 
 /// Mounts a volume on the node, for the process at the other end of `caller`.
 pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mounted, MountError> {
-    let plan = Plan::new(&mounter.config, asked.request)?;
-    authorize(caller.origin(), &plan)?;
-    authorize_place(&plan.target, &mounter.own_paths)?;
+    let plan = admit(mounter, caller.origin(), asked.request)?;
     let _lock = mounter.target_locks.take(&plan.target)?;
     let (target, made) = open_target(mounter, &plan, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
@@ -86,6 +86,14 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
         }
         mounted => mounted,
     }
+}
+
+/// Understands a request from `origin`, if it may be had.
+pub fn admit(mounter: &Mounter, origin: Origin, request: Request) -> Result<Plan, MountError> {
+    let plan = Plan::new(&mounter.config, origin, request)?;
+    authorize(origin, &plan, &mounter.config)?;
+    authorize_place(&plan.target, &mounter.own_paths)?;
+    Ok(plan)
 }
 
 /// Opens the target on the node, and makes its directory first if that is wanted.

@@ -122,9 +122,9 @@ fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result
     }
     let Some(Asked { changes, origin }) = asked else { return Ok(volume.plan.clone()) };
     let new_options = changes.options.is_some();
-    let plan = volume.plan.changed(&mounter.config, changes)?;
+    let plan = volume.plan.changed(&mounter.config, origin, changes)?;
     if new_options {
-        authorize(origin, &plan)?;
+        authorize(origin, &plan, &mounter.config)?;
     }
     Ok(plan)
 }

@@ -404,6 +404,7 @@ mod tests {
     use crate::config::Config;
     use crate::engine::helper_processes::HelperProcesses;
     use crate::engine::watch::Watch;
+    use api::origin::Origin;
     use linux::mount_table::Device;
 
     /// The kernel may refuse to watch a descriptor (epoll_ctl(2): ENOSPC, ENOMEM). A volume whose helper lives must not
@@ -420,7 +421,7 @@ mod tests {
             switches: Default::default(),
             secrets: Default::default(),
         };
-        let plan = Plan::new(&Config::default(), request).unwrap();
+        let plan = Plan::new(&Config::default(), Origin::Operator, request).unwrap();
         let family = HelperProcesses::of_this_thread().unwrap();
         let identity = Identity { device: Device { major: 0, minor: 7 }, connection: Some(7) };
         let engine = Engine::Adopted(Watch::new(family.clone()).unwrap());
