@@ -76,6 +76,7 @@ check: tools
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --quiet
 
 	$(TOOLS)/typos/bin/typos
+	$(CARGO) fetch --locked --quiet
 	$(TOOLS)/cargo-deny/bin/cargo-deny --offline --log-level error --all-features check bans licenses sources
 
 # Advisories on the crates that we use, which are fetched.

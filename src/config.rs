@@ -12,6 +12,8 @@
 //!
 //! [helpers]
 //! uids = "1900000000-1900065535"
+//! memory_limit = "4Gi"
+//! process_limit = 65536
 //!
 //! # Callers of a kind whose door is closed cannot ask. The CSI server's is closed unless it is here.
 //! [doors]
@@ -64,7 +66,7 @@ use api::request::Request;
 use doors::Doors;
 use policy::Policy;
 use serde::Deserialize;
-use settings::{OnHang, Section, Settings};
+use settings::{MemoryLimit, OnHang, Section, Settings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,6 +75,9 @@ use user::{Readable, UidRange, User};
 
 /// The default configuration file. It need not exist.
 pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
+
+/// More than a thousand volumes need, and far less than the kernel has.
+const ALL_PROCESSES: u64 = 65_536;
 
 /// The mounter's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +90,10 @@ pub struct Config {
     pub doors: Doors,
     /// What callers of each kind may have, where the defaults do not suit.
     pub policy: Policy,
+    /// How much memory all helpers together may use; `None`: half of the node's.
+    pub all_memory: Option<MemoryLimit>,
+    /// How many processes and threads all helpers together may have.
+    pub all_processes: u64,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -97,6 +106,8 @@ impl Default for Config {
         Self {
             kubelet_dir: "/var/lib/kubelet".into(),
             uids: UidRange::default(),
+            all_memory: None,
+            all_processes: ALL_PROCESSES,
             doors: Doors::default(),
             policy: Policy::default(),
             types,
@@ -125,6 +136,8 @@ struct ConfigFile {
 #[serde(default, deny_unknown_fields)]
 struct Helpers {
     uids: UidRange,
+    memory_limit: Option<MemoryLimit>,
+    process_limit: Option<u64>,
 }
 
 /// A configuration that cannot be used.
@@ -248,8 +261,11 @@ impl ConfigFile {
         };
         let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
         self.policy.check()?;
-        let doors = self.doors.resolve()?;
-        Ok(Config { kubelet_dir, uids: self.helpers.uids, doors, policy: self.policy, types, others: Arc::new(others) })
+        let (doors, policy) = (self.doors.resolve()?, self.policy);
+        let Helpers { uids, memory_limit: all_memory, process_limit } = self.helpers;
+        let all_processes = process_limit.map_or(Ok(ALL_PROCESSES), settings::process_limit)?;
+        let others = Arc::new(others);
+        Ok(Config { kubelet_dir, uids, all_memory, all_processes, doors, policy, types, others })
     }
 }
 
@@ -278,6 +294,7 @@ mod tests {
             "capabilities = ['CAP_SYS_ADMIN']",
             "capabilities = ['CAP_FLY']",
             "environment = { 'A=B' = 'c' }",
+            "process_limit = 0",
             "user = 'nobody'",
             "user = -1",
             "user = 4294967295",
@@ -296,7 +313,7 @@ mod tests {
         ] {
             assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
         }
-        assert!(parse("[filesystem.'fuse.x']").is_err());
+        assert!(parse("[filesystem.'fuse.x']").is_err() && parse("[helpers]\nprocess_limit = 0").is_err());
         for wrong in ["'5'", "'9-8'", "'0-100'", "'65000-66000'", "'1-4294967295'", "7"] {
             assert!(parse(&format!("[helpers]\nuids = {wrong}")).is_err(), "{wrong}");
         }

@@ -4,7 +4,7 @@
 //! thread's own; on the node it changes nothing. `--probe` runs anywhere and only asks the mounter.
 
 use crate::config::Config;
-use crate::config::user::Readable;
+use crate::config::user::{Readable, UidRange};
 use crate::engine::preload::DEFAULT_OBJECT;
 use crate::engine::seccomp::filter::{self, MountCalls};
 use crate::engine::{Choice, choose};
@@ -14,7 +14,7 @@ use crate::helper::domain::{Domain, enter_domain};
 use crate::helper::find;
 use crate::helper::namespace::{self, Needs};
 use crate::helper::scratch::Scratch;
-use crate::helper::world::World;
+use crate::helper::world::{World, show_own_processes_only};
 use crate::node::cgroup::Cgroups;
 use crate::node::kernel;
 use crate::node::tree::Tree;
@@ -25,8 +25,10 @@ use api::shown::shown_lines;
 use linux::mount_namespace::MountNamespace;
 use linux::statx::device_at;
 use linux::sys::seccomp::restrict;
-use rustix::mount::{MountFlags, UnmountFlags, unmount};
-use rustix::thread::set_no_new_privs;
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_no_new_privs, set_thread_res_gid, set_thread_res_uid};
 use std::error::Error;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -117,6 +119,24 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Err(panic) => std::panic::resume_unwind(panic),
     }
     show(
+        "uids",
+        "name numbers that the container's user namespace has (/proc/self/uid_map): `[helpers] uids`; or give types `user = \"root\"`",
+        in_thread(|| own_uids(config.as_ref().map_or_else(|_| UidRange::default(), |config| config.uids.clone()))),
+    );
+    let hidden = in_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+        show_own_processes_only()?;
+        Ok("helpers see none but their own".into())
+    });
+    match hidden {
+        Ok(hidden) => println!("ok    processes: {hidden}"),
+        Err(why) => println!(
+            "note  processes: helpers see that others run, and how they were called: {}",
+            shown_lines(&chain(&*why))
+        ),
+    }
+    show(
         "filter",
         "run the container privileged, without a seccomp profile: without it helpers may make calls that they do not need",
         in_thread(|| {
@@ -153,7 +173,14 @@ fn graft(state: &Path) -> Finding {
     namespace::create_directories(state)?;
     let account = Account::root();
     let target = Path::new("/doctor/from");
-    let needs = Needs { target, account: &account, writable: &[], readable: Readable::All(Vec::new()), files: &[] };
+    let needs = Needs {
+        target,
+        account: &account,
+        sysfs: false,
+        writable: &[],
+        readable: Readable::All(Vec::new()),
+        files: &[],
+    };
     let (place, _) = namespace::prepare(state, &World::new()?, &Scratch::new()?, needs)?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
@@ -186,9 +213,26 @@ fn outlives(host_proc: &Path) -> Finding {
     cgroups.close();
     match ends_with_container {
         Some(why) => Err(why.into()),
-        None if cgroups.can_limit() => Ok("helpers have cgroups of their own, where memory_limit holds".into()),
-        None => Ok("helpers have cgroups of their own; memory_limit cannot be used here".into()),
+        None => Ok(match cgroups.counted() {
+            (true, true) => "helpers have cgroups of their own, where memory_limit and process_limit hold",
+            (true, false) => "helpers have cgroups of their own, where memory_limit holds; [helpers] process_limit cannot be used here",
+            (false, true) => "helpers have cgroups of their own, where process_limit holds; memory_limit cannot be used here",
+            (false, false) => "helpers have cgroups of their own; neither memory_limit nor [helpers] process_limit can be used here",
+        }
+        .into()),
     }
+}
+
+/// Whether processes can have the first and the last uid of the range.
+fn own_uids(range: UidRange) -> Finding {
+    for number in [*range.numbers().start(), *range.numbers().end()] {
+        let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
+        set_thread_res_gid(gid, gid, gid)?;
+        // The last one stays ours to set.
+        set_thread_res_uid(uid, uid, Uid::ROOT)?;
+        set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
+    }
+    Ok(format!("each helper can have one of {range} for itself"))
 }
 
 fn types(config: &Config) -> Finding {

@@ -37,6 +37,10 @@ pub struct Settings {
     pub capabilities: CapsHashSet,
     /// Whether the program may use io_uring(7), which is refused otherwise.
     pub io_uring: bool,
+    /// Whether the program sees /sys, read-only.
+    pub sysfs: bool,
+    /// How many processes and threads a helper with a uid of its own may have.
+    pub process_limit: u64,
     /// How much memory all processes of a helper together may use, and what they write to their own directories.
     pub memory_limit: Option<MemoryLimit>,
     /// How long a helper may take until its filesystem answers.
@@ -64,6 +68,8 @@ impl Default for Settings {
             readable: None,
             capabilities: CapsHashSet::new(),
             io_uring: false,
+            sysfs: false,
+            process_limit: 1024,
             memory_limit: None,
             ready_timeout: Duration::from_secs(120),
             heal: true,
@@ -99,6 +105,8 @@ pub(super) struct Section {
     pub(super) readable: Option<Vec<PathBuf>>,
     pub(super) capabilities: Vec<String>,
     pub(super) io_uring: bool,
+    pub(super) sysfs: bool,
+    pub(super) process_limit: Option<u64>,
     pub(super) memory_limit: Option<MemoryLimit>,
     pub(super) ready_timeout_seconds: Option<u64>,
     pub(super) heal: Option<bool>,
@@ -125,6 +133,8 @@ impl Section {
             readable: self.readable,
             capabilities: capabilities(&self.capabilities)?,
             io_uring: self.io_uring,
+            sysfs: self.sysfs,
+            process_limit: self.process_limit.map_or(Ok(others.process_limit), process_limit)?,
             memory_limit: self.memory_limit,
             ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
             heal: self.heal.unwrap_or(others.heal),
@@ -143,6 +153,14 @@ fn ready_timeout(seconds: u64) -> Result<Duration, ConfigError> {
         return Err(ConfigError::Value { key: "ready_timeout_seconds", problem: "must be at least 1".into() });
     }
     Ok(Duration::from_secs(seconds))
+}
+
+/// Of a helper, or of all together.
+pub(super) fn process_limit(limit: u64) -> Result<u64, ConfigError> {
+    if limit == 0 {
+        return Err(ConfigError::Value { key: "process_limit", problem: "must be at least 1".into() });
+    }
+    Ok(limit)
 }
 
 fn hang_time(seconds: u64) -> Option<Duration> {

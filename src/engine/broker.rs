@@ -88,6 +88,11 @@ impl Broker {
         self.objections.words()
     }
 
+    /// The same, for the engine that answers the helper's calls from here on.
+    pub fn take_objections(&mut self) -> Objections {
+        std::mem::take(&mut self.objections)
+    }
+
     /// Performs a mount(2) of the helper's, or says why not.
     pub fn mount(&mut self, call: &MountCall) -> Result<(), Errno> {
         let done = self.try_mount(call);

@@ -14,6 +14,7 @@ pub mod watch;
 
 use crate::observe::events;
 use broker::Broker;
+use objections::Objections;
 use preload::FurnishError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use seccomp::listener::Listener;
@@ -129,6 +130,24 @@ impl Engine {
             Self::Seccomp(listener) => listener.handle_event(broker),
             Self::Preload(server) => server.handle_event(broker),
             Self::Adopted(watch) => Ok(watch.handle_event()?.unwrap_or(EngineEvent::Call)),
+        }
+    }
+
+    /// What was refused to the helper.
+    pub fn refused(&self) -> Vec<String> {
+        match self {
+            Self::Seccomp(listener) => listener.objections.words(),
+            Self::Preload(server) => server.objections.words(),
+            Self::Adopted(_) => Vec::new(),
+        }
+    }
+
+    /// Takes over what was refused before it had mounted.
+    pub fn take_in(&mut self, objections: Objections) {
+        match self {
+            Self::Seccomp(listener) => listener.objections = objections,
+            Self::Preload(server) => server.objections = objections,
+            Self::Adopted(_) => {}
         }
     }
 

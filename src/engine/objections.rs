@@ -1,4 +1,5 @@
-//! What was objected to the calls of one helper: for the log, and for the caller, as one may be the reason why the helper failed.
+//! What was objected to the calls of one helper: for the log, for `hostmount logs`, and for the caller, as one may be the reason why
+//! the helper failed.
 //!
 //! Runs in the mounter. A helper may call as often as it likes, with words of its own: what is remembered and logged has a
 //! bound.
@@ -13,11 +14,6 @@ const LONGEST: usize = 1024;
 /// How many refusals of a helper are logged a minute.
 const LOGGED: u64 = 50;
 
-/// The log of calls that are refused to one helper.
-pub fn ration() -> Ration {
-    Ration::new("refused calls of the helper's", LOGGED)
-}
-
 /// The objections to one helper's calls.
 #[derive(Debug)]
 pub struct Objections {
@@ -30,7 +26,7 @@ pub struct Objections {
 
 impl Default for Objections {
     fn default() -> Self {
-        Self { kept: Vec::new(), others: 0, log: ration() }
+        Self { kept: Vec::new(), others: 0, log: Ration::new("refused calls of the helper's", LOGGED) }
     }
 }
 
@@ -48,7 +44,12 @@ impl Objections {
         }
     }
 
-    /// For the caller.
+    /// Logs a line about a call that is not worth remembering: helpers make it without harm.
+    pub fn log(&mut self, line: impl FnOnce()) {
+        self.log.log(line);
+    }
+
+    /// For the caller, and whoever reads the helper's last lines.
     pub fn words(&self) -> Vec<String> {
         let words = |(words, times): &(String, u64)| match times {
             1 => format!("hostmount refused a call of it: {words}"),

@@ -29,7 +29,7 @@ pub struct Account<'a> {
     /// The gid.
     pub gid: Gid,
     /// Keeps the number until a process has it.
-    _own: Option<OwnUid<'a>>,
+    own: Option<OwnUid<'a>>,
 }
 
 /// What an account looks like to programs.
@@ -55,17 +55,22 @@ impl<'a> Account<'a> {
         // Of a number that the container knows the group is known as well.
         let known = if own.is_none() { read(USERS).ok().flatten() } else { None };
         let gid = known.and_then(|users| find(&users, number)?.split(':').nth(3)?.parse().ok()).unwrap_or(number);
-        Ok(Self { uid: Uid::from_raw(number), gid: Gid::from_raw(gid), _own: own })
+        Ok(Self { uid: Uid::from_raw(number), gid: Gid::from_raw(gid), own })
     }
 
     /// uid 0.
     pub fn root() -> Account<'static> {
-        Account { uid: Uid::ROOT, gid: Gid::ROOT, _own: None }
+        Account { uid: Uid::ROOT, gid: Gid::ROOT, own: None }
     }
 
     /// Whether it is uid 0.
     pub fn is_root(&self) -> bool {
         self.uid.is_root()
+    }
+
+    /// Whether no other process runs under it.
+    pub fn is_its_own(&self) -> bool {
+        self.own.is_some()
     }
 
     /// Makes a path the account's.

@@ -146,6 +146,7 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
     let user = (!account.is_root()).then(|| User {
         uid: account.uid.as_raw(),
         gid: account.gid.as_raw(),
+        processes: account.is_its_own().then_some(settings.process_limit),
         capabilities: settings.capabilities.iter().map(Capability::index).collect(),
     });
     // So that it may open /dev/stdout.
@@ -333,6 +334,7 @@ impl Helper {
         if let Err(error) = self.processes.kill() {
             warn!("cannot look for the helper's processes: {error}");
         }
+        self.cgroup.iter().for_each(Cgroup::kill);
         match self.engine.wait_for_end(LAST_MOMENTS) {
             Ok(true) => {}
             Ok(false) => warn!(

@@ -65,6 +65,8 @@ pub struct Needs<'a> {
     pub target: &'a Path,
     /// What it runs as.
     pub account: &'a Account<'a>,
+    /// Whether it is to see /sys.
+    pub sysfs: bool,
     /// Directories to write to, beside the usual ones.
     pub writable: &'a [PathBuf],
     /// Files of the container to read.
@@ -136,10 +138,10 @@ pub fn prepare(
     scratch: &Scratch,
     needs: Needs<'_>,
 ) -> Result<(MountPoint, Option<Shown>), PrepareError> {
-    let Needs { target, account, writable, readable, files } = needs;
+    let Needs { target, account, sysfs, writable, readable, files } = needs;
     let root = state.join(MOUNT_POINTS);
     let path = mount_point(state, target);
-    world.enter_copy()?;
+    world.enter_copy(sysfs)?;
     scratch.cover(writable, account)?;
     cover_state_directory(state)?;
     let copies = Copies::of(readable, account, state.join(READABLE))?;
@@ -148,21 +150,31 @@ pub fn prepare(
     fs::create_dir(&root).map_err(failed("create", &root))?;
     mount(marked_with(target), &root, c"tmpfs", OWN_FLAGS, c"size=64k,mode=0755")
         .map_err(failed("mount a tmpfs on", &root))?;
-    fs::create_dir_all(&path).map_err(failed("create", &path))?;
+    make_way(&root, &path)?;
     let log = log_file(state);
     fs::File::create(&log).map_err(failed("create", &log))?;
     write_files(&files_directory(state), files, account)?;
-    // A helper writes to its mount point, if it likes (cryfs and fusermount3 try whether it can), but does not rename what is
-    // above: it has no capability to change what is another's. A mount of its own would do as well, but rclone refuses a mount
-    // point where something is mounted.
-    for above in path.ancestors().skip(1).take_while(|above| above.starts_with(&root)).chain([&*log]) {
-        chown(above, Some(Uid::from_raw(NOT_A_HELPER)), None).map_err(failed("change the owner of", above))?;
-    }
+    chown(&log, Some(Uid::from_raw(NOT_A_HELPER)), None).map_err(failed("change the owner of", &log))?;
     if !account.is_root() {
         account.own(&path).map_err(failed("change the owner of", &path))?;
     }
     let place = MountPoint::at(&path).map_err(failed("open", &path))?;
     Ok((place, shown))
+}
+
+/// Makes the mount point at `path` in `root`, which is a fresh filesystem.
+///
+/// A helper writes to its mount point, if it likes (cryfs and fusermount3 try whether it can), but does not rename what is above:
+/// it has no capability to change what is another's. A mount of its own would do as well, but rclone refuses a mount point
+/// where something is mounted.
+fn make_way(root: &Path, path: &Path) -> Result<(), PrepareError> {
+    let mut above = root.to_owned();
+    for name in path.strip_prefix(root).unwrap_or(path) {
+        chown(&above, Some(Uid::from_raw(NOT_A_HELPER)), None).map_err(failed("change the owner of", &above))?;
+        above.push(name);
+        fs::create_dir(&above).map_err(failed("create", &above))?;
+    }
+    Ok(())
 }
 
 /// The socket, the lock and the records are nothing to helpers: nothing of the state directory is seen but their own mount

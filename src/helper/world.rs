@@ -13,13 +13,17 @@ use linux::processes::{OWN, Process, name_of};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, FileType, Mode, OFlags, chmod, makedev, mknodat, open};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
+};
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
+use tracing::warn;
 
 /// What is mounted here, and below, is as read-only as the root: the kernel's settings, and programs and their settings.
 const SYSTEM: [&str; 10] = ["/proc", "/sys", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
@@ -39,6 +43,13 @@ const PROC_EMPTY: [&str; 8] = [
     "/proc/latency_stats",
     "/proc/mtrr",
 ];
+
+const OWN_PROCESSES: &CStr = c"hidepid=ptraceable";
+
+const SYS: &str = "/sys";
+
+/// Of a filesystem that nothing runs from.
+const HARMLESS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// fusermount3's settings.
 const FUSE_CONF: &str = "/etc/fuse.conf";
@@ -100,10 +111,15 @@ impl World {
         Ok(Self { namespace })
     }
 
-    /// Moves the **calling thread** into a copy of its own.
-    pub fn enter_copy(&self) -> Result<(), WorldError> {
+    /// Moves the **calling thread** into a copy of its own, which shows /sys, read-only, or an empty directory in its place.
+    pub fn enter_copy(&self, sysfs: bool) -> Result<(), WorldError> {
         self.namespace.enter()?;
-        become_slave()
+        become_slave()?;
+        if sysfs {
+            let sys = Path::new(SYS);
+            unmount(sys, UnmountFlags::DETACH).map_err(failed("uncover", sys))?;
+        }
+        Ok(())
     }
 }
 
@@ -123,10 +139,14 @@ fn make() -> Result<MountNamespace, WorldError> {
     let this_thread = Process::at(Path::new(OWN), rustix::thread::gettid());
     let table = this_thread.mounts().map_err(failed("read the mount table of", root))?;
     make_devices()?;
+    if let Err(error) = show_own_processes_only() {
+        warn!("helpers see that other processes run: /proc cannot be mounted for them: {error}");
+    }
     for path in PROC_READ_ONLY {
         let path = Path::new(path);
         if shadow(path, path)? {
-            mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, c"").map_err(failed("make read-only", path))?;
+            mount_remount(path, HARMLESS | MountFlags::BIND | MountFlags::RDONLY, c"")
+                .map_err(failed("make read-only", path))?;
         }
     }
     for path in PROC_EMPTY {
@@ -139,6 +159,9 @@ fn make() -> Result<MountNamespace, WorldError> {
             done => done.map_err(failed("make read-only", &mount.target))?,
         }
     }
+    // On top of it, read-only as it is by now: a type whose program needs it has it uncovered again.
+    let sys = Path::new(SYS);
+    mount(SOURCE, sys, c"tmpfs", HARMLESS | MountFlags::RDONLY, c"size=4k,mode=0755").map_err(failed("cover", sys))?;
     Ok(MountNamespace::of_this_thread()?)
 }
 
@@ -190,6 +213,13 @@ fn make_devices() -> Result<(), WorldError> {
     mount_remount(dev, MountFlags::BIND | MountFlags::RDONLY | flags, c"").map_err(failed("make read-only", dev))
 }
 
+/// A /proc in which a process sees only those that it could trace, so that what others are called with, and that they are there,
+/// is not seen. A helper of a uid of its own sees its own processes; one that is root does so where the kernel has Landlock; the
+/// mounter, whose threads stand here as well, sees all. Runs in a mount namespace of the calling thread's own.
+pub fn show_own_processes_only() -> io::Result<()> {
+    Ok(mount(c"proc", "/proc", c"proc", HARMLESS, OWN_PROCESSES)?)
+}
+
 /// fusermount3 passes `allow_other` on for users other than root only where this file says so. Whether a volume has it is its
 /// grant's to say. An image that lacks the file has no fusermount3, or its helpers fail with its message.
 fn let_fusermount_allow_other() -> Result<(), WorldError> {
@@ -203,8 +233,7 @@ fn let_fusermount_allow_other() -> Result<(), WorldError> {
     mount_bind(mine, path).map_err(failed("bind over", path))?;
     // What is bound stays.
     fs::remove_file(mine).map_err(failed("remove", mine))?;
-    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount_remount(path, flags, c"").map_err(failed("make read-only", path))
+    mount_remount(path, HARMLESS | MountFlags::BIND | MountFlags::RDONLY, c"").map_err(failed("make read-only", path))
 }
 
 fn bind_device(device: Option<OwnedFd>, path: &Path) -> io::Result<()> {

@@ -9,7 +9,7 @@ use super::door::{CONNECTIONS, Door, Shut};
 use super::operation::{hang, heal};
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
-use super::volume::VolumeId;
+use super::to_do::Task;
 use super::volume::registry;
 use super::volume::state::{Effect, Event};
 use crate::observe::events;
@@ -118,7 +118,8 @@ impl EventLoop {
             self.mounter.cgroups.sweep();
             self.mounter.registry.watch_again();
             self.report_to_all(Event::RetryDue);
-            let next = [self.mounter.registry.next_due(), self.look_if_due(), self.open_again(stop)];
+            let begin = if stop { None } else { self.begin_what_is_due() };
+            let next = [self.mounter.registry.next_due(), begin, self.look_if_due(), self.open_again(stop)];
             let timeout = next.into_iter().flatten().min().and_then(|wait| Timespec::try_from(wait).ok());
             match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -140,8 +141,8 @@ impl EventLoop {
                     }
                     token => {
                         let (id, channel) = registry::from_token(token);
-                        if let Some(effect) = self.mounter.registry.descriptor_ready(id, channel) {
-                            self.carry_out(id, effect);
+                        if let Some(Effect::Search) = self.mounter.registry.descriptor_ready(id, channel) {
+                            self.mounter.to_do.search_at_once(id);
                         }
                     }
                 }
@@ -156,18 +157,36 @@ impl EventLoop {
         Ok(())
     }
 
-    fn report_to_all(&mut self, event: Event) {
+    fn report_to_all(&self, event: Event) {
         for (id, effect) in self.mounter.registry.report_to_all(event) {
-            self.carry_out(id, effect);
+            match effect {
+                Effect::Search => self.mounter.to_do.search(id),
+                Effect::Heal => self.mounter.to_do.heal(id),
+                // The registry knows when, and has forgotten it already.
+                Effect::HealLater(_) | Effect::Forget => {}
+            }
         }
     }
 
-    /// On a thread of its own: it may take long.
-    fn carry_out(&mut self, id: VolumeId, effect: Effect) {
-        if let Err(error) = self.start("volume", None, move |mounter| heal::carry_out(mounter, id, effect)) {
-            self.log.log(|| error!("cannot start a thread for a volume: {error}"));
-            self.mounter.registry.not_carried_out(id, effect);
+    /// Begins what is due, on threads of its own, as it may take long; how long until more is?
+    fn begin_what_is_due(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        while let Some(task) = self.mounter.to_do.next(now) {
+            let theirs = task.clone();
+            let work = move |mounter: &Mounter| {
+                let _under_way = mounter.to_do.under_way(&theirs, now);
+                heal::carry_out(mounter, &theirs);
+            };
+            if let Err(error) = self.start("volume", None, work) {
+                self.log.log(|| error!("cannot start a thread for a volume: {error}"));
+                drop(self.mounter.to_do.under_way(&task, now));
+                match task {
+                    Task::Search(ids) => self.mounter.to_do.search_again(ids),
+                    Task::Heal(id) => _ = self.mounter.registry.report(id, Event::HealingFailed),
+                }
+            }
         }
+        self.mounter.to_do.next_due(now)
     }
 
     /// Has volumes looked at when it is time; how long until the next time?

@@ -40,7 +40,7 @@ fn answer(mut stream: TcpStream, mounter: &Mounter) -> io::Result<()> {
     let mut words = request.split(' ');
     let (status, format, body) = match (words.next(), words.next()) {
         (Some("GET"), Some("/metrics")) => match views(mounter) {
-            Ok(volumes) => ("200 OK", FORMAT, mounter.metrics.text(&volumes)),
+            Ok(volumes) => ("200 OK", FORMAT, mounter.metrics.text(&volumes, mounter.search.searched())),
             Err(error) => {
                 ("500 Internal Server Error", "text/plain", format!("cannot read the mount table: {error}\n"))
             }

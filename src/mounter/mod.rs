@@ -19,6 +19,7 @@ pub mod start;
 mod state_dir;
 mod step;
 pub mod target_locks;
+mod to_do;
 pub mod volume;
 
 use crate::config::Config;
@@ -29,6 +30,7 @@ use crate::helper::uids::Uids;
 use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
+use crate::node::mount_search::MountSearch;
 use crate::observe::metrics::Metrics;
 use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
@@ -37,6 +39,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use target_locks::TargetLocks;
+use to_do::ToDo;
 use volume::registry::Registry;
 
 /// What every thread of the mounter needs.
@@ -56,6 +59,8 @@ pub struct Mounter {
     pub uids: Uids,
     /// The kernel's FUSE connections.
     pub connections: Connections,
+    /// Finds the mounts of filesystems.
+    pub search: MountSearch,
     /// A proc filesystem that shows the node's processes.
     pub host_proc: PathBuf,
     /// The state directory.
@@ -64,6 +69,8 @@ pub struct Mounter {
     pub own_paths: Vec<PathBuf>,
     /// The volumes.
     pub registry: Registry,
+    /// What is to be done about volumes without a helper.
+    pub to_do: ToDo,
     /// Which of them hang.
     pub hangs: Hangs,
     /// What has happened so far.

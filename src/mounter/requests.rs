@@ -134,7 +134,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Policy => send(caller.stream(), &Ok(show(&mounter.config))),
         Call::Metrics => {
-            let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes));
+            let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes, mounter.search.searched()));
             send(caller.stream(), &text.map_err(|error| no_table(&error)));
         }
     }

@@ -7,11 +7,13 @@ use super::event_loop::{EventLoop, event_descriptor};
 use super::operation::hang::Hangs;
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
+use super::to_do::ToDo;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
 use super::volume::registry::Registry;
 use super::{door, install, metrics_http, process, state_dir};
 use crate::config::Config;
+use crate::config::settings::MemoryLimit;
 use crate::engine::{self, Choice, NoEngine};
 use crate::helper::namespace;
 use crate::helper::reaper::Reaper;
@@ -21,6 +23,7 @@ use crate::helper::world::{World, WorldError};
 use crate::node::cgroup::{self, Cgroups};
 use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
+use crate::node::mount_search::MountSearch;
 use crate::node::programs::Places;
 use crate::observe::events;
 use crate::observe::metrics::Metrics;
@@ -125,6 +128,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         scratch,
         uids,
         connections,
+        search: MountSearch::new(settings.host_proc.clone(), Arc::clone(&cgroups)),
         host_proc: settings.host_proc,
         state: settings.state,
         own_paths,
@@ -132,6 +136,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         hangs: Hangs::default(),
         metrics: Metrics::default(),
         target_locks: TargetLocks::default(),
+        to_do: ToDo::default(),
         reaper: Reaper::default(),
         method,
         stopping,
@@ -161,6 +166,17 @@ fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
     if let Some(why) = ends_with_container {
         warn!(event = events::ENDS_WITH_CONTAINER, "volumes end when the mounter's container does: {}", chain(&why));
     }
+    let memory = settings.config.all_memory.map_or_else(half_of_the_nodes_memory, MemoryLimit::bytes);
+    if let Err(error) = cgroups.limit_all(memory, settings.config.all_processes) {
+        warn!("all helpers together are not limited: {}", chain(&error));
+    }
+    let (counts_memory, counts_processes) = cgroups.counted();
+    if !(counts_memory && counts_processes) {
+        info!(
+            counts_memory,
+            counts_processes, "the node's cgroups do not count all that helpers together are limited in"
+        );
+    }
     if settings.config.limits_memory() && !cgroups.can_limit() {
         warn!(
             event = events::ENDS_WITH_CONTAINER,
@@ -168,4 +184,11 @@ fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
         );
     }
     cgroups
+}
+
+fn half_of_the_nodes_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    total.map_or(i64::MAX.unsigned_abs(), |kilobytes| kilobytes * 512)
 }

@@ -4,7 +4,8 @@
 //! descriptors after that; a copy of our own, mounted with fsopen(2), would reset the options of the node's (nsdelegate).
 //!
 //! A helper gets a cgroup of its own, `hostmount/TARGET.NUMBER` below the node's root, where memory is counted: in version 2,
-//! or in the memory hierarchy of version 1. In each other hierarchy it is at the top, as the node's own programs are. A caller
+//! or in the memory hierarchy of version 1. In version 1 all helpers are in one cgroup, `hostmount`, where processes are counted, and in
+//! each other hierarchy at the top, as the node's own programs are. A caller
 //! that runs in a systemd scope of its own (`systemd-run --scope`, as kubelet does) has its helper there instead.
 
 mod hierarchy;
@@ -15,7 +16,7 @@ use linux::namespace::NamespaceId;
 use linux::processes::Process;
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -45,6 +46,8 @@ pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     /// Below it each helper has a cgroup of its own.
     parent: Option<ParentCgroup>,
+    /// Version 1: the cgroup that counts the processes of all helpers.
+    processes: Option<OwnedFd>,
     /// Cgroups that are to be removed, and may still have a process.
     leaving: Mutex<BTreeSet<String>>,
     last: AtomicU32,
@@ -141,6 +144,7 @@ impl Cgroups {
             host_proc: host_proc.to_owned(),
             hierarchies: Vec::new(),
             parent: None,
+            processes: None,
             leaving: Mutex::default(),
             last: AtomicU32::new(0),
         };
@@ -172,7 +176,34 @@ impl Cgroups {
             Ok(parent) => self.parent = parent,
             Err(error) => problem = problem.and(Err(error)),
         }
+        let only_processes = |hierarchy: &&mut Hierarchy| {
+            hierarchy.version == CgroupVersion::V1 && hierarchy.has("pids") && !hierarchy.counts_memory()
+        };
+        let directory = self.directory;
+        let counting = self.hierarchies.iter_mut().find(only_processes);
+        match counting.map(|hierarchy| hierarchy.make_entrance(directory)).transpose() {
+            Ok(processes) => self.processes = processes,
+            Err(error) => problem = problem.and(Err(error)),
+        }
         problem
+    }
+
+    /// Limits the memory of all helpers together, in bytes, and their processes and threads, where that is counted.
+    pub fn limit_all(&self, memory: u64, processes: u64) -> Result<(), EndsWithContainer> {
+        let counts_memory = self.parent.as_ref().filter(|parent| parent.counts_memory);
+        counts_memory.map_or(Ok(()), |parent| parent.limit_memory(memory))?;
+        self.counting().map_or(Ok(()), |cgroup| hierarchy::set(cgroup, "pids.max", &processes.to_string()))
+    }
+
+    /// Whether the memory of all helpers is counted, and whether their processes are.
+    pub fn counted(&self) -> (bool, bool) {
+        (self.can_limit(), self.counting().is_some())
+    }
+
+    /// The cgroup that counts the processes of all helpers.
+    fn counting(&self) -> Option<BorrowedFd<'_>> {
+        let parent = self.parent.as_ref().filter(|parent| parent.counts_processes);
+        parent.map(|parent| parent.directory.as_fd()).or(self.processes.as_ref().map(AsFd::as_fd))
     }
 
     /// Whether a memory limit can be set.
@@ -254,12 +285,20 @@ impl Cgroups {
 
     /// The cgroup of a helper that an earlier mounter has started, if it has one of its own.
     pub fn of(self: &Arc<Self>, process: Pid) -> Option<Cgroup> {
+        self.own_cgroup_of(process).map(|name| Cgroup { name, all: Arc::clone(self) })
+    }
+
+    /// Whether a process lives in a cgroup that helpers have.
+    pub fn is_helper(&self, process: Pid) -> bool {
+        self.own_cgroup_of(process).is_some()
+    }
+
+    fn own_cgroup_of(&self, process: Pid) -> Option<String> {
         let parent = self.parent.as_ref()?;
         let hierarchy = self.hierarchies.iter().find(|hierarchy| parent.is_in(hierarchy))?;
         let (_, path) = self.paths_of(process).into_iter().find(|(name, _)| *name == hierarchy.name)?;
         let name = path.strip_prefix(self.directory).ok()?.to_str()?;
-        let is_one = !name.is_empty() && !name.contains('/');
-        is_one.then(|| Cgroup { name: name.to_owned(), all: Arc::clone(self) })
+        (!name.is_empty() && !name.contains('/')).then(|| name.to_owned())
     }
 
     /// Removes the cgroups that are to be removed and are empty by now. To be called after every event: the end of a helper is
@@ -274,7 +313,8 @@ impl Cgroups {
     pub fn close(&self) {
         self.remove_empty();
         for hierarchy in &self.hierarchies {
-            if self.parent.as_ref().is_some_and(|parent| parent.is_in(hierarchy)) {
+            let has_ours = self.parent.as_ref().is_some_and(|parent| parent.is_in(hierarchy));
+            if has_ours || self.processes.is_some() && hierarchy.has("pids") {
                 // Busy while a helper lives.
                 let _ = unlinkat(&hierarchy.top, self.directory, AtFlags::REMOVEDIR);
             }
@@ -292,6 +332,35 @@ impl Cgroups {
 }
 
 impl Cgroup {
+    /// Kills whatever is in it: of a helper that is over, in case that a process has left its mount namespace.
+    pub fn kill(&self) {
+        let Some(parent) = &self.all.parent else { return };
+        let Ok(cgroup) = open_directory(parent.directory.as_fd(), self.name.as_ref()) else { return };
+        // Version 2, Linux 5.14.
+        if hierarchy::set(cgroup.as_fd(), "cgroup.kill", "1").is_ok() {
+            return;
+        }
+        // A process with SIGKILL pending cannot fork any more: when a round finds no new one, there is no other.
+        let mut killed = BTreeSet::new();
+        loop {
+            let listed = read_file(cgroup.as_fd(), Path::new("cgroup.procs")).unwrap_or_default();
+            let listed = listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+            let new: Vec<_> = listed.filter(|pid| killed.insert(pid.as_raw_nonzero())).collect();
+            if new.is_empty() {
+                return;
+            }
+            for pid in new {
+                let Ok(held) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                // Another look, now that it is held: so it is the very process that was listed.
+                let again = read_file(cgroup.as_fd(), Path::new("cgroup.procs")).unwrap_or_default();
+                if again.lines().any(|line| line.parse() == Ok(pid.as_raw_nonzero().get())) {
+                    // It may have exited by itself by now.
+                    let _ = pidfd_send_signal(held, Signal::KILL);
+                }
+            }
+        }
+    }
+
     /// A message for the caller, if the kernel has killed a process in it because memory ran out.
     pub fn ran_out_of_memory(&self) -> Option<String> {
         let parent = self.all.parent.as_ref()?;
@@ -307,7 +376,10 @@ impl Cgroup {
         // Without a limit version 1 shows a number that no machine has.
         let limit = read(limit).trim().parse().ok().filter(|limit| *limit < 1 << 50).map(|limit: u64| limit >> 20);
         Some(limit.map_or_else(
-            || "the node has run out of memory".to_owned(),
+            || {
+                "the node has run out of memory, or all helpers together have hit their limit ([helpers] memory_limit)"
+                    .to_owned()
+            },
             |limit| format!("it hit its memory limit of {limit} MiB (memory_limit in the configuration)"),
         ))
     }

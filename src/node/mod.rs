@@ -6,6 +6,7 @@ pub mod file_locks;
 pub mod inner_mounts;
 pub mod kernel;
 pub mod log_file;
+pub mod mount_search;
 #[cfg(test)]
 mod own_fuse;
 #[cfg(test)]

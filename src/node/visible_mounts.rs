@@ -1,33 +1,24 @@
-//! The mounts by which a filesystem is visible, on the node and in its pods; and putting another filesystem in their place.
+//! A mount by which a filesystem is visible, on the node or in a pod; and putting another filesystem in its place.
 //!
-//! Runs in the mounter. A search goes through the node's processes once. A mount is replaced on a visit to its mount namespace.
+//! Runs in the mounter. A mount is replaced on a visit to its mount namespace.
 
-use super::connections::{Connections, Identity};
+use super::connections::Identity;
 pub use super::inner_mounts::Fresh;
 use super::inner_mounts::{InnerCopy, InnerMount, LostMount, Outer};
 use super::target::{Target, TargetError, open_in_filesystem};
 use super::tree::Tree;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::mount_table::{Device, Mount};
-use linux::processes::{self, PopulatedNamespace};
+use linux::namespace::NamespaceId;
+use linux::processes::PopulatedNamespace;
 use linux::statx;
 use linux::sys::ask::{self, Patience};
 use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-/// The mounts of one filesystem, attached in any mount namespace.
-#[derive(Debug)]
-pub struct VisibleMounts {
-    /// Those in the node's own namespace first, as pods may get theirs from there.
-    pub mounts: Vec<VisibleMount>,
-    /// A detached copy, which hinders no umount(2). While it is held the filesystem lives, and no other gets its device
-    /// number. None if every mount is covered by another.
-    pub pin: Option<Tree>,
-}
 
 /// One mount of a filesystem, and the namespace that it is attached in.
 #[derive(Debug)]
@@ -44,11 +35,11 @@ pub struct VisibleMount {
 
 /// A mount namespace in which the filesystem is visible.
 #[derive(Debug)]
-struct Namespace {
-    handle: MountNamespace,
-    populated: PopulatedNamespace,
+pub(super) struct Namespace {
+    pub(super) handle: MountNamespace,
+    pub(super) populated: PopulatedNamespace,
     /// The proc filesystem that it was found in.
-    host_proc: PathBuf,
+    pub(super) host_proc: PathBuf,
 }
 
 /// A mount that could not be replaced.
@@ -79,40 +70,14 @@ enum ReplaceMountStep {
     Replace(#[source] io::Error),
 }
 
-/// Finds all mounts of a filesystem. `None`: it has none that is visible.
-pub fn find(filesystem: Identity, connections: &Connections, host_proc: &Path) -> io::Result<Option<VisibleMounts>> {
-    // In most cases it has just been unmounted, and no search is needed.
-    if !connections.has(filesystem) {
-        return Ok(None);
-    }
-    let mounts = with_device(filesystem.device, host_proc)?;
-    let pin = mounts.iter().find_map(|mount| mount.pin().ok());
-    // What had its device number was the filesystem itself, if that is there even now.
-    let found = !mounts.is_empty() && connections.has(filesystem);
-    Ok(found.then_some(VisibleMounts { mounts, pin }))
-}
-
-/// All mounts with this device number.
-///
-/// A process that exits meanwhile does not matter: its namespace lives on only if it has another process, which is asked then.
-fn with_device(device: Device, host_proc: &Path) -> io::Result<Vec<VisibleMount>> {
-    let mut found = Vec::new();
-    for populated in processes::mount_namespaces(host_proc)? {
-        let table = populated.mounts();
-        if table.iter().any(|mount| mount.device == device)
-            && let Some(handle) = populated.open()
-        {
-            found.extend(in_table(&table, device, Namespace { handle, populated, host_proc: host_proc.to_owned() }));
-        }
-    }
-    Ok(found)
-}
-
-/// Those of one mount namespace.
-fn in_table(table: &[Mount], device: Device, namespace: Namespace) -> impl Iterator<Item = VisibleMount> {
-    let namespace = Arc::new(namespace);
-    table.iter().filter(move |mount| mount.device == device).map(move |mount| VisibleMount {
-        namespace: Arc::clone(&namespace),
+/// The mounts of one mount namespace whose filesystems are `wanted`.
+pub(super) fn in_table(
+    table: &[Mount],
+    namespace: &Arc<Namespace>,
+    wanted: impl Fn(Device) -> bool,
+) -> impl Iterator<Item = VisibleMount> {
+    table.iter().filter(move |mount| wanted(mount.device)).map(move |mount| VisibleMount {
+        namespace: Arc::clone(namespace),
         mount: mount.clone(),
         inner: InnerMount::all_on(mount, table),
         copies: None,
@@ -120,6 +85,11 @@ fn in_table(table: &[Mount], device: Device, namespace: Namespace) -> impl Itera
 }
 
 impl VisibleMount {
+    /// Whether it is attached in this mount namespace.
+    pub fn is_in(&self, namespace: NamespaceId) -> bool {
+        self.namespace.populated.id == namespace
+    }
+
     /// A copy of what is mounted at `master` since that was replaced, down to this mount's directory, if it is the filesystem
     /// of `new`. The copy is in the same peer group, and made a slave it follows that group.
     fn copy_of(&self, master: &Self, new: &Tree, patience: Patience<'_>) -> Option<Tree> {
@@ -136,7 +106,8 @@ impl VisibleMount {
         master.namespace.handle.visit(copy).ok()?.ok()
     }
 
-    fn pin(&self) -> io::Result<Tree> {
+    /// A detached copy of it.
+    pub(super) fn pin(&self) -> io::Result<Tree> {
         let copy = || Tree::copy_at(Target::of_mount(&self.mount, Patience::USUAL)?.as_fd()).map_err(TargetError::Open);
         self.namespace.handle.visit(copy).map_err(io::Error::other)?.map_err(io::Error::other)
     }

@@ -2,6 +2,7 @@
 //!
 //! Runs in the mounter: counters on the thread of each operation, the text on the thread of the request for it.
 
+use crate::node::mount_search::Searched;
 use api::volume::{VolumeState, VolumeView};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -62,7 +63,7 @@ impl Metrics {
     }
 
     /// The text, with the volumes as they are now.
-    pub fn text(&self, volumes: &[VolumeView]) -> String {
+    pub fn text(&self, volumes: &[VolumeView], searched: Searched) -> String {
         let mut registry = Registry::with_prefix("hostmount");
         let states = Family::<State, Gauge>::default();
         for state in [VolumeState::Mounted, VolumeState::Detached, VolumeState::Hung, VolumeState::Dead] {
@@ -89,6 +90,14 @@ impl Metrics {
         registry.register("volume_waiting_requests", "Requests that wait for the helper's answer", waiting);
         registry.register("volume_mounted_timestamp_seconds", "When the volume was mounted, since 1970", since);
         registry.register("volume_hung_timestamp_seconds", "Since when the volume has hung, since 1970", hung);
+        let total = |count: u64| {
+            let counter = Counter::<u64>::default();
+            counter.inc_by(count);
+            counter
+        };
+        let (searches, tables) = ("Searches of the node's mount tables", "Mount tables that were read for them");
+        registry.register("mount_searches", searches, total(searched.searches));
+        registry.register("mount_tables_read", tables, total(searched.tables));
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &registry);

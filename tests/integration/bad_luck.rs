@@ -180,7 +180,7 @@ fn a_helper_that_asks_for_more_than_its_mount() {
         exit 0",
     ));
     setting.test.mount(&FAULT).ok("mount");
-    assert_refused(&setting.mounter, 12);
+    assert_refused(&setting.test, &setting.mounter, 12);
     let line = setting.test.node.mount_at(TARGET).unwrap();
     assert!(line.contains("nosuid,nodev"), "{line}");
 }

@@ -141,6 +141,8 @@ fn flexvolume_failures_are_one_object() {
 fn every_call_that_real_kubelets_made() {
     let (test, mounter) = start();
     let recorder = "printf '%s\\n' \"$@\" >/srv/recorded\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"";
+    // Some of these helpers have a uid of their own.
+    test.container.sh_ok("touch /srv/recorded && chmod 666 /srv/recorded");
     for fstype in ["glusterfs", "nfs", "ceph", "cifs"] {
         test.container.helper(fstype, recorder);
     }

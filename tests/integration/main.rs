@@ -20,6 +20,7 @@ mod filesystems;
 mod harness;
 mod hostile;
 mod hostile_helper;
+mod hundreds;
 mod hung_volumes;
 mod idmap;
 mod image;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         test_node,
         systemd,
         main_job,
+        hundreds,
         mount8,
         configuration,
         bad_luck,

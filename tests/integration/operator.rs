@@ -37,7 +37,7 @@ fn doctor_reports_what_works_and_what_to_do() {
     let done = hostmount(&test.container, &["doctor"]);
     let words = done.stdout;
     assert_eq!(done.code, Some(0), "{words}{}", done.stderr);
-    for good in ["/dev/fuse", "confinement", "engine", "mounts", "node", "types"] {
+    for good in ["/dev/fuse", "confinement", "engine", "mounts", "node", "types", "uids", "processes", "filter"] {
         assert!(words.contains(&format!("ok    {good}: ")), "{words}");
     }
     for (fstype, program) in [("fuse.talk", "/usr/sbin/mount.fuse.talk"), ("bindfs", "/usr/bin/bindfs")] {

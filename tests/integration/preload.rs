@@ -99,7 +99,7 @@ fn what_is_not_granted_is_refused() {
     test.container.helper("fuse.fault", &lines);
     test.mount(&["-t", "fuse.fault", "/tmp/source", TARGET]).ok("mount");
     mounter.wait_for(events::MOUNTED, 1);
-    assert_refused(&mounter, 7);
+    assert_refused(&test, &mounter, 7);
     unmount_and_see_it_end(&test, &mounter, &before, 1);
 }
 

@@ -4,6 +4,7 @@
 //! The helper is a Perl program: its `syscall` makes calls that no other program of the container has.
 
 use crate::harness::{Test, tests};
+use crate::node::cgroups::HIERARCHIES;
 use crate::node::job::{TARGET, use_it};
 use crate::node::mounter::Mounter;
 use crate::node::{TestNode, preloaded};
@@ -20,6 +21,11 @@ pub(crate) fn tests() -> Vec<Test> {
         what_a_helper_may_write_to.needs(NEEDED),
         other_processes_of_its_uid.needs(NEEDED).needs_linux(6, 12).needs_no(no_landlock),
         what_it_leaves_behind.needs(NEEDED),
+        the_doings_of_others.needs(NEEDED).needs_no(no_landlock),
+        sysfs_for_a_type_that_is_set_to_have_it.needs(NEEDED).quick(),
+        processes_without_end.needs(NEEDED).needs_cgroups(),
+        all_helpers_together.needs(NEEDED).needs_cgroups(),
+        a_process_that_left_its_mount_namespace.needs(NEEDED).needs_cgroups(),
     ]
 }
 
@@ -248,4 +254,94 @@ fn other_processes_of_its_uid() {
 fn what_it_leaves_behind() {
     let attempts = [("a core dump", "`sh -c 'ulimit -Hc'` !~ /^0$/".to_owned())];
     assert_nothing_granted(|_| {}, &attempts);
+}
+
+/// What /proc and /sys tell of the node and of other processes.
+fn the_doings_of_others() {
+    let attempts = [
+        ("see that the mounter is there", "process('hostmount serve')".to_owned()),
+        ("see that another helper is there", "process('/tmp/victim')".to_owned()),
+        ("see that the node's first process is there", "-e '/proc/1/status'".to_owned()),
+        (
+            "see more than its own",
+            "my @seen = grep { !m#/$$/# && (stat)[4] != $> } glob '/proc/[0-9]*/stat'; @seen > 0".to_owned(),
+        ),
+        (
+            "see the node's devices",
+            "grep { -e } ('/sys/class', '/sys/block', '/sys/fs/cgroup', '/sys/kernel')".to_owned(),
+        ),
+        ("put something there", "mkdir '/sys/x'".to_owned()),
+        ("take the cover away", format!("sys({}, '/sys', 2)", libc::SYS_umount2)),
+    ];
+    assert_nothing_granted(|_| {}, &attempts);
+}
+
+fn sysfs_for_a_type_that_is_set_to_have_it() {
+    for engine in ["seccomp", "preload"] {
+        let (test, mounter) = start(engine, "[filesystem.hostile]\nsysfs = true\nuser = 'root'\n");
+        let write = "grep { open(my $f, '+<', $_) } glob('/sys/power/* /sys/kernel/mm/*/*')";
+        let said = attempt(&test, &mounter, &[("see", "-d '/sys/kernel'".to_owned()), ("write", write.to_owned())]);
+        assert!(said.contains("GRANTED: see") && said.contains("refused: write"), "{engine}: {said}");
+    }
+}
+
+/// Forks until it is refused, with nothing of it left when it tells how many there were.
+const FORK: &str = "my @all; while (@all < 700) { my $p = fork; last unless defined $p; if ($p == 0) { sleep 99; exit } push @all, $p }
+    kill 9, @all; waitpid $_, 0 for @all; print scalar(@all), \" processes\\n\"; @all == 700";
+
+fn processes_without_end() {
+    for engine in ["seccomp", "preload"] {
+        for (config, granted) in [("process_limit = 300", false), ("", true)] {
+            let (test, mounter) = start(engine, &format!("[filesystem.hostile]\n{config}\n"));
+            let said = attempt(&test, &mounter, &[("fork", FORK.to_owned())]);
+            // The limit is of this helper alone: the victim's works, and 1,024 are allowed by default.
+            assert_eq!(said.contains("GRANTED: fork"), granted, "{engine} {config}: {said}");
+            assert!(granted || said.contains("299 processes"), "{said}");
+            test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
+        }
+    }
+}
+
+/// Limits of the cgroup that all helpers are in.
+fn all_helpers_together() {
+    let read = |test: &TestNode, file: &str| {
+        test.node.sh_ok(&format!("for h in $({HIERARCHIES}); do cat $h/hostmount/{file} 2>/dev/null; done; true"))
+    };
+    let (test, _mounter) = start("seccomp", "");
+    let total = test.node.sh_ok("grep MemTotal /proc/meminfo");
+    let total: u64 = total.split_whitespace().nth(1).unwrap().parse().unwrap();
+    // Rounded down to pages.
+    let (limit, half) = (read(&test, "memory.limit_in_bytes") + &read(&test, "memory.max"), total * 512 / 4096 * 4096);
+    assert_eq!((limit.trim(), read(&test, "pids.max").trim()), (half.to_string().as_str(), "65536"));
+
+    // Root's processes have no limit of their own.
+    let config = "[helpers]\nmemory_limit = '1Gi'\nprocess_limit = 100\n[filesystem.hostile]\nuser = 'root'\n";
+    let (test, mounter) = start("seccomp", config);
+    assert_eq!((read(&test, "memory.limit_in_bytes") + &read(&test, "memory.max")).trim(), (1 << 30).to_string());
+    let said = attempt(&test, &mounter, &[("fork", FORK.to_owned())]);
+    assert!(said.contains("refused: fork") && !said.contains("700 processes"), "{said}");
+    test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
+}
+
+/// A kernel's fault, say, lets one go; it is ended with its helper all the same.
+fn a_process_that_left_its_mount_namespace() {
+    for engine in ["seccomp", "preload"] {
+        let (test, mounter) = start(engine, "");
+        test.node.sh_ok("umount /mnt/victim");
+        mounter.wait_for(events::UNMOUNTED, 1);
+        test.mount(&["-t", "fuse.bindfs", "/tmp/victim", "/mnt/victim"]).ok("mount");
+        // By root of the node into the helper's cgroups, as no helper can.
+        let helper = test.pids_of("/run/hostmount/mnt/mnt/victim")[0];
+        test.node.sh_ok("sleep 434343 >/dev/null 2>&1 </dev/null &");
+        test.node.wait_for_processes("sleep 434343", 1);
+        let runaway = test.pids_of("sleep 434343")[0];
+        test.node.sh_ok(&format!(
+            "for h in $({HIERARCHIES}); do
+                p=$(find $h/hostmount -name cgroup.procs 2>/dev/null | xargs -r grep -lx {helper}); [ -z \"$p\" ] || echo {runaway} >$p
+            done"
+        ));
+        test.node.sh_ok(&format!("kill -9 {helper}"));
+        test.node.wait_for_processes("sleep 434343", 0);
+        mounter.wait_for(events::HEALED, 1);
+    }
 }

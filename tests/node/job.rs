@@ -70,10 +70,11 @@ pub fn assert_confined(test: &TestNode, engine: &str, helper: &str, before: &Pro
 pub const TRY: &str = r#"exec 2>&1
     try() { if "$@" >/tmp/said 2>&1; then echo "GRANTED: $*"; else echo "refused: $*"; fi; }"#;
 
-/// So many tries were refused and none was granted, and the mounter has logged the reasons.
+/// So many tries were refused and none was granted; the mounter has logged the reasons, and shows them with the helper's words.
 #[track_caller]
-pub fn assert_refused(mounter: &Mounter, tries: usize) {
+pub fn assert_refused(test: &TestNode, mounter: &Mounter, tries: usize) {
     let said = mounter.said();
+    let shown = test.node.sh_ok(&format!("{NODE_BIN}/hostmount logs {TARGET}"));
     assert!(!said.contains("GRANTED"), "{said}");
     assert_eq!(said.matches("refused: ").count(), tries, "{said}");
     for objection in [
@@ -84,6 +85,7 @@ pub fn assert_refused(mounter: &Mounter, tries: usize) {
         "a second mount of the same helper",
     ] {
         assert!(said.contains(objection), "{objection} is not in {said}");
+        assert!(shown.contains(objection) && shown.contains("hostmount refused"), "{objection} is not in {shown}");
     }
 }
 

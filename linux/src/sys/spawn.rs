@@ -41,6 +41,8 @@ pub struct User {
     pub uid: u32,
     /// The gid.
     pub gid: u32,
+    /// How many processes and threads of this uid there may be, if that is limited.
+    pub processes: Option<u64>,
     /// The capabilities that it keeps, by their numbers: we have them permitted and inheritable, and PR_SET_KEEPCAPS is set.
     pub capabilities: Vec<u8>,
 }
@@ -193,6 +195,12 @@ fn become_user(user: &User) -> bool {
     // SAFETY: as above.
     if unsafe { libc::syscall(libc::SYS_setresuid, user.uid, user.uid, user.uid) } != 0 {
         return false;
+    }
+    if let Some(processes) = user.processes {
+        let limit = libc::rlimit { rlim_cur: processes, rlim_max: processes };
+        // It fails where ours is less already.
+        // SAFETY: the limit lives in this frame.
+        unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) };
     }
     // What others than root keep when they execute a program.
     user.capabilities.iter().all(|capability| {

@@ -7,10 +7,9 @@ use super::message::{self, Operation};
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall};
 use crate::engine::helper_processes::HelperProcesses;
-use crate::engine::objections;
+use crate::engine::judge::Objection;
+use crate::engine::objections::Objections;
 use crate::engine::watch::Watch;
-use crate::observe::events;
-use crate::observe::ration::Ration;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
@@ -27,8 +26,8 @@ use tracing::{debug, warn};
 pub struct Server {
     socket: UnixDatagram,
     watch: Watch,
-    /// For calls that no broker hears of.
-    log: Ration,
+    /// What was refused to it; while there is a broker, that one hears of it.
+    pub objections: Objections,
 }
 
 impl Server {
@@ -40,7 +39,7 @@ impl Server {
         set_permissions(path, Permissions::from_mode(0o666))?;
         let mut watch = Watch::new(processes)?;
         watch.take_in_other(&socket)?;
-        Ok(Self { socket, watch, log: objections::ration() })
+        Ok(Self { socket, watch, objections: Objections::default() })
     }
 
     /// Takes in a process of the helper's.
@@ -74,11 +73,11 @@ impl Server {
         });
         let Some(reply) = descriptors.next() else {
             let words = "ignored a call of the helper: it came without a descriptor for the answer";
-            return self.log.log(|| warn!("{words}"));
+            return self.objections.log(|| warn!("{words}"));
         };
         let call = bytes.get(..received.bytes).and_then(message::parse);
         let answer = match (call, descriptors.next()) {
-            (Some(call), Some(target)) => perform(call, target, descriptors.next(), broker, &mut self.log),
+            (Some(call), Some(target)) => perform(call, target, descriptors.next(), broker, &mut self.objections),
             _ => Err(Errno::INVAL),
         };
         let errno = answer.err().map_or(0, Errno::raw_os_error);
@@ -92,7 +91,7 @@ fn perform(
     target: OwnedFd,
     device: Option<OwnedFd>,
     broker: Option<&mut Broker>,
-    log: &mut Ration,
+    objections: &mut Objections,
 ) -> Result<(), Errno> {
     match (call.operation, broker) {
         (Operation::Mount, Some(broker)) => {
@@ -108,8 +107,7 @@ fn perform(
         }
         (Operation::Unmount, Some(broker)) => broker.unmount(&target),
         (Operation::Mount, None) => {
-            let words = "refused mount(2): the helper has already mounted";
-            log.log(|| warn!(event = events::HELPER_REFUSED, "{words}"));
+            objections.add(Objection::Twice.to_string());
             Err(Errno::PERM)
         }
         // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs.

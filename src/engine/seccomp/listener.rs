@@ -7,9 +7,9 @@ use super::filter::{self, MountCalls};
 use super::memory::StoppedThread;
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall, Progress};
-use crate::engine::objections;
+use crate::engine::judge::Objection;
+use crate::engine::objections::Objections;
 use crate::observe::events;
-use crate::observe::ration::Ration;
 use api::options::MountOptions;
 use linux::sys::seccomp::{self, Notification};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use tracing::{info, warn};
+use tracing::info;
 
 /// Old programs put this into the flags' upper half; the kernel ignores it (mount(2)).
 const MS_MGC_VAL: u64 = 0xc0ed_0000;
@@ -32,15 +32,15 @@ pub struct Listener {
     /// The thread whose mount(2) was performed, and that was interrupted before it got the answer. It will call again, and
     /// must then get the answer to the first call (kernels before 5.19).
     unanswered_mount: Option<u32>,
-    /// For calls that no broker hears of.
-    log: Ration,
+    /// What was refused to it; while there is a broker, that one hears of it.
+    pub objections: Objections,
 }
 
 impl Listener {
     /// Binds the calling thread, and everything that it starts from here on, which may use io_uring(7) or not.
     pub fn install(io_uring: bool) -> io::Result<Self> {
         let program = filter::program(MountCalls::Stopped, io_uring);
-        Ok(Self { fd: seccomp::install(&program)?, unanswered_mount: None, log: objections::ration() })
+        Ok(Self { fd: seccomp::install(&program)?, unanswered_mount: None, objections: Objections::default() })
     }
 
     /// See [`Engine::handle_event`](crate::engine::Engine::handle_event).
@@ -103,19 +103,18 @@ impl Listener {
         let thread = call.tid;
         match call.number {
             libc::SYS_mount => {
-                let words = "refused mount(2): the helper has already mounted";
-                self.log.log(|| warn!(event = events::HELPER_REFUSED, thread, "{words}"));
+                self.objections.add(Objection::Twice.to_string());
                 Err(Errno::PERM)
             }
             // Helpers unmount when they exit. Their own copy is detached by then, and the node's is not theirs: the kernel
             // would give the same answer.
             libc::SYS_umount2 => {
                 let words = "refused umount2(2): the helper has nothing mounted";
-                self.log.log(|| info!(event = events::HELPER_REFUSED, thread, "{words}"));
+                self.objections.log(|| info!(event = events::HELPER_REFUSED, thread, "{words}"));
                 Err(Errno::INVAL)
             }
             number => {
-                self.log.log(|| info!(thread, number, "answered ENOSYS to a call of the new mount interface"));
+                self.objections.log(|| info!(thread, number, "answered ENOSYS to a call of the new mount interface"));
                 Err(Errno::NOSYS)
             }
         }

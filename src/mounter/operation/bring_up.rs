@@ -117,6 +117,7 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let needs = Needs {
         target: &plan.target,
         account: &account,
+        sysfs: settings.sysfs,
         writable: &settings.writable,
         readable: mounter.config.readable(&plan.request, &mounters_home()),
         files: &handover.files,
@@ -153,7 +154,8 @@ fn failed(
     (helper, broker): (Helper, Broker),
     reason: NotReady,
 ) -> BringUpError {
-    let mut objections = broker.objections();
+    let refused = broker.objections();
+    let mut objections = refused.clone();
     if objections.is_empty() && broker.progress() == Progress::Waiting {
         objections.extend(helper.missed_call_hint().map(str::to_owned));
     }
@@ -167,7 +169,7 @@ fn failed(
         ));
     }
     let output = in_words_of_the_node(&mounter.state, &lines);
-    mounter.registry.keep_failed(plan, program.clone(), lines);
+    mounter.registry.keep_failed(plan, program.clone(), [lines, refused].concat());
     let source_name = plan.request.source.clone();
     BringUpError::Helper { helper: program, source_name, reason, output, objections }
 }
@@ -231,6 +233,7 @@ impl FreshFilesystem {
         if let Err(error) = self.broker.let_go() {
             warn!("cannot let go of the helper's own copy; `umount` on the node will not end the helper: {error}");
         }
+        self.helper.engine.take_in(self.broker.take_objections());
         // Its exit may have been noticed before its last words.
         self.helper.output.drain();
         let words = in_words_of_the_node(state, &self.helper.output.lines());

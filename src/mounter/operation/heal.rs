@@ -6,9 +6,10 @@
 use super::kill::kill_helper;
 use super::replace::{ReplaceError, Replaced, replace};
 use crate::mounter::Mounter;
-use crate::mounter::volume::VolumeId;
+use crate::mounter::to_do::Task;
 use crate::mounter::volume::state::{Effect, Event, State, Where};
-use crate::node::visible_mounts::{self, VisibleMounts};
+use crate::mounter::volume::{Volume, VolumeId};
+use crate::node::mount_search::VisibleMounts;
 use crate::observe::events;
 use crate::observe::metrics::Operation;
 use api::exit::chain;
@@ -16,28 +17,36 @@ use std::path::Path;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
-/// Does what a volume's state asks for.
-pub fn carry_out(mounter: &Mounter, id: VolumeId, effect: Effect) {
-    match effect {
-        Effect::Search => search(mounter, id),
-        Effect::Heal => heal_dead(mounter, id),
-        // The event loop knows when; the registry has forgotten it already.
-        Effect::HealLater(_) | Effect::Forget => {}
+/// Does what is to be done about volumes without a helper.
+pub fn carry_out(mounter: &Mounter, task: &Task) {
+    match task {
+        Task::Search(ids) => search(mounter, ids),
+        Task::Heal(id) => heal_dead(mounter, *id),
     }
 }
 
-/// Finds out whether the filesystem of a volume without a helper is still mounted, and does what follows from that.
-fn search(mounter: &Mounter, id: VolumeId) {
-    let Some(volume) = mounter.registry.volume(id) else { return };
-    let _span = volume.span().entered();
-    let (found, pin) = match visible_mounts::find(volume.identity, &mounter.connections, &mounter.host_proc) {
-        Ok(None) => (Where::Nowhere, None),
-        Ok(Some(VisibleMounts { pin: Some(pin), .. })) => (Where::Mounted, Some(pin)),
-        Ok(Some(_)) => (Where::Covered, None),
-        Err(error) => {
-            warn!("cannot search the mount tables for the volume: {error}");
-            return mounter.registry.not_carried_out(id, Effect::Search);
+/// Finds out which of these volumes' filesystems are still mounted, and what follows from that.
+fn search(mounter: &Mounter, ids: &[VolumeId]) {
+    let volumes: Vec<_> = ids.iter().filter_map(|id| Some((*id, mounter.registry.volume(*id)?))).collect();
+    let filesystems: Vec<_> = volumes.iter().map(|(_, volume)| volume.identity).collect();
+    match mounter.search.find_all(&filesystems, &mounter.connections) {
+        Ok(found) => {
+            volumes.iter().zip(found).for_each(|((id, volume), visible)| take_in(mounter, *id, volume, visible));
         }
+        Err(error) => {
+            warn!("cannot search the mount tables for volumes whose helpers have ended: {error}");
+            mounter.to_do.search_again(ids.iter().copied());
+        }
+    }
+}
+
+/// What was found of a volume without a helper.
+fn take_in(mounter: &Mounter, id: VolumeId, volume: &Volume, visible: Option<VisibleMounts>) {
+    let _span = volume.span().entered();
+    let (found, pin) = match visible {
+        None => (Where::Nowhere, None),
+        Some(VisibleMounts { pin: Some(pin), .. }) => (Where::Mounted, Some(pin)),
+        Some(_) => (Where::Covered, None),
     };
     if found == Where::Covered {
         warn!("the volume's helper has ended, and its mounts are covered by others");
@@ -50,7 +59,7 @@ fn search(mounter: &Mounter, id: VolumeId) {
         );
         match effect {
             Effect::HealLater(wait) if volume.not_healed().is_none() => heals_later(wait),
-            _ => heal_dead(mounter, id),
+            _ => mounter.to_do.heal(id),
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::state::{Event, Where};
 use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::Identity;
-use crate::node::visible_mounts::{self, Fresh, VisibleMount, VisibleMounts};
+use crate::node::mount_search::VisibleMounts;
+use crate::node::visible_mounts::{Fresh, VisibleMount};
 use crate::observe::events;
 use crate::policy::{ChangeError, Denied, Plan, authorize};
 use api::exit::chain;
@@ -139,8 +140,7 @@ fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> R
     let left = loop {
         let before = shown.len();
         let mut left = Vec::new();
-        let visible =
-            visible_mounts::find(old, &mounter.connections, &mounter.host_proc).map_err(ReplaceError::Search)?;
+        let visible = mounter.search.find(old, &mounter.connections).map_err(ReplaceError::Search)?;
         let Some(VisibleMounts { mut mounts, pin: _pin }) = visible else { break left };
         mounts.retain(|mount| !mount.is_covered_by(new.identity));
         mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(fresh));

@@ -22,6 +22,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(u64);
 
+#[cfg(test)]
+impl VolumeId {
+    /// An id, whatever volume it may be of.
+    pub fn for_test(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl fmt::Display for VolumeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -12,8 +12,8 @@ use crate::helper::launch::Serving;
 use crate::helper::namespace;
 use crate::helper::output::HelperOutput;
 use crate::mounter::Mounter;
+use crate::node::mount_search::VisibleMounts;
 use crate::node::target::Target;
-use crate::node::visible_mounts;
 use crate::observe::events;
 use crate::policy::Plan;
 use api::options::MountOptions;
@@ -101,8 +101,9 @@ fn take_in_without_record(
         // Not let go of yet. Attached on the node already?
         Some(mount) => {
             let filesystem = mounter.connections.identify(mount.device);
-            let visible = visible_mounts::find(filesystem, &mounter.connections, &mounter.host_proc)?;
-            visible.filter(|visible| visible.mounts.len() > 1).map(|_| Mount::clone(mount))
+            let visible = mounter.search.find(filesystem, &mounter.connections)?;
+            let elsewhere = |visible: &VisibleMounts| visible.mounts.iter().any(|mount| !mount.is_in(home.id));
+            visible.filter(elsewhere).map(|_| Mount::clone(mount))
         }
         // Let go of, if it ever mounted: then the node shows it, unless another volume does.
         None => {

@@ -30,8 +30,6 @@ use tracing::{error, info, warn};
 const LINES: usize = 64;
 /// How long until a descriptor that could not be watched is tried again.
 const WATCH_AGAIN: Duration = Duration::from_secs(10);
-/// How long until the mount tables are searched again for a volume for which they could not be.
-const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which of a volume's descriptors an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +67,8 @@ pub(super) struct Entry {
     pub(super) output: Option<HelperOutput>,
     /// Gone with the helper, if it had one of its own.
     cgroup: Option<Cgroup>,
+    /// What was refused to a helper that is gone.
+    refused: Vec<String>,
     /// The lines of helpers that it has taken over from, and all of them once its output is gone.
     earlier_lines: Vec<String>,
     /// Keeps the number of a dead volume's filesystem from being used again, for as long as it may be healed.
@@ -77,8 +77,6 @@ pub(super) struct Entry {
     unwatched: bool,
     calls: Pace,
     writes: Pace,
-    /// When the search for its filesystem is to be repeated, which could not be made.
-    search_again: Option<Instant>,
 }
 
 impl Registry {
@@ -144,12 +142,12 @@ impl Registry {
             engine,
             output,
             cgroup,
+            refused: Vec::new(),
             earlier_lines,
             pin: None,
             unwatched: false,
             calls: Pace::default(),
             writes: Pace::default(),
-            search_again: None,
         };
         self.watch(id, &mut entry);
         volumes.by_id.insert(id, entry);
@@ -217,26 +215,7 @@ impl Registry {
         let mut volumes = self.locked();
         let ids: Vec<_> = volumes.by_id.keys().copied().collect();
         let effects = ids.into_iter().filter_map(|id| Some((id, self.report_to(&mut volumes, id, event)?)));
-        let mut effects: Vec<_> = effects.collect();
-        for (id, entry) in &mut volumes.by_id {
-            if entry.search_again.take_if(|at| *at <= Instant::now()).is_some() {
-                effects.push((*id, Effect::Search));
-            }
-        }
-        effects
-    }
-
-    /// What a volume's state asked for could not even be begun: it is tried again a little later.
-    pub fn not_carried_out(&self, id: VolumeId, effect: Effect) {
-        let mut volumes = self.locked();
-        match effect {
-            Effect::Search => {
-                let entry = volumes.by_id.get_mut(&id).into_iter();
-                entry.for_each(|entry| entry.search_again = Some(Instant::now() + SEARCH_AGAIN));
-            }
-            Effect::Heal => _ = self.report_to(&mut volumes, id, Event::HealingFailed),
-            Effect::HealLater(_) | Effect::Forget => {}
-        }
+        effects.collect()
     }
 
     fn report_to(&self, volumes: &mut Volumes, id: VolumeId, event: Event) -> Option<Effect> {
@@ -276,7 +255,7 @@ impl Registry {
     /// When the next volume is to be tried again, or a descriptor to be watched.
     pub fn next_due(&self) -> Option<Duration> {
         let volumes = self.locked();
-        let retry = volumes.by_id.values().flat_map(|entry| [entry.state.retry(), entry.search_again]).flatten().min();
+        let retry = volumes.by_id.values().filter_map(|entry| entry.state.retry()).min();
         let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
         let watch = volumes.by_id.values().any(|entry| entry.unwatched).then_some(WATCH_AGAIN);
         let rests =
@@ -297,8 +276,11 @@ impl Registry {
             }
             Channel::Engine => match entry.engine.as_mut()?.handle_event(None) {
                 Ok(EngineEvent::HelperGone) => {
+                    entry.refused = entry.engine.iter().flat_map(Engine::refused).collect();
                     self.let_go(&mut entry.engine);
-                    if let Some(why) = entry.cgroup.take().and_then(|cgroup| cgroup.ran_out_of_memory()) {
+                    let cgroup = entry.cgroup.take();
+                    cgroup.iter().for_each(Cgroup::kill);
+                    if let Some(why) = cgroup.and_then(|cgroup| cgroup.ran_out_of_memory()) {
                         error!(
                             event = events::HELPER_OUT_OF_MEMORY,
                             "the kernel killed processes of the helper: {why}"
@@ -326,7 +308,7 @@ impl Registry {
             output.has_ended()
         });
         if ended {
-            entry.earlier_lines = entry.lines();
+            entry.earlier_lines = entry.written();
             self.let_go(&mut entry.output);
         } else if entry.writes.must_rest(Instant::now())
             && let Some(output) = &entry.output
@@ -380,8 +362,15 @@ impl Registry {
 }
 
 impl Entry {
-    /// The last lines of its helper, and of those before.
+    /// The last lines of its helper, and of those before, and what was refused to it.
     pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = self.written();
+        lines.extend(self.refused.iter().cloned().chain(self.engine.iter().flat_map(Engine::refused)));
+        lines.split_off(lines.len().saturating_sub(LINES))
+    }
+
+    /// What helpers wrote.
+    fn written(&self) -> Vec<String> {
         let mut lines = self.earlier_lines.clone();
         lines.extend(self.output.iter().flat_map(HelperOutput::lines));
         lines.split_off(lines.len().saturating_sub(LINES))

@@ -20,6 +20,9 @@ const LONG: Duration = Duration::from_secs(60);
 /// The waits between tries: they double.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A helper that served for this time at least is not waited for longer than a fourth of it: most of the time its volume is
+/// served, and no more helpers are started than one in that time.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// How often in a row a volume's helper ended, or could not be started, without one that served for [`LONG`] in between.
 pub type Failures = u32;
@@ -38,6 +41,8 @@ pub enum State {
     Ended {
         /// How many failed, this one not counted.
         failures: Failures,
+        /// How long to wait before a fresh one is started.
+        wait: Duration,
     },
     /// The helper has ended and the filesystem is still mounted: every access answers "Transport endpoint is not
     /// connected".
@@ -134,7 +139,7 @@ impl State {
 
     /// A volume whose helper ended while no mounter ran.
     pub fn ended() -> Self {
-        Self::Ended { failures: 0 }
+        Self::Ended { failures: 0, wait: Duration::ZERO }
     }
 
     /// What the state becomes when `event` happens at `now`, and what is to be done. An event that a state does not expect
@@ -143,31 +148,37 @@ impl State {
         use Event::*;
         match (self, event) {
             (Self::Serving { since, failures }, HelperEnded) => {
-                (Self::Ended { failures: lived(since, failures, now) }, Some(Effect::Search))
+                let served = now.saturating_duration_since(since);
+                let failures = failures_after(served, failures);
+                (Self::Ended { failures, wait: wait_after(failures, served) }, Some(Effect::Search))
             }
             (Self::Retired, HelperEnded) => (Self::Gone, Some(Effect::Forget)),
             (Self::Replacing(Old::Serving { since, failures }), HelperEnded) => {
-                (Self::Replacing(Old::EndedMeanwhile { failures: lived(since, failures, now) }), None)
+                let failures = failures_after(now.saturating_duration_since(since), failures);
+                (Self::Replacing(Old::EndedMeanwhile { failures }), None)
             }
 
             (Self::Ended { .. } | Self::Dead { .. }, MountsChanged) => (self, Some(Effect::Search)),
             (Self::Ended { .. } | Self::Dead { .. }, Found(Where::Nowhere)) => (Self::Gone, Some(Effect::Forget)),
-            (Self::Ended { failures: 0 }, Found(Where::Mounted)) => {
-                (Self::Dead { failures: 0, retry: None }, Some(Effect::Heal))
+            (Self::Ended { failures, wait: Duration::ZERO }, Found(Where::Mounted)) => {
+                (Self::Dead { failures, retry: None }, Some(Effect::Heal))
             }
-            (Self::Ended { failures }, Found(Where::Mounted)) => dead_for_now(failures, now),
+            (Self::Ended { failures, wait }, Found(Where::Mounted)) => dead_for_now(failures, wait, now),
 
             (Self::Dead { failures, retry: Some(at) }, RetryDue) if at <= now => {
                 (Self::Dead { failures, retry: None }, Some(Effect::Heal))
             }
-            (Self::Dead { failures, .. }, HealingFailed) => dead_for_now(failures.saturating_add(1), now),
+            (Self::Dead { failures, .. }, HealingFailed) => {
+                let failures = failures.saturating_add(1);
+                dead_for_now(failures, wait_after(failures, Duration::ZERO), now)
+            }
 
             (Self::Dead { failures, .. }, LeftDead) => (Self::Dead { failures, retry: None }, None),
 
             (Self::Serving { since, failures }, ReplacementBegun) => {
                 (Self::Replacing(Old::Serving { since, failures }), None)
             }
-            (Self::Ended { failures }, ReplacementBegun) => {
+            (Self::Ended { failures, .. }, ReplacementBegun) => {
                 (Self::Replacing(Old::Dead { failures, retry: Some(now) }), None)
             }
             (Self::Dead { failures, retry }, ReplacementBegun) => {
@@ -217,21 +228,21 @@ impl State {
     }
 }
 
-/// The failures before a helper that has ended at `now`: a long service makes up for them.
-fn lived(since: Instant, failures: Failures, now: Instant) -> Failures {
-    if now.saturating_duration_since(since) > LONG { 0 } else { failures }
+/// The failures before a helper that has ended after it `served` so long: a long service makes up for them.
+fn failures_after(served: Duration, failures: Failures) -> Failures {
+    if served > LONG { 0 } else { failures }
 }
 
-fn dead_for_now(failures: Failures, now: Instant) -> (State, Option<Effect>) {
-    let wait = wait_after(failures);
+fn dead_for_now(failures: Failures, wait: Duration, now: Instant) -> (State, Option<Effect>) {
     (State::Dead { failures, retry: Some(now + wait) }, Some(Effect::HealLater(wait)))
 }
 
-/// How long to wait after so many failures: not at all after none.
-fn wait_after(failures: Failures) -> Duration {
+/// How long to wait after so many failures, the last of which had `served` so long: not at all after none.
+fn wait_after(failures: Failures, served: Duration) -> Duration {
+    let longest = if served < SHORT { LONGEST_WAIT } else { LONGEST_WAIT.min(served / 4) };
     match failures {
         0 => Duration::ZERO,
-        more => FIRST_WAIT.saturating_mul(2u32.saturating_pow(more - 1)).min(LONGEST_WAIT),
+        more => FIRST_WAIT.saturating_mul(2u32.saturating_pow(more - 1)).min(longest),
     }
 }
 
@@ -300,6 +311,20 @@ mod tests {
             |seconds| [(Event::HelperEnded, Duration::from_secs(seconds)), (Event::Found(Where::Mounted), AT_ONCE)];
         assert_eq!(all(State::serving(Instant::now(), 5), &dies_after(61)).1, [Effect::Search, Effect::Heal]);
         assert!(matches!(all(State::serving(Instant::now(), 5), &dies_after(59)).1[1], Effect::HealLater(_)));
+    }
+
+    /// A helper that serves for ten seconds between two deaths is not waited for a minute.
+    #[test]
+    fn a_wait_is_no_longer_than_a_fourth_of_the_service_before() {
+        let wait_after_service = |millis| {
+            let dies = [(Event::HelperEnded, Duration::from_millis(millis)), (Event::Found(Where::Mounted), AT_ONCE)];
+            match all(State::serving(Instant::now(), 20), &dies).1[..] {
+                [Effect::Search, Effect::HealLater(wait)] => wait.as_millis(),
+                ref effects => panic!("{effects:?}"),
+            }
+        };
+        let waits = [0, 900, 1000, 10_000, 50_000].map(wait_after_service);
+        assert_eq!(waits, [60_000, 60_000, 250, 2_500, 12_500]);
     }
 
     #[test]

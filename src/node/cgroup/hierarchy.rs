@@ -38,8 +38,10 @@ pub(super) struct Hierarchy {
 pub(super) struct ParentCgroup {
     pub(super) version: CgroupVersion,
     pub(super) directory: OwnedFd,
-    /// Whether limits can be set.
+    /// Whether limits of memory can be set.
     pub(super) counts_memory: bool,
+    /// Whether its processes can be limited.
+    pub(super) counts_processes: bool,
 }
 
 impl Hierarchy {
@@ -59,28 +61,56 @@ impl Hierarchy {
     }
 
     pub(super) fn counts_memory(&self) -> bool {
+        self.has("memory")
+    }
+
+    /// Whether it has a controller.
+    pub(super) fn has(&self, wanted: &str) -> bool {
         match self.version {
-            CgroupVersion::V1 => self.name.split(',').any(|controller| controller == "memory"),
+            CgroupVersion::V1 => self.name.split(',').any(|controller| controller == wanted),
             CgroupVersion::V2 => read_file(self.top.as_fd(), Path::new("cgroup.controllers"))
-                .is_ok_and(|controllers| controllers.split_whitespace().any(|controller| controller == "memory")),
+                .is_ok_and(|controllers| controllers.split_whitespace().any(|controller| controller == wanted)),
         }
     }
 
-    pub(super) fn make_parent(&self, directory: &str) -> Result<ParentCgroup, EndsWithContainer> {
+    /// Version 1: makes our directory in a hierarchy that counts processes and nothing else of ours; helpers enter it instead
+    /// of the top. Returns it.
+    pub(super) fn make_entrance(&mut self, directory: &str) -> Result<OwnedFd, EndsWithContainer> {
+        let directory = self.make_directory(directory)?;
+        self.entrance = Some(open_to_write(directory.as_fd(), "tasks")?);
+        Ok(directory)
+    }
+
+    fn make_directory(&self, directory: &str) -> Result<OwnedFd, EndsWithContainer> {
         let path = Path::new(directory);
         match mkdirat(&self.top, path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed(path)(errno)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(&self.top, path, flags, Mode::empty()).map_err(failed(path))?;
+        openat(&self.top, path, flags, Mode::empty()).map_err(failed(path))
+    }
+
+    pub(super) fn make_parent(&self, directory: &str) -> Result<ParentCgroup, EndsWithContainer> {
+        let directory = self.make_directory(directory)?;
         let counts_memory = self.counts_memory();
-        if counts_memory && self.version == CgroupVersion::V2 {
-            for above in [self.top.as_fd(), directory.as_fd()] {
-                set(above, "cgroup.subtree_control", "+memory")?;
+        let counts_processes = self.has("pids");
+        match self.version {
+            // Linux before 5.11 counts for the cgroups above one only if told so, before there are any.
+            CgroupVersion::V1 if counts_memory => _ = set(directory.as_fd(), "memory.use_hierarchy", "1"),
+            CgroupVersion::V1 => {}
+            CgroupVersion::V2 => {
+                if counts_memory {
+                    for above in [self.top.as_fd(), directory.as_fd()] {
+                        set(above, "cgroup.subtree_control", "+memory")?;
+                    }
+                }
+                if counts_processes {
+                    set(self.top.as_fd(), "cgroup.subtree_control", "+pids")?;
+                }
             }
         }
-        Ok(ParentCgroup { version: self.version, directory, counts_memory })
+        Ok(ParentCgroup { version: self.version, directory, counts_memory, counts_processes })
     }
 }
 
@@ -156,7 +186,7 @@ pub(super) fn open_to_write(directory: BorrowedFd<'_>, name: &str) -> Result<Own
     openat(directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed(Path::new(name)))
 }
 
-fn set(directory: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), EndsWithContainer> {
+pub(super) fn set(directory: BorrowedFd<'_>, name: &str, value: &str) -> Result<(), EndsWithContainer> {
     let file = open_to_write(directory, name)?;
     rustix::io::write(file, value.as_bytes()).map(drop).map_err(failed(Path::new(name)))
 }
@@ -173,6 +203,12 @@ pub(super) fn failed(path: &Path) -> impl FnOnce(Errno) -> EndsWithContainer {
 }
 
 impl ParentCgroup {
+    /// Limits the memory of all helpers together. One of them is killed when it is hit.
+    pub(super) fn limit_memory(&self, bytes: u64) -> Result<(), EndsWithContainer> {
+        let file = if self.version == CgroupVersion::V1 { "memory.limit_in_bytes" } else { "memory.max" };
+        set(self.directory.as_fd(), file, &bytes.to_string())
+    }
+
     pub(super) fn is_in(&self, hierarchy: &Hierarchy) -> bool {
         self.version == hierarchy.version && (self.version == CgroupVersion::V2 || hierarchy.counts_memory())
     }

@@ -7,13 +7,15 @@ use rustix::fs::{Mode, open};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 /// All mounts of a filesystem in the calling thread's namespace.
 fn mounts_of(device: Device) -> Vec<VisibleMount> {
     let handle = MountNamespace::of_this_thread().unwrap();
     let this = Process::at(Path::new(OWN), rustix::thread::gettid());
     let populated = PopulatedNamespace { id: handle.id().unwrap(), processes: vec![this] };
-    in_table(&own_table(), device, Namespace { handle, populated, host_proc: OWN.into() }).collect()
+    let namespace = Arc::new(Namespace { handle, populated, host_proc: OWN.into() });
+    in_table(&own_table(), &namespace, |found| found == device).collect()
 }
 
 /// Puts the filesystem at `new` in the place of all mounts of the one at `old`. Returns what is lost.

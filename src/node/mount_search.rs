@@ -1,0 +1,157 @@
+//! Searching the mount tables of all mount namespaces for filesystems. One search answers every thread that waits for one:
+//! when a hundred volumes die at once, the tables are not read a hundred times.
+//!
+//! Runs in the mounter, on the threads of operations.
+
+use super::cgroup::Cgroups;
+use super::connections::{Connections, Identity};
+use super::tree::Tree;
+use super::visible_mounts::{Namespace, VisibleMount, in_table};
+use linux::mount_table::Device;
+use linux::processes;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The mounts of one filesystem, attached in any mount namespace.
+#[derive(Debug)]
+pub struct VisibleMounts {
+    /// Those in the node's own namespace first, as pods may get theirs from there.
+    pub mounts: Vec<VisibleMount>,
+    /// A detached copy, which hinders no umount(2). While it is held the filesystem lives, and no other gets its device
+    /// number. None if every mount is covered by another.
+    pub pin: Option<Tree>,
+}
+
+/// The mounts of filesystems, by device number.
+type Found = HashMap<Device, Vec<VisibleMount>>;
+
+/// The one place that searches.
+#[derive(Debug)]
+pub struct MountSearch {
+    /// A proc filesystem that shows the node's processes.
+    host_proc: PathBuf,
+    cgroups: Arc<Cgroups>,
+    waiting: Mutex<Vec<Question>>,
+    /// Held by the thread that searches.
+    turn: Mutex<()>,
+    searches: AtomicU64,
+    tables: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Question {
+    devices: HashSet<Device>,
+    asker: Sender<Found>,
+}
+
+/// How much was searched since the mounter started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Searched {
+    /// Walks through the node's processes.
+    pub searches: u64,
+    /// Mount tables that were read.
+    pub tables: u64,
+}
+
+impl MountSearch {
+    /// A search of the namespaces of the processes that `host_proc` shows. Those of helpers, which the cgroups tell, are
+    /// left out: a volume is let go of there as soon as it is mounted.
+    pub fn new(host_proc: PathBuf, cgroups: Arc<Cgroups>) -> Self {
+        let (searches, tables) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { host_proc, cgroups, waiting: Mutex::default(), turn: Mutex::default(), searches, tables }
+    }
+
+    /// All mounts of a filesystem, at some moment after the call. `None`: it has none that is visible. An error: /proc cannot
+    /// be read.
+    pub fn find(&self, filesystem: Identity, connections: &Connections) -> io::Result<Option<VisibleMounts>> {
+        Ok(self.find_all(&[filesystem], connections)?.pop().flatten())
+    }
+
+    /// The same for several filesystems, with one search; in their order.
+    pub fn find_all(
+        &self,
+        filesystems: &[Identity],
+        connections: &Connections,
+    ) -> io::Result<Vec<Option<VisibleMounts>>> {
+        // In most cases it has just been unmounted, and no search is needed.
+        let there = filesystems.iter().filter(|filesystem| connections.has(**filesystem));
+        let devices: HashSet<_> = there.map(|filesystem| filesystem.device).collect();
+        let mut found = if devices.is_empty() { Found::new() } else { self.mounts_of(&devices)? };
+        let visible = filesystems.iter().map(|filesystem| {
+            let mounts = found.remove(&filesystem.device)?;
+            let pin = mounts.iter().find_map(|mount| mount.pin().ok());
+            // What had its device number was the filesystem itself, if that is there even now.
+            connections.has(*filesystem).then_some(VisibleMounts { mounts, pin })
+        });
+        Ok(visible.collect())
+    }
+
+    fn mounts_of(&self, devices: &HashSet<Device>) -> io::Result<Found> {
+        loop {
+            let answer = self.ask(devices);
+            let _turn = locked(&self.turn);
+            match answer.try_recv() {
+                Ok(found) => return Ok(found),
+                // A thread that had its turn before took the question, and failed.
+                Err(TryRecvError::Disconnected) => {}
+                Err(TryRecvError::Empty) => {
+                    let questions = std::mem::take(&mut *locked(&self.waiting));
+                    self.answer(questions)?;
+                    return answer.recv().map_err(io::Error::other);
+                }
+            }
+        }
+    }
+
+    /// What was searched so far.
+    pub fn searched(&self) -> Searched {
+        Searched { searches: self.searches.load(Ordering::Relaxed), tables: self.tables.load(Ordering::Relaxed) }
+    }
+
+    fn ask(&self, devices: &HashSet<Device>) -> Receiver<Found> {
+        let (asker, answer) = channel();
+        locked(&self.waiting).push(Question { devices: devices.clone(), asker });
+        answer
+    }
+
+    /// Goes through the node's processes once.
+    ///
+    /// A process that exits meanwhile does not matter: its namespace lives on only if it has another process, which is asked
+    /// then.
+    fn answer(&self, questions: Vec<Question>) -> io::Result<()> {
+        let wanted: HashSet<Device> = questions.iter().flat_map(|question| &question.devices).copied().collect();
+        let mut found: Vec<Found> = questions.iter().map(|_| Found::new()).collect();
+        self.searches.fetch_add(1, Ordering::Relaxed);
+        for populated in processes::mount_namespaces(&self.host_proc)? {
+            if self.cgroups.is_helper(populated.processes[0].pid()) {
+                continue;
+            }
+            self.tables.fetch_add(1, Ordering::Relaxed);
+            let table = populated.mounts();
+            if !table.iter().any(|mount| wanted.contains(&mount.device)) {
+                continue;
+            }
+            let Some(handle) = populated.open() else { continue };
+            let namespace = Arc::new(Namespace { handle, populated, host_proc: self.host_proc.clone() });
+            for (found, question) in found.iter_mut().zip(&questions) {
+                for mount in in_table(&table, &namespace, |device| question.devices.contains(&device)) {
+                    found.entry(mount.mount.device).or_default().push(mount);
+                }
+            }
+        }
+        for (question, found) in questions.into_iter().zip(found) {
+            // Nobody waits for it any more if that thread has panicked.
+            let _ = question.asker.send(found);
+        }
+        Ok(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing is left half-done by a thread that panics while it holds one of them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

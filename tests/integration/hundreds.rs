@@ -1,0 +1,99 @@
+//! Hundreds of volumes on one node: what happens to many of them at once costs what it costs for each, and not its square.
+//!
+//! Nothing here is judged by the clock: searches of the mount tables, and the tables that they read, are counted. With
+//! `VOLUMES=1000 DEATHS=100` it is run larger.
+
+use crate::harness::{Test, tests};
+use crate::node::setting::Setting;
+use crate::node::{NODE_BIN, notes::note};
+use hostmount::observe::events;
+use std::env;
+use std::time::Instant;
+use testbed::machine::Propagation;
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        a_third_of_them_die_at_once.needs(&["bindfs"]).needs_cgroups().alone(),
+        twenty_are_swapped_at_a_time.needs(&["bindfs"]).needs_cgroups().alone(),
+    ]
+}
+
+const PODS: u64 = 10;
+
+/// `NAME` of the environment, or this.
+fn number(name: &str, usual: u64) -> u64 {
+    env::var(name).ok().map_or(usual, |value| value.parse().unwrap())
+}
+
+/// So many volumes at `/var/lib/kubelet/v1` and so on, with a file `f`, and what else is done on such a node.
+struct Node {
+    setting: Setting,
+    volumes: u64,
+    _pods: Vec<testbed::machine::Process>,
+}
+
+impl Node {
+    fn with(volumes: u64) -> Self {
+        let setting = Setting::start();
+        setting.test.container.sh_ok("echo seen >/tmp/source/f");
+        setting.test.node.sh_ok(&format!(
+            "cd /var/lib/kubelet; for n in $(seq {volumes}); do mkdir v$n && {NODE_BIN}/mount -t fuse.bindfs \
+             /tmp/source $PWD/v$n || exit 1; done"
+        ));
+        let pods = (1..=PODS.min(volumes)).map(|n| {
+            let pod = setting.test.pod(&[(&*format!("/var/lib/kubelet/v{n}"), "/data")], Propagation::None);
+            pod.live()
+        });
+        Self { _pods: pods.collect(), setting, volumes }
+    }
+
+    fn all_are_served(&self) {
+        let each = format!("for n in $(seq {}); do grep -q seen /var/lib/kubelet/v$n/f || exit 1; done", self.volumes);
+        self.setting.test.node.sh_ok(&each);
+    }
+
+    /// Searches of the mount tables so far, and the tables that were read.
+    fn searched(&self) -> [u64; 2] {
+        let text = self.setting.test.node.sh_ok(&format!("{NODE_BIN}/hostmount metrics"));
+        ["mount_searches", "mount_tables_read"].map(|name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("hostmount_{name}_total ")));
+            line.unwrap().parse().unwrap()
+        })
+    }
+
+    /// `operations` are carried out by `begin`: each needs a search for its places and one that finds nothing more; the deaths
+    /// before, and changes of the node's table, are searched for together.
+    #[track_caller]
+    fn costs_no_more_than(&self, operations: u64, begin: impl FnOnce(&Setting)) {
+        let [searches, tables] = self.searched();
+        let started = Instant::now();
+        begin(&self.setting);
+        let took = started.elapsed();
+        let now = self.searched();
+        let (searches, tables) = (now[0] - searches, now[1] - tables);
+        let volumes = self.volumes;
+        note(format!("{volumes} volumes, {operations} operations: {searches} searches, {tables} tables, {took:?}"));
+        assert!(searches <= 2 * operations + operations / 2, "{searches} searches");
+        // The node's, the pods', the container's, the mounter's own and a few programs' of the moment, but no helper's.
+        assert!(tables <= searches * (PODS + 10), "{tables} tables were read in {searches} searches");
+        self.all_are_served();
+    }
+}
+
+fn a_third_of_them_die_at_once() {
+    let (volumes, deaths) = (number("VOLUMES", 150), number("DEATHS", 50));
+    let node = Node::with(volumes);
+    node.costs_no_more_than(deaths, |setting| {
+        setting.test.container.sh_ok(&format!("kill -9 $(pgrep -x bindfs | shuf -n {deaths})"));
+        setting.mounter.wait_for(events::HEALED, deaths as usize);
+    });
+}
+
+fn twenty_are_swapped_at_a_time() {
+    let volumes = number("VOLUMES", 60);
+    let node = Node::with(volumes);
+    node.costs_no_more_than(volumes, |setting| {
+        let swap = format!("seq {volumes} | xargs -P 20 -I N {NODE_BIN}/hostmount swap /var/lib/kubelet/vN");
+        setting.test.node.sh_ok(&swap);
+    });
+}
