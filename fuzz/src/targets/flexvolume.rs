@@ -53,7 +53,7 @@ pub fn check(bytes: &[u8]) {
         assert!(!plan.request.options.has_flag("suid") && !plan.request.options.has_flag("dev"), "{plan:?}");
         // However it is spelt: as a name of its own, or as a value that a helper takes apart.
         let written = plan.request.options.to_string().to_lowercase();
-        for word in ["proxycommand", "ssh_command", "identityfile", "passwd_file", "volfile=", "log-file=", "conf="] {
+        for word in ["proxycommand", "ssh_command", "identityfile", "passwd_file", "volfile=", "conf="] {
             assert!(!written.split(',').any(|option| option.trim_start().starts_with(word)), "{written}");
         }
     }
