@@ -44,6 +44,8 @@ const ALLOWED: &[(&str, &str)] = &[
 
 /// The same for helpers that are root.
 const ALLOWED_AS_ROOT: &[(&str, &str)] = &[
+    ("lower the priority of another helper", SAME_UID),
+    ("lower the priority of a process of the node", SAME_UID),
     ("bind to a processor another helper", SAME_UID),
     ("set the scheduler of another helper", SAME_UID),
     ("set the I/O priority of another helper", SAME_UID),
