@@ -6,7 +6,7 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet chaos bench check audit tools packages clean
+.PHONY: build shims preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet chaos races fuzz bench check audit tools packages clean
 
 # The mounter, and what the node runs.
 build: shims
@@ -71,6 +71,14 @@ test-kubelet: build preload
 # Longer than in the tests: make chaos ROUNDS=1000; HOSTMOUNT_SEED=… repeats a run.
 chaos: packages
 	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run ROUNDS=$(or $(ROUNDS),1000) $(CARGO) test --test integration chaos:: -- --nocapture
+
+# Attackers that race, for longer: each round is a swap, a heal or a mount under attack.
+races: packages
+	$(AS_ROOT) env HOSTMOUNT_TESTS=must-run ROUNDS=$(or $(ROUNDS),300) $(CARGO) test --test integration races:: -- --nocapture
+
+# All that reads what others write, with bytes of a fuzzer's: make fuzz SECONDS=3600, for each target. See docs/fuzzing.md.
+fuzz:
+	tests/fuzz $(abspath $(TOOLS)) $(or $(SECONDS),60)
 
 bench: packages
 	$(AS_ROOT) $(CARGO) bench

@@ -10,6 +10,11 @@
 //! hang_seconds = 120
 //! on_hang = "report"
 //!
+//! [helpers]
+//! uids = "1900000000-1900065535"
+//! memory_limit = "4Gi"
+//! process_limit = 65536
+//!
 //! # Callers of a kind whose door is closed cannot ask. The CSI server's is closed unless it is here.
 //! [doors]
 //! kubelet = true
@@ -84,10 +89,10 @@ const ALL_PROCESSES: u64 = 65_536;
 pub struct Config {
     /// Kubelet's directory on the node. Below it no symbolic link is followed: pods may have made it.
     pub kubelet_dir: PathBuf,
-    /// Which kinds of callers there is a socket for.
-    pub doors: Doors,
     /// The uids for helpers that have one of their own.
     pub uids: UidRange,
+    /// Which kinds of callers there is a socket for.
+    pub doors: Doors,
     /// What callers of each kind may have, where the defaults do not suit.
     pub policy: Policy,
     /// How much memory all helpers together may use; `None`: half of the node's.
@@ -102,15 +107,16 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let (types, others) = (BTreeMap::new(), Arc::default());
         Self {
             kubelet_dir: "/var/lib/kubelet".into(),
-            doors: Doors::default(),
-            policy: Policy::default(),
             uids: UidRange::default(),
             all_memory: None,
             all_processes: ALL_PROCESSES,
-            types: BTreeMap::new(),
-            others: Arc::default(),
+            doors: Doors::default(),
+            policy: Policy::default(),
+            types,
+            others,
         }
     }
 }
@@ -124,8 +130,8 @@ struct ConfigFile {
     heal: Option<bool>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
-    doors: doors::Section,
     helpers: Helpers,
+    doors: doors::Section,
     policy: Policy,
     filesystem: BTreeMap<String, Section>,
 }
@@ -263,7 +269,8 @@ impl ConfigFile {
         let (doors, policy) = (self.doors.resolve()?, self.policy);
         let Helpers { uids, memory_limit: all_memory, process_limit } = self.helpers;
         let all_processes = process_limit.map_or(Ok(ALL_PROCESSES), settings::process_limit)?;
-        Ok(Config { kubelet_dir, doors, policy, uids, all_memory, all_processes, types, others: Arc::new(others) })
+        let others = Arc::new(others);
+        Ok(Config { kubelet_dir, uids, all_memory, all_processes, doors, policy, types, others })
     }
 }
 
@@ -312,6 +319,9 @@ mod tests {
             assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
         }
         assert!(parse("[filesystem.'fuse.x']").is_err() && parse("[helpers]\nprocess_limit = 0").is_err());
+        for wrong in ["'5'", "'9-8'", "'0-100'", "'65000-66000'", "'1-4294967295'", "7"] {
+            assert!(parse(&format!("[helpers]\nuids = {wrong}")).is_err(), "{wrong}");
+        }
         for wrong in [
             "nobody = {}",
             "kubelet = { type = ['x'] }",
@@ -330,9 +340,6 @@ mod tests {
             "csi = { socket = '/a', uid = 0 }",
         ] {
             assert!(parse(&format!("[doors]\n{wrong}")).is_err(), "{wrong}");
-        }
-        for wrong in ["'5'", "'9-8'", "'0-100'", "'65000-66000'", "'1-4294967295'", "7"] {
-            assert!(parse(&format!("[helpers]\nuids = {wrong}")).is_err(), "{wrong}");
         }
     }
 

@@ -198,9 +198,9 @@ impl Settings {
         let bad = |key, problem: String| Err(ConfigError::Value { key, problem });
         // `/..` is the root too.
         let up = |path: &Path| path.components().any(|part| part == Component::ParentDir);
-        let unfit = |path: &&PathBuf| !path.is_absolute() || *path == Path::new("/") || up(path);
+        let unfit = |path: &Path| !path.is_absolute() || path == Path::new("/") || up(path);
         for (key, paths) in [("writable", Some(&self.writable)), ("readable", self.readable.as_ref())] {
-            if let Some(path) = paths.into_iter().flatten().find(unfit) {
+            if let Some(path) = paths.into_iter().flatten().find(|path| unfit(path)) {
                 let problem = "absolute paths below / are needed, without '..'";
                 return bad(key, format!("cannot hold '{}': {problem}", path.display()));
             }

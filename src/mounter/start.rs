@@ -188,7 +188,7 @@ fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {
 }
 
 fn half_of_the_nodes_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     total.map_or(i64::MAX.unsigned_abs(), |kilobytes| kilobytes * 512)

@@ -162,7 +162,7 @@ fn the_mounter_needs_no_more_than_it_is_given() {
         container.sh_ok("hostmount doctor --probe");
         assert!(container.sh("touch /evil /tmp/evil /usr/evil /var/evil").code != Some(0));
         test.node.sh_ok("mkdir /mnt/v");
-        test.node.sh_ok(&format!("{BIN}/mount -t fuse.bindfs /srv/source /mnt/v && stat /mnt/v"));
+        test.node.sh_ok(&format!("{BIN}/hostmount mount -t fuse.bindfs /srv/source /mnt/v && stat /mnt/v"));
         test.node.sh_ok("kill -9 $(pidof bindfs)");
         mounter.wait_for(events::HEALED, 1);
         test.node.sh_ok(&format!("stat /mnt/v && {BIN}/umount /mnt/v"));

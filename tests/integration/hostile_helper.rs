@@ -19,39 +19,42 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![a_helper_that_was_taken_over_gets_nothing.needs(&["bindfs", "make"]).needs_cgroups().needs_linux(6, 12)]
 }
 
+/// Each helper has a uid of its own, unless its type is set to be root.
+const USERS: [&str; 2] = ["own", "root"];
 const ENGINES: [&str; 2] = ["seccomp", "preload"];
 const PHASES: [&str; 2] = ["before", "after"];
 const DOCUMENT: &str = "docs/hostile-helper.md";
 const HOSTILE: &str = "/usr/sbin/hostile";
 
-const SAME_UID: &str = "a known limit: it is of the same uid, and no other wall is there";
+const SAME_UID: &str = "only where its type has `user = \"root\"`: the other is root too, and no other wall is there";
 const NODES_NETWORK: &str = "helpers use the node's network to reach their servers, with no capability";
 const OWN_CALLS: &str = "only it and what it starts see this socket: it hinders itself";
 
 /// What is got all the same, and why that is no harm, or a known limit.
 const ALLOWED: &[(&str, &str)] = &[
-    ("bind to a processor another helper", SAME_UID),
-    ("set the scheduler of another helper", SAME_UID),
-    ("set the I/O priority of another helper", SAME_UID),
-    ("bind to a processor a process of the node", SAME_UID),
-    ("set the scheduler of a process of the node", SAME_UID),
-    ("set the I/O priority of a process of the node", SAME_UID),
-    ("make the mounter the first that dies when memory is short", SAME_UID),
-    ("make another helper the first that dies when memory is short", SAME_UID),
-    ("make a process of the node the first that dies when memory is short", SAME_UID),
-    ("open any file in /proc/PID of the mounter for writing", SAME_UID),
-    ("open any file in /proc/PID of another helper for writing", SAME_UID),
-    ("open any file in /proc/PID of a process of the node for writing", SAME_UID),
-    ("read /etc/shadow", SAME_UID),
-    ("lock a file of the container", "a lease keeps writers waiting for 45 s at most, and nothing writes there"),
-    ("start 3,000 processes", "a known limit: their number is not limited"),
     ("write its own /proc/self/loginuid", "what the kernel's audit log calls it: it had no name there before"),
     ("put a filter of its own over ours", "it answers calls of its own processes, which it could make otherwise too"),
     ("a socket for MPTCP", "it is TCP"),
     ("a socket for netlink: routes", NODES_NETWORK),
     ("listen on a port of the node", NODES_NETWORK),
     ("send a datagram to the node's loopback", NODES_NETWORK),
+    ("leave a file in /root", "its home: a tmpfs of its own is mounted there"),
     ("read /proc/self/mountinfo", "it tells what it sees anyway, and the target of its volume"),
+];
+
+/// The same for helpers that are root.
+const ALLOWED_AS_ROOT: &[(&str, &str)] = &[
+    ("lower the priority of another helper", SAME_UID),
+    ("lower the priority of a process of the node", SAME_UID),
+    ("bind to a processor another helper", SAME_UID),
+    ("set the scheduler of another helper", SAME_UID),
+    ("set the I/O priority of another helper", SAME_UID),
+    ("bind to a processor a process of the node", SAME_UID),
+    ("set the scheduler of a process of the node", SAME_UID),
+    ("set the I/O priority of a process of the node", SAME_UID),
+    ("read /etc/shadow", "only where its type has `user = \"root\"`: the file is root's"),
+    ("start 3,000 processes", "only all helpers together have a limit of processes then: 65,536"),
+    ("lock a file of the container", "a lease keeps writers waiting for 45 s at most, and nothing writes there"),
     (
         "leave a link in the state directory as it sees it",
         "a tmpfs of its own is mounted there, and nothing is looked up in it",
@@ -67,7 +70,8 @@ type Outcomes = BTreeMap<(String, usize), i32>;
 fn a_helper_that_was_taken_over_gets_nothing() {
     let attempts = hostile::attempts();
     assert!(attempts.len() >= 150, "{} attempts", attempts.len());
-    let outcomes = ENGINES.map(|engine| try_all(engine, attempts.len()));
+    let outcomes: Vec<Outcomes> =
+        USERS.iter().flat_map(|user| ENGINES.map(|engine| try_all(user, engine, attempts.len()))).collect();
     let rows: Vec<Row> =
         attempts.iter().enumerate().map(|(number, attempt)| Row::of(number, attempt, &outcomes)).collect();
     let unexplained: Vec<_> = rows.iter().filter(|row| row.is_got() && row.reason.is_none()).map(Row::line).collect();
@@ -77,7 +81,9 @@ fn a_helper_that_was_taken_over_gets_nothing() {
     let now = document(&rows);
     if std::env::var_os("HOSTMOUNT_REWRITE").is_some_and(|value| value == "yes") {
         fs::write(&path, now).unwrap();
-        return;
+        let got = |name: &str| rows.iter().any(|row| row.name == name && row.is_got());
+        let idle = ALLOWED.iter().chain(ALLOWED_AS_ROOT).map(|(name, _)| *name).filter(|name| !got(name));
+        return assert_eq!(idle.collect::<Vec<_>>(), [""; 0], "these have a reason, and are not got");
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
     let differing = differences(&written, &rows);
@@ -88,9 +94,9 @@ fn a_helper_that_was_taken_over_gets_nothing() {
 }
 
 /// Runs a helper that tries everything and then serves its volume like any other.
-fn try_all(engine: &str, count: usize) -> Outcomes {
+fn try_all(user: &str, engine: &str, count: usize) -> Outcomes {
     let test = TestNode::start();
-    let container = container(&test);
+    let container = container(&test, user);
     test.node.program(&format!("{NODE_BIN}/hostile"), fs::read(&*TESTBED).unwrap());
     test.node.sh_ok(&format!("mkdir -p {TARGET} /mnt/victim"));
     let mounter = Mounter::start(&container, &["--engine", engine], &[]);
@@ -117,14 +123,15 @@ fn try_all(engine: &str, count: usize) -> Outcomes {
 }
 
 /// The mounter's container, with the hostile helper in its image. /data is what a volume serves.
-fn container(test: &TestNode) -> Place {
-    manifest::container(test, manifest::recipe().bind(&*TESTBED, HOSTILE).writable(["/data"]), || {
+fn container(test: &TestNode, user: &str) -> Place {
+    let config = format!("[filesystem.hostile]\nuser = \"{user}\"\n");
+    manifest::container(test, manifest::recipe().bind(&*TESTBED, HOSTILE).writable(["/data"]), move || {
         let attempt = |phase: &str| format!("{HOSTILE} try {phase} \"$2\" $(cat /etc/hostmount/others) 2>&1");
         let (before, after) = (attempt("before"), attempt("after"));
         let script = format!("#!/bin/sh\n{before} || exit 7\nbindfs \"$@\" || exit 8\n{after} &\nexit 0\n");
         fs::write("/usr/sbin/mount.fuse.hostile", script)?;
         fs::set_permissions("/usr/sbin/mount.fuse.hostile", fs::Permissions::from_mode(0o755))?;
-        fs::write("/etc/hostmount/config.toml", "")?;
+        fs::write("/etc/hostmount/config.toml", config)?;
         ["/data/source", "/data/victim"].iter().try_for_each(|path| {
             fs::create_dir(path)?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o777))
@@ -152,9 +159,12 @@ struct Row {
 }
 
 impl Row {
-    fn of(number: usize, attempt: &Attempt, outcomes: &[Outcomes; 2]) -> Self {
-        let each = outcomes.iter().flat_map(|of| PHASES.map(|phase| of[&(phase.to_owned(), number)])).collect();
-        let reason = ALLOWED.iter().find(|(name, _)| *name == attempt.name).map(|(_, reason)| *reason);
+    fn of(number: usize, attempt: &Attempt, outcomes: &[Outcomes]) -> Self {
+        let each: Vec<i32> =
+            outcomes.iter().flat_map(|of| PHASES.map(|phase| of[&(phase.to_owned(), number)])).collect();
+        let (own, _) = each.split_at(each.len() / USERS.len());
+        let lists = if own.contains(&GOT) { &[ALLOWED][..] } else { &[ALLOWED, ALLOWED_AS_ROOT] };
+        let reason = lists.iter().copied().flatten().find(|(name, _)| *name == attempt.name).map(|(_, reason)| *reason);
         Self { name: attempt.name.clone(), gives: attempt.gives, outcomes: each, reason }
     }
 
@@ -188,9 +198,10 @@ fn document(rows: &[Row]) -> String {
         (testbed/src/hostile/) tries {count} things before its mount and again after it, under both engines, in a container like\n\
         static-pods/mounter.yaml's. The test fails if one gets more than is said here. The words are the kernel's answers on\n\
         Linux {release}; other kernels may refuse with others. *nothing*: there is nothing to be had, or the call had no effect.\n\n\
-        {allowed} are allowed, each for the reason that stands after it.\n\n\
-        | it tries to | which would give | seccomp, before | after | preload, before | after |\n\
-        |---|---|---|---|---|---|\n",
+        {allowed} are allowed, each for the reason that stands after it. The last four columns are for a helper whose type has\n\
+        `user = \"root\"`; the others are for one with a uid of its own, as most have.\n\n\
+        | it tries to | which would give | seccomp, before | after | preload, before | after | root: seccomp, before | after | preload, before | after |\n\
+        |---|---|---|---|---|---|---|---|---|---|\n",
         count = rows.len(),
         release =
             fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().split('-').next().unwrap_or_default().trim(),
@@ -204,7 +215,7 @@ fn document(rows: &[Row]) -> String {
 /// Where the page and what happened differ in more than the kernel's words.
 fn differences(document: &str, rows: &[Row]) -> Vec<String> {
     let lines: Vec<Vec<&str>> =
-        document.lines().map(|line| line.split(" | ").collect()).filter(|line: &Vec<_>| line.len() == 6).collect();
+        document.lines().map(|line| line.split(" | ").collect()).filter(|line: &Vec<_>| line.len() == 10).collect();
     let said = |name: &str| lines.iter().find(|line| line[0].trim_start_matches("| ") == name);
     let mut found = Vec::new();
     for row in rows {

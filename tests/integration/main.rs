@@ -38,6 +38,7 @@ mod outlive;
 mod own_uid;
 mod policy;
 mod preload;
+mod races;
 mod read_write_many;
 mod releases;
 mod restart;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         device_numbers,
         hostile,
         hostile_helper,
+        races,
         hung_volumes,
         server_gone,
         chaos,

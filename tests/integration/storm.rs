@@ -289,12 +289,12 @@ fn a_full_state_directory() {
         test.container.sh(&format!("cd /tmp/state; dd if=/dev/zero of=full bs=4k; {inodes}"));
         let done = test.mount(&BINDFS);
         note(format!("full: {:?} {}", done.code, done.stderr.trim()));
-        let said = mounter.said();
-        assert!(done.stderr.contains("No space left") || said.contains("No space left"), "{done:?}, {said}");
         if done.code == Some(0) {
             test.node.sh_ok(&format!("umount {TARGET}"));
             mounter.wait_for(events::UNMOUNTED, 2 + round);
         }
+        let said = mounter.said();
+        assert!(done.stderr.contains("No space left") || said.contains("No space left"), "{done:?}, {said}");
     }
     test.container.sh_ok("rm -r /tmp/state/full*");
     let times = mounter.count(events::UNMOUNTED);

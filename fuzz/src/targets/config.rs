@@ -1,6 +1,7 @@
 //! The administrator's configuration: no one's weapon, but what is accepted must be what the mounter can keep to.
 
 use api::options::MountOptions;
+use api::origin::Origin;
 use api::request::{Request, Switches};
 use caps::Capability;
 use hostmount::config::Config;
@@ -30,7 +31,7 @@ pub fn check(bytes: &[u8]) {
             secrets: Default::default(),
         };
         assert_eq!(&config.settings(&request), config.settings_of(name), "a type has one set of settings");
-        if let Ok(plan) = Plan::new(&config, request) {
+        if let Ok(plan) = Plan::new(&config, Origin::Operator, request) {
             assert!(plan.grant.flags.contains(MountFlags::NOSUID | MountFlags::NODEV));
             forced_options_win(&plan);
         }

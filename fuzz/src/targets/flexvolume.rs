@@ -42,12 +42,19 @@ pub fn check(bytes: &[u8]) {
     };
     assert_eq!(arrived.request, request);
 
-    let Ok(plan) = Plan::new(&Config::default(), request) else { return };
+    let config = Config::default();
+    let Ok(plan) = Plan::new(&config, Origin::FlexVolume, request) else { return };
     assert_eq!(plan.target.to_str(), Some(TARGET));
     assert!(plan.grant.flags.contains(MountFlags::NOSUID | MountFlags::NODEV));
     assert!(!read_only || plan.grant.flags.contains(MountFlags::RDONLY));
-    if authorize(Origin::FlexVolume, &plan).is_ok() {
-        assert!(!plan.request.source.starts_with('-') && !plan.request.fstype.contains('/'), "{plan:?}");
+    if authorize(Origin::FlexVolume, &plan, &config).is_ok() {
+        let (name, source) = plan.request.filesystem();
+        assert!(!name.contains('/') && !source.starts_with(['-', '/', '.']), "{plan:?}");
         assert!(!plan.request.options.has_flag("suid") && !plan.request.options.has_flag("dev"), "{plan:?}");
+        // However it is spelt: as a name of its own, or as a value that a helper takes apart.
+        let written = plan.request.options.to_string().to_lowercase();
+        for word in ["proxycommand", "ssh_command", "identityfile", "passwd_file", "volfile=", "conf="] {
+            assert!(!written.split(',').any(|option| option.trim_start().starts_with(word)), "{written}");
+        }
     }
 }

@@ -22,6 +22,8 @@ pub(super) fn any_writable(directory: &Path, depth: usize) -> Tried {
         let Ok(kind) = entry.file_type() else { continue };
         let path = entry.path();
         let tried = match kind {
+            // Of a process: it opens for everybody, and is written by that process alone.
+            _ if path.ends_with("attr") => continue,
             _ if kind.is_dir() && depth > 0 => any_writable(&path, depth - 1),
             _ if kind.is_file() => open_for_writing(&path),
             _ => continue,
@@ -177,7 +179,7 @@ pub(super) fn list(attempts: &mut Attempts) {
             .add(format!("find {path}"), "what the mounter knows", move |_| Ok(fs::symlink_metadata(path).map(drop)?));
     }
     attempts.add("find anything in the state directory but its own", "what the mounter knows", |_| {
-        const OWN: [&str; 4] = ["mnt", "files", "preload", "log"];
+        const OWN: [&str; 7] = ["mnt", "files", "preload", "passwd", "group", "home", "readable"];
         let others = fs::read_dir("/run/hostmount")?.flatten();
         got(others.filter(|entry| !OWN.iter().any(|own| entry.file_name() == *own)).count() > 0)
     });

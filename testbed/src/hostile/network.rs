@@ -75,6 +75,9 @@ pub(super) fn list(attempts: &mut Attempts) {
     });
     for path in [
         "/run/hostmount/hostmount.sock",
+        "/run/hostmount/kubelet.sock",
+        "/run/hostmount/flexvolume.sock",
+        "/run/hostmount-csi/mounter.sock",
         "/run/containerd/containerd.sock",
         "/run/crio/crio.sock",
         "/run/docker.sock",

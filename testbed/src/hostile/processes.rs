@@ -57,8 +57,12 @@ pub(super) fn list(attempts: &mut Attempts) {
             let mut limits: [u64; 2] = [0, 0];
             by_pid(libc::SYS_prlimit64, pid, &[4, 0, place(&mut limits)])
         });
-        // To what they are: nice 0, every processor, SCHED_OTHER, best effort.
-        add("lower the priority of", SLOW, |pid| Ok(call(libc::SYS_setpriority, &[0, pid.into(), 0]).map(|_| ())?));
+        // To what they are: every processor, SCHED_OTHER, best effort.
+        add("lower the priority of", SLOW, |pid| {
+            // To what it is: the kernel returns 20 less the niceness.
+            let now = 20 - call(libc::SYS_getpriority, &[0, pid.into()])?;
+            Ok(call(libc::SYS_setpriority, &[0, pid.into(), now.cast_unsigned()]).map(|_| ())?)
+        });
         add("bind to a processor", SLOW, |pid| {
             let all = [u64::MAX; 16];
             by_pid(libc::SYS_sched_setaffinity, pid, &[128, address(&all)])
