@@ -5,7 +5,7 @@
 //! elsewhere and options that do nothing but shape the volume, below kubelet's directory. Rules open more, or less.
 
 use super::known_types::{FUSE_OPTIONS, FUSE_REFUSED, KnownType, Source, lists};
-use super::sources::{is_text, is_word};
+use super::sources::{is_label, is_text, is_word};
 use crate::config::Config;
 use crate::config::policy::{OptionPattern, Pattern, Rules, TypeRules, has_parent};
 use api::mount_words::{self, Kind};
@@ -15,6 +15,9 @@ use std::path::Path;
 
 /// For wildcards in sources of the container's: what separates paths there, or is a pattern to the helper.
 const SEPARATORS: &str = ":=,*?[]{}\\\"";
+
+/// Options that name a label of SELinux's.
+const LABELS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 
 /// A request that a rule refuses.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,8 +164,13 @@ impl<'a> RulesFor<'a> {
         }
         let kernels = self.known.is_some_and(KnownType::is_the_kernels);
         let value = option.value.as_deref().unwrap_or_default();
+        let is_label = LABELS.contains(&name.as_str()) && is_label(value);
+        // Kubelet's own words, or a PersistentVolume's: no pod's author writes them.
+        if is_label && self.known.is_some() && matches!(self.origin, Origin::Kubelet | Origin::Csi) {
+            return Ok(());
+        }
         // Programs read lists of options in their own ways: what is one value to us must be one to them.
-        if !self.is_open() && !(is_text(value) && (kernels || !value.contains('\\'))) {
+        if !self.is_open() && !is_label && !(is_text(value) && (kernels || !value.contains('\\'))) {
             let why =
                 "a value with a comma, quote, backslash or control character may be more than one option to the helper";
             return Err(self.refusal(what(), "", true, why.to_owned(), None));

@@ -15,6 +15,21 @@ pub(super) fn is_text(value: &str) -> bool {
     !value.chars().any(|c| c.is_control() || c == ',' || c == '"')
 }
 
+/// Whether a value is a label of SELinux's, in quotes or not: `"system_u:object_r:container_file_t:s0:c1,c2"`. Taken apart at its commas,
+/// it is a label and the names of categories, and no option of anybody's.
+pub(super) fn is_label(value: &str) -> bool {
+    let label = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    let mut parts = label.split(',');
+    let is_category = |part: &str| {
+        let number = |part: &str| {
+            part.strip_prefix('c')
+                .is_some_and(|digits| !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()))
+        };
+        part.split('.').count() <= 2 && part.split('.').all(number)
+    };
+    parts.next().is_some_and(|first| is_name(first, "_:.-")) && parts.all(is_category)
+}
+
 /// Letters, digits and these, and no sign at the beginning that could make it an option.
 fn is_name(text: &str, and: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || and.contains(c);
@@ -214,6 +229,14 @@ mod tests {
             ["/etc/x", "a b", "a,b", "\"a\"", "a\\,b", "$(x)", "`x`", "-x", "a/../b", "~/x", "a;b", "a*", "a\n"]
         {
             assert!(!is_word(value), "{value}");
+        }
+        for label in ["system_u:object_r:container_file_t:s0", "\"u:r:t:s0:c1,c2\"", "u:r:t:s0:c0.c1023,c5"] {
+            assert!(is_label(label), "{label}");
+        }
+        for label in
+            ["", "\"", "\"a,credentials=/x\"", "a,b", "a,c", "a,c1=2", "a b", "-a", "/etc/x", "a,c1,ssh_command=x"]
+        {
+            assert!(!is_label(label), "{label}");
         }
         assert!(is_text("p$w`d \\x") && !is_text("a,b") && !is_text("\"") && !is_text("a\nb"));
     }

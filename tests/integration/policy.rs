@@ -140,7 +140,7 @@ fn kubelets_mount_is_no_way_around() {
         let done = test.kubelets_mount(&arguments);
         assert!(done.code == Some(1) && done.stderr.contains(rule), "{arguments:?}: {done:?}");
     }
-    assert_eq!(mounter.count(events::NOT_MOUNTED), 3);
+    mounter.wait_for(events::NOT_MOUNTED, 3);
     // By hand, and where the operator has closed it to himself.
     test.mount(&["-t", "fuse.bindfs", "/srv/shared", TARGET]).ok("mount");
     test.umount(&[TARGET]).ok("umount");
@@ -192,7 +192,7 @@ fn what_is_mounted_is_not_judged_again() {
     let mounter = test.start_mounter(&[], &[]);
     let [helper] = test.pids_of("bindfs")[..] else { panic!("one helper") };
     test.node.sh_ok(&format!("kill -KILL {helper}"));
-    mounter.wait_for(events::REPLACED, 1);
+    mounter.wait_for(events::HEALED, 1);
     assert!(test.node.sh_ok(&format!("cat {TARGET}/f")).contains("served"));
     assert!(test.node.mount_at(TARGET).unwrap().contains("noexec"));
     let hostmount = |words: &str| test.node.sh(&format!("{NODE_BIN}/hostmount {words}"));

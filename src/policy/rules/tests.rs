@@ -124,6 +124,20 @@ fn what_a_pods_author_may_not_write() {
 }
 
 #[test]
+fn labels_are_kubelets_words() {
+    let config = Config::default();
+    let label = "context=\"system_u:object_r:container_file_t:s0:c1,c2\",ro";
+    for origin in [Origin::Kubelet, Origin::Csi, Origin::Operator] {
+        assert!(asked(&config, origin, ["nfs", "h:/x", label]).is_ok(), "{origin}");
+    }
+    assert!(asked(&config, Origin::FlexVolume, ["nfs", "h:/x", label]).is_err());
+    let more = "context=\"a,credentials=/etc/x\"";
+    assert!(asked(&config, Origin::Kubelet, ["cifs", "//h/s", more]).unwrap_err().contains("more than one option"));
+    let opened = self::config("[policy.flexvolume.filesystem.nfs]\noptions = ['context']");
+    assert!(asked(&opened, Origin::FlexVolume, ["nfs", "h:/x", label]).is_ok());
+}
+
+#[test]
 fn what_an_administrator_opens() {
     let config = config(
         "[policy.flexvolume]
