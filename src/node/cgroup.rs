@@ -181,10 +181,8 @@ impl Cgroups {
         };
         let directory = self.directory;
         let counting = self.hierarchies.iter_mut().find(only_processes);
-        match counting.map(|hierarchy| hierarchy.make_entrance(directory)).transpose() {
-            Ok(processes) => self.processes = processes,
-            Err(error) => problem = problem.and(Err(error)),
-        }
+        // Without it they are at the top, as in the others.
+        self.processes = counting.and_then(|hierarchy| hierarchy.make_entrance(directory).ok());
         problem
     }
 

@@ -94,7 +94,7 @@ impl Hierarchy {
     pub(super) fn make_parent(&self, directory: &str) -> Result<ParentCgroup, EndsWithContainer> {
         let directory = self.make_directory(directory)?;
         let counts_memory = self.counts_memory();
-        let counts_processes = self.has("pids");
+        let mut counts_processes = self.has("pids");
         match self.version {
             // Linux before 5.11 counts for the cgroups above one only if told so, before there are any.
             CgroupVersion::V1 if counts_memory => _ = set(directory.as_fd(), "memory.use_hierarchy", "1"),
@@ -105,9 +105,8 @@ impl Hierarchy {
                         set(above, "cgroup.subtree_control", "+memory")?;
                     }
                 }
-                if counts_processes {
-                    set(self.top.as_fd(), "cgroup.subtree_control", "+pids")?;
-                }
+                // Volumes have cgroups without it, too.
+                counts_processes &= set(self.top.as_fd(), "cgroup.subtree_control", "+pids").is_ok();
             }
         }
         Ok(ParentCgroup { version: self.version, directory, counts_memory, counts_processes })
