@@ -53,8 +53,6 @@ fn refused(done: Result<(), String>, what: &str) {
 /// Each of them ran a program in the container, before there was a policy.
 fn a_flexvolume_user_runs_no_program() {
     let (test, _mounter) = start("");
-    // sshfs is a user of its own.
-    test.container.sh_ok("touch /srv/granted && chmod 666 /srv/granted");
     test.container.program("/srv/evil", EVIL);
     for options in [
         "ssh_command=/srv/evil",
