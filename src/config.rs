@@ -21,11 +21,6 @@
 //! flexvolume = true
 //! csi = { socket = "/run/hostmount-csi/mounter.sock", uid = 65532 }
 //!
-//! [helpers]
-//! uids = "1900000000-1900065535"
-//! memory_limit = "4Gi"
-//! process_limit = 65536
-//!
 //! # Callers from FlexVolume may also have bindfs, of these directories; docs/policy.md.
 //! [policy.flexvolume]
 //! forbidden_options = ["exec"]

@@ -20,6 +20,8 @@ const BIN: &str = "/opt/hostmount/bin";
 const CONTAINER_BIN: &str = "/usr/local/bin/hostmount";
 const CONTAINER_SHIM: &str = "/usr/local/bin/hostmount-shim";
 const HELPER: &str = "/usr/sbin/mount.memfs";
+/// Kubelet may have what an administrator has opened: hostmount does not know this type.
+const OPENED: &str = "[policy.kubelet.filesystem.memfs]\nsources = [\"demo\"]\noptions = [\"size\", \"mode\"]\n";
 
 /// Why the demo could not be shown.
 #[derive(Debug, thiserror::Error)]
@@ -202,6 +204,10 @@ fn container_recipe(programs: Programs) -> Recipe {
         .bind(programs.hostmount, CONTAINER_BIN)
         .bind(programs.shim, CONTAINER_SHIM)
         .bind(programs.testbed, HELPER)
+        .setup(|| {
+            fs::create_dir_all("/etc/hostmount")?;
+            fs::write("/etc/hostmount/config.toml", OPENED)
+        })
 }
 
 fn run(room: &Room, program: &str, arguments: &[&str]) -> Result<String, DemoError> {

@@ -37,7 +37,7 @@ impl Node {
         let setting = Setting::start();
         setting.test.container.sh_ok("echo seen >/tmp/source/f");
         setting.test.node.sh_ok(&format!(
-            "cd /var/lib/kubelet; for n in $(seq {volumes}); do mkdir v$n && {NODE_BIN}/mount -t fuse.bindfs \
+            "cd /var/lib/kubelet; for n in $(seq {volumes}); do mkdir v$n && {NODE_BIN}/hostmount mount -t fuse.bindfs \
              /tmp/source $PWD/v$n || exit 1; done"
         ));
         let pods = (1..=PODS.min(volumes)).map(|n| {

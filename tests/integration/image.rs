@@ -5,7 +5,7 @@ use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::preloaded::OBJECT;
 use crate::node::programs::{HOSTMOUNT, SHIM, target_directory};
-use crate::node::{Place, helpers};
+use crate::node::{Place, helpers, opened};
 use hostmount::observe::events;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -76,6 +76,10 @@ impl Node {
             let (from, to) = (text(&volume.unwrap()["hostPath"]["path"]), text(&mount["mountPath"]));
             // As with DirectoryOrCreate.
             self.place.sh_ok(&format!("mkdir -p {from}"));
+            if to == "/etc/hostmount" {
+                let config = opened("flexvolume", &["bindfs"]);
+                self.place.visit(|| std::fs::write(format!("{from}/config.toml"), config).unwrap());
+            }
             let access = if mount["readOnly"] == true { "ro" } else { "rw" };
             volumes += &format!(" --volume {from}:{to}:{access}");
         }

@@ -121,6 +121,8 @@ fn a_flexvolume_user_gets_no_file_of_the_containers() {
 /// As it was before there was a policy: otherwise the tests above would show nothing.
 fn where_all_is_open_the_same_does_what_it_says() {
     let (test, _mounter) = start(&opened("flexvolume", &["sshfs", "bindfs"]));
+    // sshfs is a user of its own.
+    test.container.sh_ok("touch /srv/granted && chmod 666 /srv/granted");
     test.container.program("/srv/evil", EVIL);
     for (fstype, options) in [("sshfs", "ssh_command=/srv/evil"), ("fuse.sshfs", "ProxyCommand=/srv/evil")] {
         flexvolume(&test, fstype, "me@127.0.0.1:/", options).unwrap_err();

@@ -52,9 +52,21 @@ pub fn check(bytes: &[u8]) {
     let named = |name: &str| all.iter().filter(|piece| piece.split('=').next() == Some(name)).count();
     assert_eq!((named("fd"), all.iter().filter(|piece| **piece == ours).count()), (1, 1), "{text}");
     assert_eq!(named("allow_other"), usize::from(grant.allow_other), "{text}");
+    // Who may enter is the grant's business.
+    for owner in ["user_id", "group_id"] {
+        let ours = format!("{owner}=0");
+        assert_eq!((named(owner), all.iter().filter(|piece| **piece == ours).count()), (1, 1), "{text}");
+        assert_eq!(quoted_count(text, owner), 1, "{text}");
+    }
     let quoted = MountOptions::parse(text).expect("the kernel's modules read it too");
     assert_eq!(quoted.value("fd"), Some(OURS.to_string().as_str()), "{text}");
-    assert_eq!(quoted.iter().filter(|option| option.name == "fd").count(), 1, "{text}");
+    assert_eq!(quoted_count(text, "fd"), 1, "{text}");
     let theirs = |piece: &&str| data.split(',').any(|said| said == *piece);
-    assert!(all.iter().all(|piece| *piece == ours || *piece == "allow_other" || theirs(piece)), "{text} of {data}");
+    let ours = [ours.as_str(), "allow_other", "user_id=0", "group_id=0"];
+    assert!(all.iter().all(|piece| ours.contains(piece) || theirs(piece)), "{text} of {data}");
+}
+
+/// How many options of this name those see who know quotes.
+fn quoted_count(text: &str, name: &str) -> usize {
+    MountOptions::parse(text).map_or(0, |options| options.iter().filter(|option| option.name == name).count())
 }
