@@ -204,8 +204,9 @@ fn config() -> String {
     // What an administrator opens to kubelet, and to those who write pods.
     format!(
         "[filesystem.ceph]\n{command}\n\
+         [filesystem.sshfs]\nreadable = ['/etc/hostmount/ssh']\n\
          [policy.kubelet.filesystem.ceph]\nsources = ['root@{SERVER_ADDRESS}:/srv/export/**']\n\
-         [policy.flexvolume.filesystem.bindfs]\nsources = ['{DATA}']\n\
+         [policy.flexvolume.filesystem.bindfs]\nsources = ['{SOURCE}']\n\
          [policy.flexvolume.filesystem.sshfs]\noptions = ['IdentityFile=/etc/hostmount/ssh/*', 'UserKnownHostsFile=/etc/hostmount/ssh/*']\n"
     )
 }
