@@ -10,4 +10,4 @@ mod plan;
 
 pub use authorize::{Denied, Origin, authorize, authorize_place};
 pub use grant::{Grant, GrantedTypes};
-pub use plan::{ChangeError, Plan, PlanError};
+pub use plan::{ChangeError, Plan, PlanError, normal};

@@ -4,8 +4,8 @@
 //! connect.
 
 use crate::exit::{Exit, chain};
-use crate::message::{self, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced};
-use crate::volume::{VolumeDetail, VolumeView};
+use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
+use crate::volume::{Stats, VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
 use std::env;
 use std::io;
@@ -122,6 +122,21 @@ impl Client {
     /// The metrics, in the text format of Prometheus.
     pub fn metrics(&self) -> Result<String, CallError> {
         self.call(&Call::Metrics)
+    }
+
+    /// Shows a mounted volume at another place as well.
+    pub fn bind(&self, bind: Bind) -> Result<Mounted, CallError> {
+        self.call(&Call::Bind(bind))
+    }
+
+    /// Takes a volume away from the place `target`, and from no other.
+    pub fn unmount(&self, target: &str, remove_target: bool) -> Result<Unmounted, CallError> {
+        self.call(&Call::Unmount { target: target.to_owned(), remove_target })
+    }
+
+    /// How the volume that shows at `target` is, and how full.
+    pub fn stats(&self, target: &str) -> Result<Stats, CallError> {
+        self.call(&Call::Stats { target: target.to_owned() })
     }
 
     fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, CallError> {

@@ -113,7 +113,7 @@ fn mount(request: Request) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let Failure { exit, message, output } = error.into_failure();
+            let Failure { exit, message, output, .. } = error.into_failure();
             show(&output);
             fail(&target, exit, &message)
         }

@@ -5,6 +5,7 @@
 use super::Mounter;
 use super::event_loop::{EventLoop, event_descriptor};
 use super::operation::hang::Hangs;
+use super::operation::stats::Spaces;
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
 use super::volume::record::Records;
@@ -129,6 +130,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         hangs: Hangs::default(),
         metrics: Metrics::default(),
         target_locks: TargetLocks::default(),
+        places: TargetLocks::default(),
+        spaces: Spaces::default(),
         reaper: Reaper::default(),
         method,
         stopping,

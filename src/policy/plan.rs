@@ -132,7 +132,8 @@ impl Plan {
     }
 }
 
-fn normal(target: &str) -> Result<PathBuf, PlanError> {
+/// A path on the node without `.` and doubled slashes: absolute, without `..`, and not the root.
+pub fn normal(target: &str) -> Result<PathBuf, PlanError> {
     if target.contains('\0') {
         return Err(PlanError::Nul("target"));
     }

@@ -7,6 +7,7 @@
 mod node;
 
 mod bad_luck;
+mod bind;
 mod bounds;
 mod callers;
 mod cgroups;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         callers,
         operator,
         client,
+        bind,
         metrics,
         install,
         deployment,

@@ -3,11 +3,12 @@
 //! Runs in the mounter, on a thread of the request's own; the node's namespace is only ever visited.
 
 use super::bring_up::{BringUpError, FreshFilesystem, bring_up};
+use super::place::{Place, PlaceError, open_place, take_away};
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::Volume;
-use crate::node::target::{MadeDirectory, Target, TargetError};
+use crate::node::target::Target;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::{Denied, authorize, authorize_place};
@@ -15,7 +16,7 @@ use crate::policy::{Plan, PlanError};
 use api::message::{Mount, Mounted};
 use linux::mount_namespace::NamespaceError;
 use std::io;
-use tracing::{info, warn};
+use tracing::info;
 
 /// Why a volume is not on the node. Nothing is left of it then.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,7 @@ pub enum MountError {
     Node(#[from] NamespaceError),
     /// The place on the node.
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Place(#[from] PlaceError),
     /// As mount(8) says it.
     #[error("{source_name} already mounted on {target}")]
     AlreadyMounted {
@@ -44,7 +45,7 @@ pub enum MountError {
         target: String,
     },
     /// Something else is there, and the caller did not want to cover it.
-    #[error("something else is mounted on {target}; unmount it first")]
+    #[error("something else is mounted on {target}, or the same with other options; unmount it first")]
     Occupied {
         /// Where.
         target: String,
@@ -68,15 +69,17 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
     let plan = Plan::new(&mounter.config, asked.request)?;
     authorize(caller.origin(), &plan)?;
     authorize_place(&plan.target, &mounter.own_paths)?;
-    let _lock = mounter.target_locks.take(&plan.target)?;
-    let (target, made) = open_target(mounter, &plan, asked.make_target)?;
+    let _place = mounter.places.take(&plan.target)?;
+    let Place { target, made } = open_place(mounter, &plan.target, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
         There::Nothing => mount_at(mounter, plan, target, caller),
-        There::Same if asked.unless_mounted => Ok(already()),
-        There::Same => Err(already_mounted(&plan)),
-        There::Other if asked.unless_mounted => Err(MountError::Occupied { target: plan.request.target }),
-        // On top of it, as with mount(8).
-        There::Other => mount_at(mounter, plan, target, caller),
+        There::Same { flags: true } if asked.unless_mounted => Ok(already()),
+        There::Same { .. } if !asked.unless_mounted => Err(already_mounted(&plan)),
+        There::Other if !asked.unless_mounted => {
+            // On top of it, as with mount(8).
+            mount_at(mounter, plan, target, caller)
+        }
+        There::Same { .. } | There::Other => Err(MountError::Occupied { target: plan.request.target }),
     };
     match mounted {
         Err(MountError::AlreadyMounted { .. }) if asked.unless_mounted => Ok(already()),
@@ -88,56 +91,37 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
     }
 }
 
-/// Opens the target on the node, and makes its directory first if that is wanted.
-fn open_target(mounter: &Mounter, plan: &Plan, make: bool) -> Result<(Target, Option<MadeDirectory>), MountError> {
-    let kubelet_dir = &mounter.config.kubelet_dir;
-    let patience = mounter.patience();
-    let (target, made, path) = mounter.node.visit(|| {
-        let (target, made) = match Target::open(&plan.target, kubelet_dir, patience) {
-            Err(TargetError::Missing) if make => {
-                Target::make(&plan.target, kubelet_dir, patience).map(|(at, made)| (at, Some(made)))?
-            }
-            opened => (opened?, None),
-        };
-        let path = target.path().map_err(TargetError::Open)?;
-        Ok::<_, TargetError>((target, made, path))
-    })??;
-    // A link may have led anywhere.
-    match authorize_place(&path, &mounter.own_paths) {
-        Ok(()) => Ok((target, made)),
-        Err(denied) => {
-            take_away(mounter, made);
-            Err(denied.into())
-        }
-    }
-}
-
-fn take_away(mounter: &Mounter, made: Option<MadeDirectory>) {
-    if let Some(made) = made
-        && let Ok(Err(error)) = mounter.node.visit(|| made.remove())
-    {
-        warn!("cannot remove the target, which was made for the mount: {error}");
-    }
-}
-
 /// What is at a target already.
 enum There {
     Nothing,
     /// A volume with the same type and source.
-    Same,
+    Same {
+        /// And with the same flags.
+        flags: bool,
+    },
     Other,
 }
 
 fn what_is_there(mounter: &Mounter, plan: &Plan, target: &Target) -> There {
-    match target.mounted {
-        None => There::Nothing,
-        Some(device) if mounter.registry.has(mounter.connections.identify(device), &plan.request) => There::Same,
-        Some(_) => There::Other,
+    let Some(device) = target.mounted else { return There::Nothing };
+    let filesystem = mounter.connections.identify(device);
+    // A fresh helper's filesystem becomes the volume's when it is in all of its places.
+    let replaced = || mounter.target_locks.is_taken(&plan.target) && !mounter.registry.knows(filesystem);
+    let volume = mounter.registry.of(filesystem);
+    let at_target = || mounter.registry.at(&plan.target).and_then(|(id, _)| mounter.registry.volume(id));
+    match volume.or_else(|| replaced().then(at_target).flatten()).map(|volume| volume.plan) {
+        Some(Plan { request, grant, .. })
+            if request.fstype == plan.request.fstype && request.source == plan.request.source =>
+        {
+            There::Same { flags: grant.flags == plan.grant.flags }
+        }
+        _ => There::Other,
     }
 }
 
 /// Brings the filesystem up and shows it at the target.
 fn mount_at(mounter: &Mounter, plan: Plan, target: Target, caller: &Connection) -> Result<Mounted, MountError> {
+    let _lock = mounter.target_locks.take(&plan.target)?;
     let fresh = bring_up(mounter, &plan, Some(caller))?;
     // The kernel refuses to mount a filesystem on itself, and mount(8) reports that. One of the kernel's own (NFS) is the
     // same whenever its export is mounted; a helper's is new each time.

@@ -16,7 +16,6 @@ use crate::node::connections::Identity;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::Plan;
-use api::request::Request;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
 use std::io;
@@ -160,12 +159,11 @@ impl Registry {
         self.locked().by_id.values().any(|entry| entry.volume.identity == filesystem)
     }
 
-    /// Whether this filesystem is a volume that was asked for with the same type and source.
-    pub fn has(&self, filesystem: Identity, request: &Request) -> bool {
-        self.locked().by_id.values().any(|Entry { volume, .. }| {
-            let asked = &volume.plan.request;
-            volume.identity == filesystem && asked.fstype == request.fstype && asked.source == request.source
-        })
+    /// The volume that is this filesystem.
+    pub fn of(&self, filesystem: Identity) -> Option<Volume> {
+        let volumes = self.locked();
+        let volume = volumes.by_id.values().map(|entry| &entry.volume).find(|volume| volume.identity == filesystem);
+        volume.cloned()
     }
 
     /// What is known of a volume that no other has taken over from.
@@ -404,6 +402,7 @@ mod tests {
     use crate::config::Config;
     use crate::engine::helper_processes::HelperProcesses;
     use crate::engine::watch::Watch;
+    use api::request::Request;
     use linux::mount_table::Device;
 
     /// The kernel may refuse to watch a descriptor (epoll_ctl(2): ENOSPC, ENOMEM). A volume whose helper lives must not

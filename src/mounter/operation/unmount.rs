@@ -1,0 +1,145 @@
+//! Taking a volume away from one place, and from no other where it shows.
+//!
+//! Runs in the mounter, on a thread of the request's own. Once it shows nowhere any more its helper ends by itself, as with any umount.
+//! Neither a heal nor a swap hinders it: they expect that places go.
+
+use super::place::{PlaceError, mounts_of};
+use crate::mounter::Mounter;
+use crate::mounter::target_locks::TargetBusy;
+use crate::node::target::{self, Target, TargetError};
+use crate::observe::events;
+use crate::policy::{GrantedTypes, PlanError, authorize_place, normal};
+use api::message::Unmounted;
+use linux::mount_table::Device;
+use linux::sys::ask::{self, Patience};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// How long a filesystem may take to write what it has not written yet. It goes on after that by itself.
+const LAST_WRITES: Duration = Duration::from_secs(30);
+/// How many mounts on top of each other are taken away.
+const DEEPEST: usize = 8;
+
+/// Why a place is not left.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmountError {
+    /// A path that is none.
+    #[error(transparent)]
+    Path(#[from] PlanError),
+    /// A mount at this target is not finished yet.
+    #[error(transparent)]
+    Busy(#[from] TargetBusy),
+    /// The place.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// What is mounted there is not hostmount's business.
+    #[error("what is mounted at {0} is no volume of hostmount's; use umount")]
+    Foreign(String),
+    /// The node's mount table.
+    #[error("cannot read the node's mount table")]
+    Table(#[source] io::Error),
+    /// umount2(2).
+    #[error("cannot unmount {0}")]
+    Unmount(String, #[source] io::Error),
+    /// rmdir(2).
+    #[error("cannot remove the directory {0}")]
+    Remove(String, #[source] io::Error),
+}
+
+/// Takes what is mounted at `asked` away. That nothing is there is no error.
+pub fn unmount(mounter: &Mounter, asked: &str, remove_target: bool) -> Result<Unmounted, UnmountError> {
+    let place = normal(asked)?;
+    authorize_place(&place, &mounter.own_paths).map_err(PlaceError::from)?;
+    let _lock = mounter.places.take(&place)?;
+    let mut was_mounted = false;
+    for _ in 0..DEEPEST {
+        let Some(mounted) = look(mounter, &place)? else { return Ok(Unmounted { was_mounted }) };
+        match mounted {
+            Some(device) => {
+                if !is_ours(mounter, device, &place)? {
+                    return Err(UnmountError::Foreign(asked.to_owned()));
+                }
+                take_away(mounter, &place).map_err(|error| match error {
+                    Failed::Place(error) => error.into(),
+                    Failed::Kernel(error) => UnmountError::Unmount(asked.to_owned(), error),
+                })?;
+                was_mounted = true;
+                info!(event = events::TAKEN_AWAY, %device, "the volume does not show here any more");
+            }
+            None if remove_target && place.starts_with(&mounter.config.kubelet_dir) => {
+                match remove(mounter, &place) {
+                    Ok(()) => return Ok(Unmounted { was_mounted }),
+                    // A heal was quicker: there is a mount again.
+                    Err(Failed::Kernel(error)) if error.raw_os_error() == Some(libc::EBUSY) => {}
+                    Err(Failed::Kernel(error)) => return Err(UnmountError::Remove(asked.to_owned(), error)),
+                    Err(Failed::Place(error)) => return Err(error.into()),
+                }
+            }
+            None => return Ok(Unmounted { was_mounted }),
+        }
+    }
+    Err(UnmountError::Unmount(asked.to_owned(), io::Error::from_raw_os_error(libc::EBUSY)))
+}
+
+/// What is mounted at a place, if there is such a place.
+fn look(mounter: &Mounter, place: &Path) -> Result<Option<Option<Device>>, PlaceError> {
+    let open = || Target::open(place, &mounter.config.kubelet_dir, mounter.patience()).map(|target| target.mounted);
+    match mounter.node.visit(open)? {
+        Err(TargetError::Missing) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
+}
+
+/// Whether it is one of hostmount's, or may have been: a mounter that has lost its records does not know its volumes.
+fn is_ours(mounter: &Mounter, device: Device, place: &Path) -> Result<bool, UnmountError> {
+    if mounter.registry.knows(mounter.connections.identify(device)) {
+        return Ok(true);
+    }
+    let mounts = mounts_of(mounter, device).map_err(UnmountError::Table)?;
+    // Not to be seen there any more: it has gone by itself.
+    Ok(mounts
+        .iter()
+        .rfind(|mount| mount.target == place)
+        .is_none_or(|mount| mount.is_fuse() || GrantedTypes::is_kernels(&mount.fstype.to_string_lossy())))
+}
+
+enum Failed {
+    Place(PlaceError),
+    Kernel(io::Error),
+}
+
+/// Has something done to the last name of a place, in the directory that it is in.
+fn in_its_directory(
+    mounter: &Mounter,
+    place: &Path,
+    work: impl FnOnce(&target::Directory) -> io::Result<()> + Send,
+) -> Result<(), Failed> {
+    let patience = mounter.patience();
+    let kubelet_dir = &mounter.config.kubelet_dir;
+    let open = move || target::Directory::of(place, kubelet_dir, patience).map(|directory| work(&directory));
+    let done = mounter.node.visit(open).map_err(|error| Failed::Place(error.into()))?;
+    done.map_err(|error| Failed::Place(error.into()))?.map_err(Failed::Kernel)
+}
+
+fn take_away(mounter: &Mounter, place: &Path) -> Result<(), Failed> {
+    let patience = Patience { limit: LAST_WRITES, ..mounter.patience() };
+    in_its_directory(mounter, place, |directory| match ask::unmount(directory.as_fd(), directory.name(), patience) {
+        Err(error) if error.raw_os_error() == Some(libc::ETIMEDOUT) => {
+            warn!("the filesystem has not written everything yet, and goes on with it");
+            Ok(())
+        }
+        // Nothing is mounted there any more.
+        Err(error) if [libc::EINVAL, libc::ENOENT].map(Some).contains(&error.raw_os_error()) => Ok(()),
+        done => done,
+    })
+}
+
+fn remove(mounter: &Mounter, place: &Path) -> Result<(), Failed> {
+    in_its_directory(mounter, place, |directory| match directory.remove() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        done => done,
+    })
+}
