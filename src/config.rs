@@ -10,6 +10,12 @@
 //! hang_seconds = 120
 //! on_hang = "report"
 //!
+//! # Callers of a kind whose door is closed cannot ask. The CSI server's is closed unless it is here.
+//! [doors]
+//! kubelet = true
+//! flexvolume = true
+//! csi = { socket = "/run/hostmount-csi/mounter.sock", uid = 65532 }
+//!
 //! # Every key is optional; `s3fs` stands for `fuse.s3fs` too.
 //! [filesystem.s3fs]
 //! default_options = "use_path_request_style"
@@ -35,10 +41,12 @@
 //! ```
 
 pub mod command;
+pub mod doors;
 pub mod handover;
 pub mod settings;
 
 use api::request::Request;
+use doors::Doors;
 use serde::Deserialize;
 use settings::{OnHang, Section, Settings};
 use std::collections::BTreeMap;
@@ -54,6 +62,8 @@ pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
 pub struct Config {
     /// Kubelet's directory on the node. Below it no symbolic link is followed: pods may have made it.
     pub kubelet_dir: PathBuf,
+    /// Which kinds of callers there is a socket for.
+    pub doors: Doors,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -62,7 +72,8 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { kubelet_dir: "/var/lib/kubelet".into(), types: BTreeMap::new(), others: Arc::default() }
+        let (types, others) = (BTreeMap::new(), Arc::default());
+        Self { kubelet_dir: "/var/lib/kubelet".into(), doors: Doors::default(), types, others }
     }
 }
 
@@ -75,6 +86,7 @@ struct ConfigFile {
     heal: Option<bool>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
+    doors: doors::Section,
     filesystem: BTreeMap<String, Section>,
 }
 
@@ -178,7 +190,7 @@ impl ConfigFile {
             Ok((name, Arc::new(section.resolve(&others)?)))
         };
         let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
-        Ok(Config { kubelet_dir, types, others: Arc::new(others) })
+        Ok(Config { kubelet_dir, doors: self.doors.resolve()?, types, others: Arc::new(others) })
     }
 }
 
@@ -220,6 +232,15 @@ mod tests {
             assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
         }
         assert!(parse("[filesystem.'fuse.x']").is_err());
+        for wrong in [
+            "operator = false",
+            "csi = true",
+            "csi = { socket = '/a' }",
+            "csi = { socket = 'a', uid = 5 }",
+            "csi = { socket = '/a', uid = 0 }",
+        ] {
+            assert!(parse(&format!("[doors]\n{wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -253,5 +274,6 @@ mod tests {
         let text: String = text.lines().map(|line| line.trim_start_matches("//!").to_owned() + "\n").collect();
         let config = parse(&text).unwrap();
         assert_eq!(config.types_with_command().collect::<Vec<_>>(), ["mine"]);
+        assert_eq!(config.doors.csi.unwrap().uid, 65532);
     }
 }

@@ -4,10 +4,12 @@
 //! that the judge compares calls with. [`authorize()`] is a separate question, which is asked when a request arrives.
 
 mod authorize;
+mod entrance;
 mod grant;
 mod idmap;
 mod plan;
 
-pub use authorize::{Denied, Origin, authorize, authorize_place};
+pub use authorize::{Denied, authorize, authorize_place};
+pub use entrance::{NotServed, is_seen, serves};
 pub use grant::{Grant, GrantedTypes};
 pub use plan::{ChangeError, Plan, PlanError, normal};

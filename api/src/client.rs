@@ -5,6 +5,7 @@
 
 use crate::exit::{Exit, chain};
 use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
+use crate::origin::Origin;
 use crate::volume::{Stats, VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
 use std::env;
@@ -12,9 +13,9 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Where the mounter listens by default.
+/// Where the mounter listens for operators by default; for kubelet it does beside that ([`Origin::socket`]).
 pub const DEFAULT_SOCKET: &str = "/run/hostmount/hostmount.sock";
-/// The environment variable that names another socket.
+/// The environment variable that names another socket for operators.
 pub const SOCKET_VARIABLE: &str = "HOSTMOUNT_SOCKET";
 /// The environment variable with a prefix: in a container without hostPID the node's /proc is at `$HOSTPROCPATH/proc`.
 pub const HOST_PROC_VARIABLE: &str = "HOSTPROCPATH";
@@ -83,13 +84,15 @@ impl CallError {
 }
 
 impl Client {
-    /// Asks at the socket that the environment names (`HOSTMOUNT_SOCKET`), or at the default one.
-    pub fn from_environment() -> Self {
+    /// Asks at the socket for callers from `origin`: the operator's is the one that the environment names
+    /// (`HOSTMOUNT_SOCKET`), or the default one, and kubelet's are beside it.
+    pub fn from_environment(origin: Origin) -> Self {
         let named = env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
-        Self { socket: named.unwrap_or_else(|| DEFAULT_SOCKET.into()).into(), host_proc: host_proc() }
+        let operators = named.map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from);
+        Self::at(origin.socket(&operators).unwrap_or(operators))
     }
 
-    /// Asks at this socket.
+    /// Asks at this socket, as the CSI server does.
     pub fn at(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into(), host_proc: host_proc() }
     }
@@ -109,7 +112,7 @@ impl Client {
         self.call(&Call::Swap { target: target.to_owned(), changes })
     }
 
-    /// All volumes.
+    /// All volumes that the caller may know of.
     pub fn list(&self) -> Result<Vec<VolumeView>, CallError> {
         self.call(&Call::List)
     }
@@ -129,7 +132,8 @@ impl Client {
         self.call(&Call::Bind(bind))
     }
 
-    /// Takes a volume away from the place `target`, and from no other.
+    /// Takes a volume away from the place `target`, and from no other where it shows, and removes the directory if that is wanted.
+    /// Without a volume it succeeds.
     pub fn unmount(&self, target: &str, remove_target: bool) -> Result<Unmounted, CallError> {
         self.call(&Call::Unmount { target: target.to_owned(), remove_target })
     }

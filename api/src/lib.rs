@@ -8,6 +8,7 @@ pub mod exit;
 pub mod message;
 pub mod mount_words;
 pub mod options;
+pub mod origin;
 pub mod request;
 pub mod secret;
 pub mod shown;

@@ -50,7 +50,8 @@ pub enum Call {
     Metrics,
     /// Show what is mounted at one place at another one as well, as `mount --bind` does: [`Mounted`].
     Bind(Bind),
-    /// Take a volume away from one place, and from no other where it shows: [`Unmounted`].
+    /// Take a volume away from one place, and from no other where it shows: [`Unmounted`]. Root of the node does that by itself;
+    /// it is for callers that cannot.
     Unmount {
         /// The place.
         target: String,

@@ -8,6 +8,7 @@ use api::client::Client;
 use api::exit::chain;
 use api::message::Failure;
 use api::options::{MountOptions, OptionsError};
+use api::origin::Origin;
 use api::request::{Request, Switches};
 use api::secret::{NotBase64, Secret, Secrets};
 use linux::statx::device_at;
@@ -96,7 +97,7 @@ fn mount(target: &str, options: &str) -> Answer {
     if let Ok(Some(_)) = device_at(Path::new(target)) {
         return Answer::Success;
     }
-    match Client::from_environment().mount(request) {
+    match Client::from_environment(Origin::FlexVolume).mount(request) {
         Ok(_) => Answer::Success,
         Err(error) => {
             let Failure { message, output, .. } = error.into_failure();

@@ -11,6 +11,7 @@ mod node_program;
 pub mod served_types;
 pub mod umount8;
 
+use api::origin::Origin;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 pub fn by_name(arguments: &[OsString]) -> Option<ExitCode> {
     let (name, rest) = arguments.split_first()?;
     match Path::new(name).file_name()?.to_str()? {
-        "mount" => Some(mount8::main(rest)),
+        "mount" => Some(mount8::main(rest, Origin::Kubelet)),
         "umount" => Some(umount8::main(rest)),
         "fuse" => Some(flexvolume::main(rest)),
         _ => None,

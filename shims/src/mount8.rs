@@ -10,6 +10,7 @@ use api::exit::Exit;
 use api::message::Failure;
 use api::mount_words::acts_on_existing_mounts;
 use api::options::{MountOptions, OptionsError};
+use api::origin::Origin;
 use api::request::{Request, Switches};
 use api::secret::Secrets;
 use api::shown::shown;
@@ -43,8 +44,8 @@ pub enum Invocation {
     Bad(String, OptionsError),
 }
 
-/// Runs `mount` with `arguments` (without the program's name).
-pub fn main(arguments: &[OsString]) -> ExitCode {
+/// Runs `mount` with `arguments` (without the program's name) for a caller from `origin`.
+pub fn main(arguments: &[OsString], origin: Origin) -> ExitCode {
     // Kubelet calls an external mounter with the word `mount` first.
     let arguments = match arguments {
         [word, rest @ ..] if word == "mount" => rest,
@@ -54,7 +55,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         Invocation::NodesOwn => node_program::become_it("mount", arguments),
         Invocation::Bad(target, error) => fail(&target, Exit::Usage, &error.to_string()),
         Invocation::Faked => ExitCode::SUCCESS,
-        Invocation::Ours(request) => mount(request),
+        Invocation::Ours(request) => mount(request, origin),
     }
 }
 
@@ -105,9 +106,9 @@ fn text(argument: OsString) -> Result<String, lexopt::Error> {
     argument.into_string().map_err(lexopt::Error::NonUnicodeValue)
 }
 
-fn mount(request: Request) -> ExitCode {
+fn mount(request: Request, origin: Origin) -> ExitCode {
     let target = request.target.clone();
-    match Client::from_environment().mount(request) {
+    match Client::from_environment(origin).mount(request) {
         Ok(mounted) => {
             show(&mounted.output);
             ExitCode::SUCCESS

@@ -18,6 +18,7 @@ use crate::node::kernel;
 use crate::node::tree::Tree;
 use api::client::{Client, host_proc};
 use api::exit::{Exit, chain};
+use api::origin::Origin;
 use api::shown::shown_lines;
 use linux::mount_namespace::MountNamespace;
 use linux::statx::device_at;
@@ -207,5 +208,8 @@ fn types(config: &Config) -> Finding {
 
 /// Whether the mounter answers, and how many volumes it has.
 fn mounter() -> Result<usize, Box<dyn Error + Send + Sync>> {
-    Client::from_environment().list().map(|volumes| volumes.len()).map_err(|error| error.into_failure().message.into())
+    Client::from_environment(Origin::Operator)
+        .list()
+        .map(|volumes| volumes.len())
+        .map_err(|error| error.into_failure().message.into())
 }

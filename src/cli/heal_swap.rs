@@ -5,6 +5,7 @@ use api::client::Client;
 use api::exit::Exit;
 use api::message::{Changes, Replaced};
 use api::options::MountOptions;
+use api::origin::Origin;
 use api::secret::Secret;
 use api::shown::shown;
 use api::volume::{VolumeState, VolumeView};
@@ -46,7 +47,7 @@ pub(super) struct SwapArguments {
 
 /// Runs `hostmount heal`.
 pub(super) fn heal(arguments: &HealArguments) -> Result<(), Complaint> {
-    let client = Client::from_environment();
+    let client = Client::from_environment(Origin::Operator);
     let heal = |target: &str| outcome(target, client.heal(target)?);
     match &arguments.which.target {
         Some(target) => heal(target).map(|line| println!("{}", shown(&line))),
@@ -56,7 +57,7 @@ pub(super) fn heal(arguments: &HealArguments) -> Result<(), Complaint> {
 
 /// Runs `hostmount swap`.
 pub(super) fn swap(arguments: &SwapArguments) -> Result<(), Complaint> {
-    let client = Client::from_environment();
+    let client = Client::from_environment(Origin::Operator);
     let swap = |target: &str, changes| outcome(target, client.swap(target, changes)?);
     match &arguments.which.target {
         Some(target) => swap(target, arguments.changes()?).map(|line| println!("{}", shown(&line))),

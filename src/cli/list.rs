@@ -2,6 +2,7 @@
 
 use super::Complaint;
 use api::client::Client;
+use api::origin::Origin;
 use api::shown::shown;
 use api::volume::VolumeView;
 use clap::ValueEnum;
@@ -17,7 +18,7 @@ pub(super) enum Format {
 
 /// Runs `hostmount list`.
 pub(super) fn list(format: Format) -> Result<(), Complaint> {
-    let volumes = Client::from_environment().list()?;
+    let volumes = Client::from_environment(Origin::Operator).list()?;
     match format {
         Format::Table => print!("{}", table(&volumes)),
         Format::Json => println!("{}", serde_json::to_string_pretty(&volumes).unwrap_or_default()),

@@ -2,9 +2,10 @@
 
 use super::Complaint;
 use api::client::Client;
+use api::origin::Origin;
 
 /// Runs `hostmount metrics`.
 pub(super) fn metrics() -> Result<(), Complaint> {
-    print!("{}", Client::from_environment().metrics()?);
+    print!("{}", Client::from_environment(Origin::Operator).metrics()?);
     Ok(())
 }

@@ -14,6 +14,7 @@ mod status;
 use api::client::CallError;
 use api::exit::Exit;
 use api::message::Failure;
+use api::origin::Origin;
 use api::shown::{shown, shown_lines};
 use clap::{Parser, Subcommand};
 use shims::{flexvolume, mount8, umount8};
@@ -85,7 +86,7 @@ enum Action {
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match Arguments::parse_from(arguments).action {
         Action::Serve(arguments) => serve::main(arguments),
-        Action::Mount { arguments } => mount8::main(&arguments),
+        Action::Mount { arguments } => mount8::main(&arguments, Origin::Operator),
         Action::Umount { arguments } => umount8::main(&arguments),
         Action::Flexvolume { arguments } => flexvolume::main(&arguments),
         Action::List { output } => end(list::list(output)),

@@ -3,6 +3,7 @@
 use super::Complaint;
 use super::list::Format;
 use api::client::Client;
+use api::origin::Origin;
 use api::shown::shown;
 use api::volume::VolumeDetail;
 
@@ -11,7 +12,7 @@ const LINES: usize = 5;
 
 /// Runs `hostmount status`.
 pub(super) fn status(target: &str, format: Format) -> Result<(), Complaint> {
-    let volume = Client::from_environment().status(target)?;
+    let volume = Client::from_environment(Origin::Operator).status(target)?;
     match format {
         Format::Table => print!("{}", words(&volume)),
         Format::Json => println!("{}", serde_json::to_string_pretty(&volume).unwrap_or_default()),
@@ -21,7 +22,7 @@ pub(super) fn status(target: &str, format: Format) -> Result<(), Complaint> {
 
 /// Runs `hostmount logs`.
 pub(super) fn logs(target: &str) -> Result<(), Complaint> {
-    let volume = Client::from_environment().status(target)?;
+    let volume = Client::from_environment(Origin::Operator).status(target)?;
     volume.lines.iter().for_each(|line| println!("{}", shown(line)));
     Ok(())
 }

@@ -3,8 +3,9 @@
 //! Runs in the mounter, on the request's own thread.
 
 use super::Mounter;
+use super::door::MayAsk;
 use super::peer::{self, PeerError};
-use crate::policy::Origin;
+use api::origin::Origin;
 use rustix::process::Pid;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -19,10 +20,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Checks [who has connected](peer). A stream whose peer may not ask is given back, to say so on it.
-    pub fn check(mounter: &Mounter, stream: UnixStream) -> Result<Self, (UnixStream, PeerError)> {
-        match peer::check(&stream, &mounter.host_proc, &mounter.state) {
-            Ok(process) => Ok(Self { stream, origin: Origin::RootSocket, process }),
+    /// Checks [who has connected](peer) at the door for callers from `origin`. A stream whose peer may not ask is given back,
+    /// to say so on it.
+    pub fn check(
+        mounter: &Mounter,
+        stream: UnixStream,
+        origin: Origin,
+        may_ask: MayAsk,
+    ) -> Result<Self, (UnixStream, PeerError)> {
+        match peer::check(&stream, may_ask, &mounter.host_proc, &mounter.state) {
+            Ok(process) => Ok(Self { stream, origin, process }),
             Err(error) => Err((stream, error)),
         }
     }

@@ -5,6 +5,7 @@
 //! own.
 
 use super::Mounter;
+use super::door::{CONNECTIONS, Door, Shut};
 use super::operation::{hang, heal};
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
@@ -21,7 +22,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -35,9 +36,6 @@ const SIGNAL: u64 = 1;
 const NODE_MOUNTS: u64 = u64::MAX;
 const THREAD_ENDED: u64 = u64::MAX - 1;
 
-/// How many connections are served at a time, each by a thread: more than a kubelet makes. Further callers wait in the
-/// socket's queue.
-const CONNECTIONS: usize = 256;
 /// How long no connection is taken after one could not be.
 const NO_ROOM: Duration = Duration::from_millis(200);
 
@@ -45,51 +43,30 @@ const NO_ROOM: Duration = Duration::from_millis(200);
 pub(super) struct EventLoop {
     mounter: Arc<Mounter>,
     events: OwnedFd,
-    listener: UnixListener,
+    doors: Vec<Door>,
     signals: SignalFd,
     node_mounts: File,
     threads: Arc<Threads>,
     /// When volumes are looked at next for hangs; never while there is none.
     next_look: Option<Instant>,
-    /// No connection is taken for now.
-    closed: Option<Closed>,
     /// For what can go wrong again and again.
     log: Ration,
-}
-
-/// Until when no connection is taken.
-#[derive(Clone, Copy)]
-enum Closed {
-    /// Until one of those that are served has ended.
-    Full,
-    /// The kernel has no descriptor, memory or process for another one.
-    NoRoom(Instant),
 }
 
 /// The threads that the mounter waits for before it stops.
 struct Threads {
     count: AtomicUsize,
-    /// Those that serve a connection.
-    connections: AtomicUsize,
     /// Readable when one has ended.
     ended: OwnedFd,
 }
 
-/// One of them, and what it does.
-struct Running(Arc<Threads>, Does);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Does {
-    /// It serves a connection.
-    Request,
-    /// It does the mounter's own work.
-    Work,
-}
+/// One of them, and among which it is counted besides.
+struct Running(Arc<Threads>, Option<Arc<AtomicUsize>>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.1 == Does::Request {
-            self.0.connections.fetch_sub(1, Ordering::AcqRel);
+        if let Some(connections) = &self.1 {
+            connections.fetch_sub(1, Ordering::AcqRel);
         }
         self.0.count.fetch_sub(1, Ordering::AcqRel);
         let _ = rustix::io::write(&self.0.ended, &1u64.to_ne_bytes());
@@ -97,7 +74,7 @@ impl Drop for Running {
 }
 
 impl EventLoop {
-    pub(super) fn new(mounter: Arc<Mounter>, events: OwnedFd, listener: UnixListener) -> Result<Self, StepError> {
+    pub(super) fn new(mounter: Arc<Mounter>, events: OwnedFd, doors: Vec<Door>) -> Result<Self, StepError> {
         let mut mask = SigSet::empty();
         mask.extend([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]);
         mask.thread_block().map_err(step("block signals"))?;
@@ -105,23 +82,20 @@ impl EventLoop {
             .map_err(step("create a signal descriptor"))?;
         let table = mounter.host_proc.join("1/mountinfo");
         let node_mounts = File::open(&table).map_err(step(format!("open {}", table.display())))?;
-        let threads = Arc::new(Threads {
-            count: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
-            ended: event_descriptor()?,
-        });
+        let threads = Arc::new(Threads { count: AtomicUsize::new(0), ended: event_descriptor()? });
         let this = Self {
             mounter,
             events,
-            listener,
+            doors,
             signals,
             node_mounts,
             threads,
             next_look: None,
-            closed: None,
             log: Ration::new("troubles of the mounter's", 20),
         };
-        this.add(&this.listener, CONNECTION, epoll::EventFlags::IN)?;
+        for door in &this.doors {
+            this.add(&door.listener, CONNECTION, epoll::EventFlags::IN)?;
+        }
         this.add(&this.signals, SIGNAL, epoll::EventFlags::IN)?;
         // Any change of the table shows as an error condition (proc_pid_mounts(5)).
         this.add(&this.node_mounts, NODE_MOUNTS, epoll::EventFlags::PRI)?;
@@ -152,7 +126,7 @@ impl EventLoop {
             }
             for event in &buffer {
                 match event.data.u64() {
-                    CONNECTION if !stop && self.closed.is_none() => self.accept(),
+                    CONNECTION if !stop => (0..self.doors.len()).for_each(|door| self.accept(door)),
                     CONNECTION => {}
                     SIGNAL => {
                         if self.read_signals() && !stop {
@@ -173,6 +147,11 @@ impl EventLoop {
                 }
             }
         }
+        for door in &self.doors {
+            if let Err(error) = door.close() {
+                warn!("{}", chain(&error));
+            }
+        }
         info!(event = events::STOPPED, "the mounter stops; volumes go on being served by their helpers");
         Ok(())
     }
@@ -185,7 +164,7 @@ impl EventLoop {
 
     /// On a thread of its own: it may take long.
     fn carry_out(&mut self, id: VolumeId, effect: Effect) {
-        if let Err(error) = self.start("volume", Does::Work, move |mounter| heal::carry_out(mounter, id, effect)) {
+        if let Err(error) = self.start("volume", None, move |mounter| heal::carry_out(mounter, id, effect)) {
             self.log.log(|| error!("cannot start a thread for a volume: {error}"));
             self.mounter.registry.not_carried_out(id, effect);
         }
@@ -200,7 +179,7 @@ impl EventLoop {
         }
         let now = Instant::now();
         if self.next_look.is_some_and(|at| at <= now) {
-            if let Err(error) = self.start("look", Does::Work, hang::look) {
+            if let Err(error) = self.start("look", None, hang::look) {
                 self.log.log(|| error!("cannot start a thread to look for hung volumes: {error}"));
             }
             self.next_look = None;
@@ -220,17 +199,24 @@ impl EventLoop {
 
     fn begin_to_stop(&self) {
         info!(event = events::STOPPING, "stopping: requests under way give up");
-        let _ = epoll::delete(&self.events, &self.listener);
+        for door in &self.doors {
+            let _ = epoll::delete(&self.events, &door.listener);
+        }
         let _ = rustix::io::write(&self.mounter.stopping, &1u64.to_ne_bytes());
     }
 
-    /// Starts a thread that the mounter waits for before it stops.
-    fn start(&self, name: &str, does: Does, work: impl FnOnce(&Mounter) + Send + 'static) -> io::Result<()> {
+    /// Starts a thread that the mounter waits for before it stops; it is one of these `connections`.
+    fn start(
+        &self,
+        name: &str,
+        connections: Option<&Arc<AtomicUsize>>,
+        work: impl FnOnce(&Mounter) + Send + 'static,
+    ) -> io::Result<()> {
         self.threads.count.fetch_add(1, Ordering::AcqRel);
-        if does == Does::Request {
-            self.threads.connections.fetch_add(1, Ordering::AcqRel);
+        if let Some(connections) = connections {
+            connections.fetch_add(1, Ordering::AcqRel);
         }
-        let running = Running(Arc::clone(&self.threads), does);
+        let running = Running(Arc::clone(&self.threads), connections.map(Arc::clone));
         let mounter = Arc::clone(&self.mounter);
         let work = move || {
             let _running = running;
@@ -239,61 +225,81 @@ impl EventLoop {
         thread::Builder::new().name(name.into()).spawn(work).map(drop)
     }
 
-    fn accept(&mut self) {
+    /// Takes the connections that wait at a door.
+    fn accept(&mut self, at: usize) {
         loop {
-            if self.threads.connections.load(Ordering::Acquire) >= CONNECTIONS {
-                return self.close(Closed::Full);
+            let door = &self.doors[at];
+            let (origin, may_ask) = (door.origin, door.may_ask);
+            if door.shut.is_some() {
+                return;
             }
-            let stream = match self.listener.accept() {
+            if door.is_full() {
+                return self.shut(at, Shut::Full);
+            }
+            let stream = match door.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // Out of descriptors, most likely: the caller waits in the queue until a request is through.
                     self.log.log(|| warn!("cannot accept a connection: {error}"));
-                    return self.close(Closed::NoRoom(Instant::now() + NO_ROOM));
+                    return self.shut(at, Shut::NoRoom(Instant::now() + NO_ROOM));
                 }
             };
             // The thread takes it from there; if there is none, it is still there.
             let slot = Arc::new(Mutex::new(Some(stream)));
             let take = |slot: &Mutex<Option<UnixStream>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             let theirs = Arc::clone(&slot);
-            let serve = move |mounter: &Mounter| take(&theirs).into_iter().for_each(|stream| converse(mounter, stream));
-            if let Err(error) = self.start("request", Does::Request, serve) {
+            let serve = move |mounter: &Mounter| {
+                take(&theirs).into_iter().for_each(|stream| converse(mounter, stream, origin, may_ask));
+            };
+            if let Err(error) = self.start("request", Some(&door.connections), serve) {
                 self.log.log(|| error!("cannot start a thread for a request: {error}"));
                 take(&slot).iter().for_each(|stream| turn_away(stream, &error));
-                return self.close(Closed::NoRoom(Instant::now() + NO_ROOM));
+                return self.shut(at, Shut::NoRoom(Instant::now() + NO_ROOM));
             }
         }
     }
 
-    /// Takes no connection for now: those that come wait in the socket's queue.
-    fn close(&mut self, how: Closed) {
-        if matches!(how, Closed::Full) {
-            self.log.log(|| warn!("{CONNECTIONS} connections are served: further callers wait"));
+    /// Takes no connection at a door for now: those that come wait in the socket's queue.
+    fn shut(&mut self, at: usize, how: Shut) {
+        let door = &mut self.doors[at];
+        if matches!(how, Shut::Full) {
+            self.log.log(|| warn!("{CONNECTIONS} connections from {} are served: further callers wait", door.origin));
         }
-        let _ = epoll::delete(&self.events, &self.listener);
-        self.closed = Some(how);
+        let _ = epoll::delete(&self.events, &door.listener);
+        door.shut = Some(how);
     }
 
-    /// Takes connections again if it is time; how long until it may be?
+    /// Takes connections again at the doors where it is time; how long until it may be at others?
     fn open_again(&mut self, stop: bool) -> Option<Duration> {
+        if stop {
+            return None;
+        }
         let now = Instant::now();
-        match self.closed.filter(|_| !stop)? {
-            Closed::Full if self.threads.connections.load(Ordering::Acquire) >= CONNECTIONS => return None,
-            Closed::NoRoom(until) if now < until => return Some(until - now),
-            Closed::Full | Closed::NoRoom(_) => {}
+        let mut next = None;
+        for at in 0..self.doors.len() {
+            let door = &self.doors[at];
+            let wait = match door.shut {
+                None => continue,
+                Some(Shut::Full) if door.is_full() => continue,
+                Some(Shut::NoRoom(until)) if now < until => until - now,
+                Some(Shut::Full | Shut::NoRoom(_)) => {
+                    match self.add(&door.listener, CONNECTION, epoll::EventFlags::IN) {
+                        Ok(()) => {
+                            self.doors[at].shut = None;
+                            continue;
+                        }
+                        Err(error) => {
+                            self.log.log(|| error!("{}", chain(&error)));
+                            self.doors[at].shut = Some(Shut::NoRoom(now + NO_ROOM));
+                            NO_ROOM
+                        }
+                    }
+                }
+            };
+            next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
         }
-        match self.add(&self.listener, CONNECTION, epoll::EventFlags::IN) {
-            Ok(()) => {
-                self.closed = None;
-                None
-            }
-            Err(error) => {
-                self.log.log(|| error!("{}", chain(&error)));
-                self.closed = Some(Closed::NoRoom(now + NO_ROOM));
-                Some(NO_ROOM)
-            }
-        }
+        next
     }
 }
 

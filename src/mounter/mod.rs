@@ -5,6 +5,7 @@
 //! mounted has none.
 
 pub mod connection;
+pub mod door;
 mod event_loop;
 mod in_time;
 mod install;

@@ -1,9 +1,10 @@
-//! The process at the other end of a connection: could it mount on the node by itself? Only then it may ask the mounter, who
-//! is no way to a privilege that one has not.
+//! The process at the other end of a connection: may it ask at this door? At most doors only if it could mount on the node by
+//! itself: there the mounter is no way to a privilege that one has not. The CSI server is known by its user.
 //!
 //! Runs in the mounter, on the request's own thread. It looks at the process through the node's proc filesystem, or its own,
 //! and holds it by a pidfd meanwhile, so that its id is no other's.
 
+use super::door::MayAsk;
 use crate::helper::namespace;
 use linux::namespace::NamespaceId;
 use linux::processes::{self, Process};
@@ -29,6 +30,14 @@ pub enum PeerError {
         /// The peer's uid.
         uid: u32,
     },
+    /// The door is another user's.
+    #[error("only uid {may} may ask the mounter here (doors.csi.uid in config.toml); you are uid {uid}")]
+    AnotherUser {
+        /// The user who may.
+        may: u32,
+        /// The peer's uid.
+        uid: u32,
+    },
     /// It could not mount by itself.
     #[error(
         "only a process that could mount on the node by itself may ask the mounter; yours has no CAP_SYS_ADMIN in the node's \
@@ -47,10 +56,18 @@ pub enum PeerError {
 }
 
 /// Looks at the process that connected `stream`. Its id in our PID namespace, if it has one there.
-pub(super) fn check(stream: &UnixStream, host_proc: &Path, state: &Path) -> Result<Option<Pid>, PeerError> {
+pub(super) fn check(
+    stream: &UnixStream,
+    may_ask: MayAsk,
+    host_proc: &Path,
+    state: &Path,
+) -> Result<Option<Pid>, PeerError> {
     let peer = getsockopt(stream, PeerCredentials).map_err(|errno| PeerError::Unknown(errno.into()))?;
-    if peer.uid() != 0 {
-        return Err(PeerError::NotRoot { uid: peer.uid() });
+    match (may_ask, peer.uid()) {
+        (MayAsk::Root, 0) => {}
+        (MayAsk::Root, uid) => return Err(PeerError::NotRoot { uid }),
+        (MayAsk::User(may), uid) if may == uid => {}
+        (MayAsk::User(may), uid) => return Err(PeerError::AnotherUser { may, uid }),
     }
     let own_id = Pid::from_raw(peer.pid());
     let (process, held) = match getsockopt(stream, PeerPidfd) {
@@ -74,7 +91,7 @@ pub(super) fn check(stream: &UnixStream, host_proc: &Path, state: &Path) -> Resu
         Err(errno) => return Err(PeerError::Unknown(errno.into())),
     };
     if let Found::Process(process) = process {
-        let could_mount = could_mount(&process);
+        let is_able = if may_ask == MayAsk::Root { could_mount(&process) } else { Ok(true) };
         let is_helper = lives_with_a_helper(&process, state);
         // All that was read is its own as long as it has not ended.
         if has_ended(&held).map_err(PeerError::Unknown)? {
@@ -83,7 +100,7 @@ pub(super) fn check(stream: &UnixStream, host_proc: &Path, state: &Path) -> Resu
         if is_helper.map_err(PeerError::Unknown)? {
             return Err(PeerError::Helper);
         }
-        if !could_mount.map_err(PeerError::Unknown)? {
+        if !is_able.map_err(PeerError::Unknown)? {
             return Err(PeerError::NotAble);
         }
     }

@@ -1,5 +1,4 @@
-//! What the mounter's process is: without what it inherited, in a mount namespace of its own, the only one of its kind, and
-//! behind a socket that only root can connect to.
+//! What the mounter's process is: without what it inherited, in a mount namespace of its own.
 //!
 //! Runs in the mounter's main thread, before any other thread is there.
 
@@ -10,8 +9,6 @@ use rustix::fs::Mode;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, set_child_subreaper, setrlimit, umask};
 use std::fs;
-use std::io;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use tracing::{debug, warn};
 
@@ -49,25 +46,4 @@ pub(super) fn enter_own_namespace() -> Result<(), StepError> {
         }
     }
     Ok(())
-}
-
-/// A socket that only root can connect to. It appears when it takes connections, and not before; one left behind by a
-/// mounter that was killed is replaced (we hold the lock).
-pub(super) fn listen(socket: &Path) -> Result<UnixListener, StepError> {
-    let named = |what: &str| format!("{what} {}", socket.display());
-    if let Some(directory) = socket.parent() {
-        fs::create_dir_all(directory).map_err(step(named("create the directory of")))?;
-    }
-    let unfinished = socket.with_extension("new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(step(named("make room for"))(error)),
-        _ => {}
-    }
-    let before = umask(Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(&unfinished).map_err(step(named("listen on")));
-    umask(before);
-    let listener = listener?;
-    listener.set_nonblocking(true).map_err(step(named("prepare")))?;
-    fs::rename(&unfinished, socket).map_err(step(named("put in place")))?;
-    Ok(listener)
 }

@@ -4,6 +4,7 @@
 //! mount namespace.
 
 use super::connection::Connection;
+use super::door::MayAsk;
 use super::in_time::{InTime, MESSAGE_TIME};
 use super::operation::{bind, heal, mount, replace, stats, unmount};
 use super::peer::PeerError;
@@ -11,18 +12,21 @@ use super::volume::views;
 use super::{Mounter, replies};
 use crate::observe::events;
 use crate::observe::metrics::Operation;
+use crate::policy::{is_seen, serves};
 use api::exit::{Exit, chain};
-use api::message::{self, Call, Failure, MessageError, Reply};
+use api::message::{self, Call, Failure, MessageError, Reason, Reply};
+use api::origin::Origin;
 use api::request::check_place;
+use api::volume::VolumeView;
 use serde::Serialize;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use tracing::{debug, info_span, warn};
 
-/// Hears a connection's request and answers it.
-pub(super) fn converse(mounter: &Mounter, stream: UnixStream) {
-    let mut caller = match Connection::check(mounter, stream) {
+/// Hears the request of a connection that was made at the door for callers from `origin`, and answers it.
+pub(super) fn converse(mounter: &Mounter, stream: UnixStream, origin: Origin, may_ask: MayAsk) {
+    let mut caller = match Connection::check(mounter, stream, origin, may_ask) {
         Ok(caller) => caller,
         Err((_, error @ PeerError::Ended)) => return debug!("{error}"),
         Err((stream, error)) => {
@@ -78,6 +82,11 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         warn!(event = events::REFUSED, "{error}");
         return send(caller.stream(), &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
     }
+    if let Err(error) = serves(caller.origin(), &call, &mounter.config.kubelet_dir) {
+        warn!(event = events::REFUSED, "{error}");
+        let failure = Failure::new(Exit::Usage, error.to_string()).because(Reason::Denied);
+        return send(caller.stream(), &Reply::<()>::Err(failure));
+    }
     match call {
         Call::Mount(asked) => {
             let (target, fstype) = (&asked.request.target, &asked.request.fstype);
@@ -87,6 +96,16 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let reply = result.map_err(replies::to_mount);
             if let Err(Failure { message, .. }) = &reply {
                 warn!(event = events::NOT_MOUNTED, "not mounted: {message}");
+            }
+            send(caller.stream(), &reply);
+        }
+        Call::Unmount { target, remove_target } => {
+            let _span = info_span!("volume", target).entered();
+            let result = unmount::unmount(mounter, &target, remove_target);
+            mounter.metrics.count(Operation::unmount, &result);
+            let reply = result.map_err(replies::to_unmount);
+            if let Err(Failure { message, .. }) = &reply {
+                warn!("not unmounted: {message}");
             }
             send(caller.stream(), &reply);
         }
@@ -119,16 +138,15 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             }
             send(caller.stream(), &reply);
         }
-        Call::Unmount { target, remove_target } => {
-            let _span = info_span!("volume", target).entered();
-            let result = unmount::unmount(mounter, &target, remove_target);
-            mounter.metrics.count(Operation::unmount, &result);
-            send(caller.stream(), &result.map_err(replies::to_unmount));
-        }
         Call::Stats { target } => {
             send(caller.stream(), &stats::stats(mounter, &target).map_err(replies::to_stats));
         }
-        Call::List => send(caller.stream(), &views::views(mounter).map_err(|error| no_table(&error))),
+        Call::List => {
+            let seen =
+                |volume: &VolumeView| is_seen(caller.origin(), Path::new(&volume.target), &mounter.config.kubelet_dir);
+            let volumes = views::views(mounter).map(|volumes| volumes.into_iter().filter(seen).collect::<Vec<_>>());
+            send(caller.stream(), &volumes.map_err(|error| no_table(&error)));
+        }
         Call::Metrics => {
             let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes));
             send(caller.stream(), &text.map_err(|error| no_table(&error)));

@@ -11,7 +11,7 @@ use super::target_locks::TargetLocks;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
 use super::volume::registry::Registry;
-use super::{install, metrics_http, process, state_dir};
+use super::{door, install, metrics_http, process, state_dir};
 use crate::config::Config;
 use crate::engine::{self, Choice, NoEngine};
 use crate::helper::namespace;
@@ -28,7 +28,6 @@ use api::exit::chain;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use rustix::event::epoll;
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +38,7 @@ use tracing::{info, warn};
 pub struct Settings {
     /// The administrator's settings.
     pub config: Config,
-    /// The socket to listen on.
+    /// The socket for operators; kubelet's are beside it.
     pub socket: PathBuf,
     /// A directory for what the mounter keeps while it runs.
     pub state: PathBuf,
@@ -105,12 +104,13 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         return Err(ServeError::AlreadyRunning { path: settings.state.join("lock") });
     };
     let Places { programs, plugins } = settings.places.clone();
-    let own_paths = [Some(settings.state.clone()), Some(settings.socket.clone()), programs, plugins];
+    let sockets = door::sockets(&settings.config.doors, &settings.socket).into_iter().map(|(_, socket)| socket);
+    let own_paths = sockets.chain([settings.state.clone()]).chain(programs).chain(plugins).collect();
     let method = engine::choose(settings.engine, settings.preload)?;
     namespace::create_directories(&settings.state).map_err(step("prepare the state directory"))?;
     let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
     install::install(&node, &settings.places, settings.types)?;
-    let listener = process::listen(&settings.socket)?;
+    let doors = door::open(&settings.config.doors, &settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
     let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
@@ -125,7 +125,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         connections,
         host_proc: settings.host_proc,
         state: settings.state,
-        own_paths: own_paths.into_iter().flatten().collect(),
+        own_paths,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
         hangs: Hangs::default(),
         metrics: Metrics::default(),
@@ -138,7 +138,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     });
     mounter.cgroups.remove_empty();
     recover(&mounter).map_err(step("look for the volumes of an earlier mounter"))?;
-    let event_loop = EventLoop::new(Arc::clone(&mounter), events, listener)?;
+    let event_loop = EventLoop::new(Arc::clone(&mounter), events, doors)?;
     // After it, as it blocks signals: a thread that does not would swallow them.
     if let Some(address) = settings.metrics {
         let listener = TcpListener::bind(address);
@@ -153,9 +153,6 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     );
     let result = event_loop.run();
     cgroups.close();
-    if let Err(error) = fs::remove_file(&settings.socket) {
-        warn!("cannot remove {}: {error}", settings.socket.display());
-    }
     Ok(result?)
 }
 

@@ -15,8 +15,20 @@ use std::path::Path;
 use tracing::{info, warn};
 
 /// What may be in a state directory: of another one the mode is not ours to change.
-const OURS: [&str; 8] =
-    ["lock", "lock.taking", "mnt", "files", "volumes", "preload", "hostmount.sock", "hostmount.new"];
+const OURS: [&str; 12] = [
+    "lock",
+    "lock.taking",
+    "mnt",
+    "files",
+    "volumes",
+    "preload",
+    "hostmount.sock",
+    "hostmount.new",
+    "kubelet.sock",
+    "kubelet.new",
+    "flexvolume.sock",
+    "flexvolume.new",
+];
 
 /// Makes the directory if it is missing, and lets nobody but its owner enter it.
 pub(super) fn prepare(state: &Path) -> Result<(), StepError> {

@@ -5,16 +5,9 @@
 
 use super::grant::contradiction;
 use super::plan::Plan;
+use api::origin::Origin;
 use api::request::is_fuse;
 use std::path::{Path, PathBuf};
-
-/// Where a request comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The mounter's socket, to which only root of the node can connect: kubelet and operators. It is the only origin
-    /// today.
-    RootSocket,
-}
 
 /// Why a caller may not have what it asks for, although it could be done.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +46,7 @@ pub fn authorize_place(target: &Path, own: &[PathBuf]) -> Result<(), Denied> {
 pub fn authorize(origin: Origin, plan: &Plan) -> Result<(), Denied> {
     match origin {
         // Root of the node may have whatever any caller may have.
-        Origin::RootSocket => {}
+        Origin::Operator | Origin::Kubelet | Origin::FlexVolume | Origin::Csi => {}
     }
     // For `mount.fuse` the source is what comes after the program's name.
     let (program, rest) = plan.request.source.split_once('#').unwrap_or((&plan.request.source, ""));
@@ -78,7 +71,7 @@ mod tests {
     fn suid_and_dev_are_never_granted() {
         let asked = |options| {
             let plan = Plan::new(&Config::default(), request("x", "/a", options)).unwrap();
-            authorize(Origin::RootSocket, &plan)
+            authorize(Origin::Operator, &plan)
         };
         assert_eq!(asked("ro,noexec"), Ok(()));
         assert_eq!(asked("suid"), Err(Denied::NeverGranted("suid".into())));
@@ -89,7 +82,7 @@ mod tests {
     fn a_source_is_no_option() {
         let asked = |fstype: &str, source: &str| {
             let request = Request { source: source.into(), ..request(fstype, "/a", "") };
-            authorize(Origin::RootSocket, &Plan::new(&Config::default(), request).unwrap())
+            authorize(Origin::Operator, &Plan::new(&Config::default(), request).unwrap())
         };
         for (fstype, source) in
             [("x", "-osuid"), ("x", "--"), ("x", "-"), ("fuse", "sshfs#-oProxyCommand=x"), ("x", "-a#b")]

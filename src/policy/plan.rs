@@ -185,7 +185,8 @@ fn instead_of_mount8(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::policy::{Origin, authorize};
+    use crate::policy::authorize;
+    use api::origin::Origin;
     use api::request::Switches;
 
     pub(in crate::policy) fn request(fstype: &str, target: &str, options: &str) -> Request {
@@ -258,7 +259,7 @@ pub(super) mod tests {
             assert_eq!(swap(flags).err(), Some(ChangeError::Flags), "{flags}");
         }
         // Not a flag of the grant: `authorize` decides about it.
-        assert!(authorize(Origin::RootSocket, &swap("ro,suid").unwrap()).is_err());
+        assert!(authorize(Origin::Operator, &swap("ro,suid").unwrap()).is_err());
         assert!(matches!(swap("ro,remount"), Err(ChangeError::Plan(PlanError::NotAMount(_)))));
         assert_eq!(before.changed(&config, Changes::default()).unwrap().request, before.request);
     }

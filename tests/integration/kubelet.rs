@@ -174,10 +174,10 @@ fn replay(test: &TestNode, argv: &[&str]) {
         // subPath, and umount: kubelet's PATH leads to the node's own programs or to ours, with the same outcome.
         ["mount", "-o", "bind", _, target] => {
             node.sh_ok(&format!("mkdir -p '{target}' /mnt/subpath"));
-            test.mount(&["-o", "bind", "/mnt/subpath", target]).ok("bind");
+            test.kubelets_mount(&["-o", "bind", "/mnt/subpath", target]).ok("bind");
         }
         ["mount", "-o", "bind,remount", _, target] => {
-            test.mount(&["-o", "bind,remount,ro", "/mnt/subpath", target]).ok("bind,remount");
+            test.kubelets_mount(&["-o", "bind,remount,ro", "/mnt/subpath", target]).ok("bind,remount");
         }
         ["umount", target] => {
             let mounted = node.mount_at(&target.replace(' ', "\\040")).is_some();
@@ -207,7 +207,7 @@ fn external_mounter(test: &TestNode, arguments: &[&str]) {
     if test.node.mount_at(&target.replace(' ', "\\040")).is_some() {
         test.umount(&[target]).ok("umount of an earlier call's");
     }
-    let done = test.mount(arguments);
+    let done = test.kubelets_mount(arguments);
     let recorded = test.container.sh_ok("cat /srv/recorded");
     let recorded: Vec<&str> = recorded.lines().collect();
     let place = format!("/run/hostmount/mnt{target}");
@@ -232,7 +232,7 @@ fn glusterfs_writes_the_log_file_that_kubelet_reads() {
     test.node.sh_ok(&format!("mkdir -p {TARGET} {plugin}"));
     let mount = |source: &str, log: &str| {
         let options = format!("auto_unmount,backup-volfile-servers=10.77.0.1:10.77.0.1,log-file={log},log-level=INFO");
-        test.mount(&["mount", "-t", "glusterfs", "-o", &options, source, TARGET])
+        test.kubelets_mount(&["mount", "-t", "glusterfs", "-o", &options, source, TARGET])
     };
     // A failure: kubelet reads why from the file on the node.
     let log = format!("{plugin}/pod-glusterfs.log");

@@ -16,6 +16,7 @@ mod client;
 mod configuration;
 mod deployment;
 mod device_numbers;
+mod doors;
 mod filesystems;
 mod harness;
 mod hostile;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         bad_luck,
         bounds,
         callers,
+        doors,
         operator,
         client,
         bind,

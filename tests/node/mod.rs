@@ -32,6 +32,9 @@ use testbed::machine::{Machine, Network, Process, Propagation, Recipe, Room};
 /// Where the node has it, with its other names beside it.
 pub const NODE_BIN: &str = "/opt/hostmount/bin";
 
+/// Where the container and the CSI driver's share a directory.
+pub const CSI_DOOR: &str = "/run/csi-door";
+
 /// The address that a [`gluster`] or [`sshd`] server of the node's network listens on.
 pub const SERVER_ADDRESS: &str = "10.77.0.1";
 
@@ -112,6 +115,7 @@ impl TestNode {
             .fuse()
             .writable(["/run", "/tmp"])
             .share("socket", "/run/hostmount")
+            .share("csi", CSI_DOOR)
             .bind(&*TESTBED, "/usr/sbin/mount.memfs");
         let container = Place(machine.room(container).unwrap());
         let node = Place(machine.node().clone());
@@ -135,8 +139,14 @@ impl TestNode {
         Mounter::start(&self.container, extra_args, env)
     }
 
-    /// Runs our `mount` on the node, with kubelet's environment.
+    /// Runs `hostmount mount` on the node, as an operator does.
     pub fn mount<S: AsRef<OsStr>>(&self, args: &[S]) -> Done {
+        let mount = std::iter::once(OsStr::new("mount"));
+        self.node.run(format!("{NODE_BIN}/hostmount"), &mount.chain(args.iter().map(AsRef::as_ref)).collect::<Vec<_>>())
+    }
+
+    /// Runs our `mount` on the node, as kubelet does.
+    pub fn kubelets_mount<S: AsRef<OsStr>>(&self, args: &[S]) -> Done {
         self.node.run(format!("{NODE_BIN}/mount"), args)
     }
 

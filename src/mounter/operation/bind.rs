@@ -68,7 +68,7 @@ pub fn bind(mounter: &Mounter, asked: &Bind) -> Result<Mounted, BindError> {
     let _target_lock = mounter.places.take(&target)?;
     // Two that are to be alone would not see each other.
     let _source_lock = asked.alone.then(|| mounter.places.take(&source)).transpose()?;
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
         let place = open_place(mounter, &target, asked.make_target)?;
         let mounted_there = place.target.mounted;
         let made = place.made;
@@ -80,6 +80,8 @@ pub fn bind(mounter: &Mounter, asked: &Bind) -> Result<Mounted, BindError> {
             Ok(Some(already)) => return Ok(Mounted { output: Vec::new(), already }),
             // The source is another filesystem by now.
             Ok(None) => take_away(mounter, made),
+            // As it may have been when the target was looked at.
+            Err(BindError::Occupied(_)) if tries == 0 => take_away(mounter, made),
             Err(error) => {
                 take_away(mounter, made);
                 return Err(error);
@@ -92,7 +94,8 @@ pub fn bind(mounter: &Mounter, asked: &Bind) -> Result<Mounted, BindError> {
 /// Whether the filesystem that is mounted at the target already is what is to be shown there.
 fn is_shown(mounter: &Mounter, asked: &Bind, source: &Path, there: Device) -> Result<(), BindError> {
     let wanted = device_at(mounter, source)?.ok_or_else(|| BindError::NotMounted(asked.source.clone()))?;
-    if there != wanted && !are_between(mounter, source, [there, wanted]) {
+    let [here, wanted_there] = [there, wanted].map(|device| mounter.connections.identify(device));
+    if there != wanted && !mounter.registry.are_one_volumes(here, wanted_there) {
         return Err(BindError::Occupied(asked.target.clone()));
     }
     let mounts = mounts_of(mounter, there).map_err(BindError::Table)?;
@@ -112,17 +115,6 @@ fn source_is_read_only(mounts: &[Mount], source: &Path) -> bool {
 
 fn is_read_only(mount: &Mount) -> bool {
     mount.options.split(',').any(|word| word == "ro")
-}
-
-/// Whether the volume at `source` is given a fresh helper just now, and these are its old filesystem or the fresh one: while that is
-/// put in its places, they show one or the other.
-fn are_between(mounter: &Mounter, source: &Path, filesystems: [Device; 2]) -> bool {
-    let volume = mounter.registry.at(source).and_then(|(id, _)| mounter.registry.volume(id));
-    let Some(volume) = volume.filter(|_| mounter.target_locks.is_taken(source)) else { return false };
-    filesystems.into_iter().map(|device| mounter.connections.identify(device)).all(|filesystem| {
-        // The fresh one is not known before it is everywhere.
-        filesystem == volume.identity || (filesystem.connection.is_some() && !mounter.registry.knows(filesystem))
-    })
 }
 
 fn device_at(mounter: &Mounter, place: &Path) -> Result<Option<Device>, BindError> {
@@ -150,8 +142,10 @@ fn show(mounter: &Mounter, asked: &Bind, source: &Path, target: Target) -> Resul
     };
     let mounts = mounts_of(mounter, device).map_err(BindError::Table)?;
     let here = mounts.iter().rfind(|mount| mount.target == source).ok_or_else(not_mounted)?;
-    if !is_ours(mounter, here, source) {
-        return Err(BindError::Foreign(asked.source.clone()));
+    // A volume that is being mounted is known a moment after it is there. Asked before: it is known before this ends.
+    let mounting = !asked.alone && mounter.places.is_taken(source);
+    if !is_ours(mounter, here) {
+        return Err(if mounting { TargetBusy.into() } else { BindError::Foreign(asked.source.clone()) });
     }
     if asked.alone
         && let Some(other) = mounts.iter().find(|mount| mount.target != source)
@@ -199,9 +193,8 @@ fn on_mount(
     done.map_err(BindError::Graft)
 }
 
-/// Whether a mount is a volume's: one that the mounter knows, that is given a fresh helper, or that the kernel serves by itself.
-fn is_ours(mounter: &Mounter, mount: &Mount, source: &Path) -> bool {
+/// Whether a mount is a volume's: one that the mounter knows, or that the kernel serves by itself.
+fn is_ours(mounter: &Mounter, mount: &Mount) -> bool {
     mounter.registry.knows(mounter.connections.identify(mount.device))
-        || (mount.is_fuse() && mounter.registry.at(source).is_some())
         || GrantedTypes::is_kernels(&mount.fstype.to_string_lossy())
 }

@@ -105,11 +105,7 @@ enum There {
 fn what_is_there(mounter: &Mounter, plan: &Plan, target: &Target) -> There {
     let Some(device) = target.mounted else { return There::Nothing };
     let filesystem = mounter.connections.identify(device);
-    // A fresh helper's filesystem becomes the volume's when it is in all of its places.
-    let replaced = || mounter.target_locks.is_taken(&plan.target) && !mounter.registry.knows(filesystem);
-    let volume = mounter.registry.of(filesystem);
-    let at_target = || mounter.registry.at(&plan.target).and_then(|(id, _)| mounter.registry.volume(id));
-    match volume.or_else(|| replaced().then(at_target).flatten()).map(|volume| volume.plan) {
+    match mounter.registry.of(filesystem).map(|volume| volume.plan) {
         Some(Plan { request, grant, .. })
             if request.fstype == plan.request.fstype && request.source == plan.request.source =>
         {

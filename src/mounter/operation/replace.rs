@@ -11,9 +11,10 @@ use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::Identity;
 use crate::node::visible_mounts::{self, Fresh, VisibleMount, VisibleMounts};
 use crate::observe::events;
-use crate::policy::{ChangeError, Denied, Origin, Plan, authorize};
+use crate::policy::{ChangeError, Denied, Plan, authorize};
 use api::exit::chain;
 use api::message::Changes;
+use api::origin::Origin;
 use std::io;
 use std::path::Path;
 use tracing::{info, warn};
@@ -88,6 +89,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
     let plan = next_plan(mounter, &volume, asked)?;
     let fresh = bring_up(mounter, &plan, None)?;
     mounter.registry.report(id, Event::ReplacementBegun);
+    mounter.registry.expect(id, fresh.identity);
     match show_everywhere(mounter, volume.identity, &fresh) {
         Ok(Replaced::Gone) => {
             fresh.discard();

@@ -10,7 +10,7 @@ use crate::node::target::{self, Target, TargetError};
 use crate::observe::events;
 use crate::policy::{GrantedTypes, PlanError, authorize_place, normal};
 use api::message::Unmounted;
-use linux::mount_table::Device;
+use linux::mount_table::{Device, Mount};
 use linux::sys::ask::{self, Patience};
 use std::io;
 use std::os::fd::AsFd;
@@ -45,7 +45,7 @@ pub enum UnmountError {
     #[error("cannot unmount {0}")]
     Unmount(String, #[source] io::Error),
     /// rmdir(2).
-    #[error("cannot remove the directory {0}")]
+    #[error("the directory {0} cannot be removed")]
     Remove(String, #[source] io::Error),
 }
 
@@ -59,8 +59,12 @@ pub fn unmount(mounter: &Mounter, asked: &str, remove_target: bool) -> Result<Un
         let Some(mounted) = look(mounter, &place)? else { return Ok(Unmounted { was_mounted }) };
         match mounted {
             Some(device) => {
-                if !is_ours(mounter, device, &place)? {
+                let mounts = mounts_of(mounter, device).map_err(UnmountError::Table)?;
+                if !is_ours(mounter, device, &place, &mounts)? {
                     return Err(UnmountError::Foreign(asked.to_owned()));
+                }
+                if mounts.len() == 1 {
+                    end_if_hung(mounter, device, &place)?;
                 }
                 take_away(mounter, &place).map_err(|error| match error {
                     Failed::Place(error) => error.into(),
@@ -93,17 +97,42 @@ fn look(mounter: &Mounter, place: &Path) -> Result<Option<Option<Device>>, Place
     }
 }
 
-/// Whether it is one of hostmount's, or may have been: a mounter that has lost its records does not know its volumes.
-fn is_ours(mounter: &Mounter, device: Device, place: &Path) -> Result<bool, UnmountError> {
+/// Whether it is one of hostmount's. The kernel's own are known by the mount table alone; and one that is dead may have been ours before
+/// a mounter lost its records, and is of use to nobody.
+fn is_ours(mounter: &Mounter, device: Device, place: &Path, mounts: &[Mount]) -> Result<bool, PlaceError> {
     if mounter.registry.knows(mounter.connections.identify(device)) {
         return Ok(true);
     }
-    let mounts = mounts_of(mounter, device).map_err(UnmountError::Table)?;
-    // Not to be seen there any more: it has gone by itself.
-    Ok(mounts
-        .iter()
-        .rfind(|mount| mount.target == place)
-        .is_none_or(|mount| mount.is_fuse() || GrantedTypes::is_kernels(&mount.fstype.to_string_lossy())))
+    match mounts.iter().rfind(|mount| mount.target == place) {
+        Some(mount) if mount.is_fuse() => {
+            let dead = answer_of(mounter, place)?.err().and_then(|error| error.raw_os_error());
+            Ok([libc::ENOTCONN, libc::ECONNABORTED].map(Some).contains(&dead))
+        }
+        Some(mount) => Ok(GrantedTypes::is_kernels(&mount.fstype.to_string_lossy())),
+        // Not to be seen there any more: it has gone by itself.
+        None => Ok(true),
+    }
+}
+
+/// Ends a filesystem that does not answer, whose last place on the node this is: a process that waits for it would hold it for ever.
+fn end_if_hung(mounter: &Mounter, device: Device, place: &Path) -> Result<(), PlaceError> {
+    let filesystem = mounter.connections.identify(device);
+    if filesystem.connection.is_some()
+        && answer_of(mounter, place)?.is_err()
+        && let Err(error) = mounter.connections.abort(filesystem)
+    {
+        warn!("cannot abort the connection of a volume that does not answer: {error}");
+    }
+    Ok(())
+}
+
+/// Whether what is mounted at a place answers.
+fn answer_of(mounter: &Mounter, place: &Path) -> Result<io::Result<()>, PlaceError> {
+    let ask = || {
+        let root = Target::open(place, &mounter.config.kubelet_dir, mounter.patience())?;
+        Ok::<_, TargetError>(ask::answers_at(root.as_fd(), mounter.patience()))
+    };
+    Ok(mounter.node.visit(ask)??)
 }
 
 enum Failed {

@@ -62,6 +62,8 @@ pub(super) struct Volumes {
 pub(super) struct Entry {
     pub(super) volume: Volume,
     pub(super) state: State,
+    /// The fresh filesystem that is being put in its place.
+    successor: Option<Identity>,
     /// Gone when nothing of the helper runs any more.
     engine: Option<Engine>,
     /// Gone when nobody can write any more.
@@ -140,6 +142,7 @@ impl Registry {
         let mut entry = Entry {
             volume,
             state,
+            successor: None,
             engine,
             output,
             cgroup,
@@ -154,16 +157,25 @@ impl Registry {
         volumes.by_id.insert(id, entry);
     }
 
-    /// Whether a volume is this filesystem.
-    pub fn knows(&self, filesystem: Identity) -> bool {
-        self.locked().by_id.values().any(|entry| entry.volume.identity == filesystem)
+    /// Volume `id` is given this fresh filesystem: from now on its places show the one or the other.
+    pub fn expect(&self, id: VolumeId, fresh: Identity) {
+        self.locked().by_id.get_mut(&id).into_iter().for_each(|entry| entry.successor = Some(fresh));
     }
 
-    /// The volume that is this filesystem.
+    /// Whether a volume is this filesystem, or is given it.
+    pub fn knows(&self, filesystem: Identity) -> bool {
+        self.locked().by_id.values().any(|entry| entry.is(filesystem))
+    }
+
+    /// The volume that is this filesystem, or is given it.
     pub fn of(&self, filesystem: Identity) -> Option<Volume> {
         let volumes = self.locked();
-        let volume = volumes.by_id.values().map(|entry| &entry.volume).find(|volume| volume.identity == filesystem);
-        volume.cloned()
+        volumes.by_id.values().find(|entry| entry.is(filesystem)).map(|entry| entry.volume.clone())
+    }
+
+    /// Whether both are one volume's: its filesystem, and the fresh one that it is given.
+    pub fn are_one_volumes(&self, one: Identity, other: Identity) -> bool {
+        self.locked().by_id.values().any(|entry| entry.is(one) && entry.is(other))
     }
 
     /// What is known of a volume that no other has taken over from.
@@ -378,6 +390,11 @@ impl Registry {
 }
 
 impl Entry {
+    /// Whether it is this filesystem, or is given it.
+    pub(super) fn is(&self, filesystem: Identity) -> bool {
+        self.volume.identity == filesystem || self.successor == Some(filesystem)
+    }
+
     /// The last lines of its helper, and of those before.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = self.earlier_lines.clone();

@@ -37,10 +37,10 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
 /// How the volume is that is this filesystem. Of one that the kernel serves, or that is not known, nothing but that it is there.
 pub fn condition(mounter: &Mounter, filesystem: Identity) -> Stats {
     let volumes = mounter.registry.locked();
-    let volume = volumes.by_id.iter().find(|(_, entry)| entry.volume.identity == filesystem);
+    let volume = volumes.by_id.iter().find(|(_, entry)| entry.is(filesystem));
     let view = volume.map(|(id, entry)| {
         // It has been seen where it was asked for.
-        let here = HashSet::from([(entry.volume.plan.target.clone(), filesystem.device)]);
+        let here = HashSet::from([(entry.volume.plan.target.clone(), entry.volume.identity.device)]);
         view_now(mounter, *id, entry, &here)
     });
     let Some(view) = view else {
