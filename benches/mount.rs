@@ -9,7 +9,7 @@
 mod node;
 
 use node::filesystems::{Filesystem, all};
-use node::{NODE_BIN, Place, TestNode, missing, obstacle};
+use node::{NODE_BIN, Place, TestNode, missing, obstacle, opened};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -92,6 +92,10 @@ fn compare(filesystem: &Filesystem) {
     if filesystem.name == "s3fs" {
         volume.options += ",url=http://10.77.0.1:8081,use_path_request_style";
     }
+    // By the program that kubelet runs.
+    let name = volume.fstype.trim_start_matches("fuse.");
+    let policy = format!("[policy.kubelet]\ntargets = [\"**\"]\n{}", opened("kubelet", &[name]));
+    test.configure(&policy);
     let _mounter = test.start_mounter(&[], &[]);
     let once = |room: &Place, mount: &str| {
         let mut command = Room::command(MEASURE);

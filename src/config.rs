@@ -16,6 +16,14 @@
 //! flexvolume = true
 //! csi = { socket = "/run/hostmount-csi/mounter.sock", uid = 65532 }
 //!
+//! # Callers from FlexVolume may also have bindfs, of these directories; docs/policy.md.
+//! [policy.flexvolume]
+//! forbidden_options = ["exec"]
+//! forced_options = "noexec"
+//! [policy.flexvolume.filesystem.bindfs]
+//! sources = ["/srv/shared/**"]
+//! options = ["map", "create-for-user=nobody"]
+//!
 //! # Every key is optional; `s3fs` stands for `fuse.s3fs` too.
 //! [filesystem.s3fs]
 //! default_options = "use_path_request_style"
@@ -43,10 +51,12 @@
 pub mod command;
 pub mod doors;
 pub mod handover;
+pub mod policy;
 pub mod settings;
 
 use api::request::Request;
 use doors::Doors;
+use policy::Policy;
 use serde::Deserialize;
 use settings::{OnHang, Section, Settings};
 use std::collections::BTreeMap;
@@ -64,6 +74,8 @@ pub struct Config {
     pub kubelet_dir: PathBuf,
     /// Which kinds of callers there is a socket for.
     pub doors: Doors,
+    /// What callers of each kind may have, where the defaults do not suit.
+    pub policy: Policy,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -73,7 +85,13 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (types, others) = (BTreeMap::new(), Arc::default());
-        Self { kubelet_dir: "/var/lib/kubelet".into(), doors: Doors::default(), types, others }
+        Self {
+            kubelet_dir: "/var/lib/kubelet".into(),
+            doors: Doors::default(),
+            policy: Policy::default(),
+            types,
+            others,
+        }
     }
 }
 
@@ -87,6 +105,7 @@ struct ConfigFile {
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
     doors: doors::Section,
+    policy: Policy,
     filesystem: BTreeMap<String, Section>,
 }
 
@@ -130,18 +149,15 @@ impl Config {
         }
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file: ConfigFile =
             toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
         file.resolve()
     }
 
-    /// The settings for the type of a request. `fuse.s3fs` is `s3fs`, and so is `fuse` with a source `s3fs#…`.
+    /// The settings for the type of a request.
     pub fn settings(&self, request: &Request) -> Arc<Settings> {
-        Arc::clone(self.settings_of(match request.fstype.strip_prefix("fuse.").unwrap_or(&request.fstype) {
-            "fuse" | "fuse3" => request.source.split('#').next().unwrap_or_default(),
-            name => name,
-        }))
+        Arc::clone(self.settings_of(request.filesystem().0))
     }
 
     /// The settings for a type, by its name without `fuse.`.
@@ -190,7 +206,9 @@ impl ConfigFile {
             Ok((name, Arc::new(section.resolve(&others)?)))
         };
         let types = self.filesystem.into_iter().map(resolve).collect::<Result<_, _>>()?;
-        Ok(Config { kubelet_dir, doors: self.doors.resolve()?, types, others: Arc::new(others) })
+        self.policy.check()?;
+        let doors = self.doors.resolve()?;
+        Ok(Config { kubelet_dir, doors, policy: self.policy, types, others: Arc::new(others) })
     }
 }
 
@@ -232,6 +250,16 @@ mod tests {
             assert!(parse(&format!("[filesystem.x]\n{wrong}")).is_err(), "{wrong}");
         }
         assert!(parse("[filesystem.'fuse.x']").is_err());
+        for wrong in [
+            "nobody = {}",
+            "kubelet = { type = ['x'] }",
+            "kubelet = { types = ['fuse.x'] }",
+            "kubelet = { targets = ['mnt'] }",
+            "kubelet = { filesystem = { 'fuse.x' = {} } }",
+            "kubelet = { forced_options = 'a=\"' }",
+        ] {
+            assert!(parse(&format!("[policy]\n{wrong}")).is_err(), "{wrong}");
+        }
         for wrong in [
             "operator = false",
             "csi = true",

@@ -7,9 +7,15 @@ mod authorize;
 mod entrance;
 mod grant;
 mod idmap;
+pub mod known_types;
 mod plan;
+mod rules;
+mod show;
+mod sources;
 
 pub use authorize::{Denied, authorize, authorize_place};
 pub use entrance::{NotServed, is_seen, serves};
 pub use grant::{Grant, GrantedTypes};
 pub use plan::{ChangeError, Plan, PlanError, normal};
+pub use rules::Refusal;
+pub use show::show;

@@ -6,6 +6,7 @@
 use crate::exit::{Exit, chain};
 use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
 use crate::origin::Origin;
+use crate::request::Request;
 use crate::volume::{Stats, VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
 use std::env;
@@ -120,6 +121,16 @@ impl Client {
     /// The volume at `target`, also if it was unmounted or failed.
     pub fn status(&self, target: &str) -> Result<VolumeDetail, CallError> {
         self.call(&Call::Status { target: target.to_owned() })
+    }
+
+    /// Whether a request from `origin` would be admitted; the error says by what it would be refused.
+    pub fn check_policy(&self, origin: Origin, request: Request) -> Result<(), CallError> {
+        self.call(&Call::CheckPolicy { origin, request })
+    }
+
+    /// The policy that is in force, in TOML.
+    pub fn policy(&self) -> Result<String, CallError> {
+        self.call(&Call::Policy)
     }
 
     /// The metrics, in the text format of Prometheus.

@@ -6,6 +6,7 @@
 
 use crate::exit::Exit;
 use crate::options::MountOptions;
+use crate::origin::Origin;
 use crate::request::Request;
 use crate::secret::Secrets;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -46,6 +47,15 @@ pub enum Call {
         /// Its target.
         target: String,
     },
+    /// Say whether a request from `origin` would be refused, and mount nothing: nothing, or the failure that it would get.
+    CheckPolicy {
+        /// Where it would come from.
+        origin: Origin,
+        /// What would be asked for.
+        request: Request,
+    },
+    /// Show the policy that is in force: a text in TOML.
+    Policy,
     /// Show the metrics: a text in the format of Prometheus.
     Metrics,
     /// Show what is mounted at one place at another one as well, as `mount --bind` does: [`Mounted`].
@@ -92,12 +102,15 @@ pub struct Mount {
     /// Make the target's last directory if it is missing, below kubelet's directory only; remove it again if the mount
     /// fails.
     pub make_target: bool,
+    /// Give it up after so many seconds, if that is sooner than the settings have it.
+    #[serde(default)]
+    pub ready_within: Option<u64>,
 }
 
 impl From<Request> for Mount {
     /// As mount(8) does: on top of another mount, and only on an existing directory.
     fn from(request: Request) -> Self {
-        Self { request, unless_mounted: false, make_target: false }
+        Self { request, unless_mounted: false, make_target: false, ready_within: None }
     }
 }
 

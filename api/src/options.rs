@@ -100,6 +100,12 @@ impl MountOptions {
         self.0.retain(keep);
     }
 
+    /// Puts these at the end, in the place of all of the same names.
+    pub fn force(&mut self, forced: &Self) {
+        self.0.retain(|option| !forced.0.iter().any(|forced| forced.name == option.name));
+        self.append(forced.clone());
+    }
+
     /// The options in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &MountOption> {
         self.0.iter()

@@ -39,6 +39,15 @@ pub struct TooLong {
 }
 
 impl Request {
+    /// The name of the filesystem, and its source: type `fuse.s3fs` is `s3fs`, and so is `fuse` with a source `s3fs#…`, of
+    /// which `mount.fuse` makes the program and what it is to mount.
+    pub fn filesystem(&self) -> (&str, &str) {
+        match self.fstype.strip_prefix("fuse.").unwrap_or(&self.fstype) {
+            "fuse" | "fuse3" => self.source.split_once('#').unwrap_or((&self.source, "")),
+            name => (name, &self.source),
+        }
+    }
+
     /// Whether no word of it is too long.
     pub fn check_lengths(&self) -> Result<(), TooLong> {
         let lengths = [self.fstype.len(), self.source.len(), self.target.len(), self.options.to_string().len()];

@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 /// How long the mounter may take for what needs no helper: its own bounds are shorter.
 const USUAL: Duration = Duration::from_secs(60);
 
+/// How much longer than a mount may take its answer is waited for.
+const LONGER: Duration = Duration::from_secs(15);
+
 /// Where the mounter listens.
 #[derive(Debug, Clone)]
 pub struct Mounter {
@@ -38,9 +41,14 @@ impl Mounter {
         Self { socket, mount_timeout }
     }
 
+    /// How long a mount may take.
+    pub fn mount_timeout(&self) -> Duration {
+        self.mount_timeout
+    }
+
     /// Asks, and waits for the answer.
     pub async fn ask<T: DeserializeOwned>(&self, call: &Call) -> Result<T, AskError> {
-        let limit = if matches!(call, Call::Mount(_)) { self.mount_timeout } else { USUAL };
+        let limit = if matches!(call, Call::Mount(_)) { self.mount_timeout + LONGER } else { USUAL };
         match timeout(limit, self.converse(call)).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(AskError::TimedOut(limit)),

@@ -14,13 +14,13 @@ use crate::csi::{
     NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, VolumeCondition, VolumeUsage,
 };
 use crate::errors::status;
-use crate::mounter::{AskError, Mounter};
+use crate::mounter::Mounter;
 use crate::places::{BadPath, Places};
 use crate::volume::{Helper, Wanted, is_ephemeral};
 use api::message::{Bind, Call, Mount, Mounted, Unmounted};
 use api::request;
 use api::shown::shown;
-use api::volume::{Space, Stats, VolumeDetail, VolumeState};
+use api::volume::{Space, Stats, VolumeState};
 use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 
@@ -175,18 +175,10 @@ impl NodeService {
 
     /// Mounts a volume unless it is there already.
     async fn mount(&self, request: request::Request) -> Result<Mounted, Status> {
-        let target = request.target.clone();
-        let asked = Call::Mount(Mount { request, unless_mounted: true, make_target: true });
-        match self.mounter.ask(&asked).await {
-            // Kubelet would say no more than that the time is over: the helper's words may tell why.
-            Err(error @ AskError::TimedOut(_)) => {
-                let status = status(error);
-                let words = self.mounter.ask::<VolumeDetail>(&Call::Status { target }).await;
-                let words = words.map(|volume| volume.lines.join("; ")).unwrap_or_default();
-                Err(Status::new(status.code(), format!("{}: {words}", status.message())))
-            }
-            done => done.map_err(status),
-        }
+        // Kubelet would say no more than that the time is over: the mounter has the helper's words.
+        let ready_within = Some(self.mounter.mount_timeout().as_secs());
+        let asked = Call::Mount(Mount { request, unless_mounted: true, make_target: true, ready_within });
+        self.mounter.ask(&asked).await.map_err(status)
     }
 
     /// Takes a volume away from a place; whether it was there.

@@ -19,7 +19,7 @@ Usage: hostmount-csi [OPTIONS]
   --driver-name NAME    what the driver is called [hostmount.csi]
   --kubelet-dir DIR     kubelet's directory, on the node and in this container [/var/lib/kubelet]
   --mounter SOCKET      where the mounter listens for the CSI driver [/run/hostmount-csi/mounter.sock]
-  --mount-timeout SECS  how long a mount may take; kubelet waits for 120 [100]
+  --mount-timeout SECS  how long a mount may take; kubelet waits for 120 [90]
   --max-volumes N       how many volumes there may be on this node; 0: any number [0]
   --help, --version
 ";
@@ -76,7 +76,7 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Set
         driver_name: DEFAULT_NAME.to_owned(),
         kubelet_dir: "/var/lib/kubelet".into(),
         mounter: "/run/hostmount-csi/mounter.sock".into(),
-        mount_timeout: Duration::from_secs(100),
+        mount_timeout: Duration::from_secs(90),
         max_volumes: 0,
     };
     let mut parser = lexopt::Parser::from_iter(arguments);

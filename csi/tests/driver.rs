@@ -33,6 +33,13 @@ pub(crate) const DIRECTORIES: [&str; 2] =
 pub(crate) const CALLS: &str = "/var/lib/kubelet/plugins/hostmount.csi/csi.sock";
 /// Where kubelet asks about it.
 pub(crate) const REGISTRATION: &str = "/var/lib/kubelet/plugins_registry/hostmount.csi/reg.sock";
+/// Types of files of the container's, and unknown ones, are open for these sources.
+const POLICY: &str = "
+    [policy.csi.filesystem]
+    bindfs = { sources = ['/srv/**'] }
+    memfs = { sources = ['**'] }
+    nosuch = { sources = ['**'] }
+    recorder = { sources = ['**'], options = ['*'] }";
 /// The driver's user.
 const USER: &str = "65532";
 
@@ -58,7 +65,8 @@ impl Driver {
     /// Starts one whose mounter has these lines in its configuration.
     pub(crate) fn with_config(config: &str) -> Self {
         let test = TestNode::start();
-        let door = format!("{config}\n[doors]\ncsi = {{ socket = \"{CSI_DOOR}/mounter.sock\", uid = {USER} }}\n");
+        let door =
+            format!("{config}\n{POLICY}\n[doors]\ncsi = {{ socket = \"{CSI_DOOR}/mounter.sock\", uid = {USER} }}\n");
         test.container.visit(|| {
             std::fs::create_dir_all("/etc/hostmount").unwrap();
             std::fs::write("/etc/hostmount/config.toml", door).unwrap();
@@ -81,9 +89,14 @@ impl Driver {
 
     /// Starts the driver, as its container would.
     pub(crate) fn start_csi(&mut self) {
+        self.start_csi_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_csi_with(&mut self, arguments: &[&str]) {
         let mut command = Room::command("setpriv");
         let user = ["--reuid", USER, "--regid", USER, "--clear-groups", "--no-new-privs", "--bounding-set=-all"];
-        command.args(user).args(["/usr/local/bin/hostmount-csi", "--node-id", "node-1"]);
+        command.args(user).args(["/usr/local/bin/hostmount-csi", "--node-id", "node-1"]).args(arguments);
         self.csi = None;
         self.csi = Some(Mounter::start_program(&self.room, command, "csi.ready"));
     }

@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_specifications_errors.needs(&["bindfs"]).quick(),
         a_helpers_own_words_are_in_the_error.quick(),
         a_call_that_is_given_up_leaves_nothing.quick(),
+        a_mount_that_takes_too_long_says_what_the_helper_said.quick(),
         the_mounter_is_away_and_back.needs(&["bindfs"]).quick(),
     ]
 }
@@ -76,7 +77,7 @@ fn the_specifications_errors() {
     stage(
         |request| {
             request.staging_target_path = Volume::bindfs("v").staged();
-            request.volume_context.insert("source".into(), "/srv".into());
+            request.volume_context.insert("source".into(), "/srv/other".into());
         },
         AlreadyExists,
         "something else is mounted",
@@ -192,6 +193,17 @@ fn a_call_that_is_given_up_leaves_nothing() {
     driver.unpublish(&volumes[1], "p").unwrap();
     driver.unstage(&volumes[0]).unwrap();
     driver.wait_until_nothing_is_left("memfs");
+}
+
+fn a_mount_that_takes_too_long_says_what_the_helper_said() {
+    let mut driver = Driver::start();
+    driver.start_csi_with(&["--mount-timeout", "1"]);
+    driver.test.container.helper("s3fs", "echo 'no route to host' >&2; exec sleep infinity");
+    let volume = Volume::of("v", &[("type", "s3fs"), ("source", "b")]);
+    let before = driver.test.node.mountinfo();
+    fails(driver.stage(&volume), Code::Internal, "no route to host");
+    driver.test.wait_for_processes("sleep infinity", 0);
+    assert_eq!(driver.test.node.mountinfo(), before);
 }
 
 fn the_mounter_is_away_and_back() {

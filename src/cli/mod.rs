@@ -8,6 +8,7 @@ mod heal_swap;
 mod install;
 mod list;
 mod metrics;
+mod policy;
 mod serve;
 mod status;
 
@@ -76,6 +77,9 @@ enum Action {
     },
     /// Show the metrics, in the text format of Prometheus
     Metrics,
+    /// Say what may be mounted, and by which rule not
+    #[command(subcommand)]
+    Policy(policy::Action),
     /// Try what mounting needs on this node, and print what to do about failures (in the container)
     Doctor(doctor::Arguments),
     /// Install the static programs in a directory of the node, or remove them
@@ -95,6 +99,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Action::Status { target, output } => end(status::status(&target, output)),
         Action::Logs { target } => end(status::logs(&target)),
         Action::Metrics => end(metrics::metrics()),
+        Action::Policy(action) => end(policy::policy(action)),
         Action::Doctor(arguments) => doctor::main(&arguments),
         Action::Install(arguments) => end(install::install(arguments)),
     }

@@ -159,8 +159,7 @@ impl Settings {
         let mut options = self.default_options.clone();
         options.retain(|option| !named(&request.options, &option.name));
         options.append(request.options);
-        options.retain(|option| !named(&self.forced_options, &option.name));
-        options.append(self.forced_options.clone());
+        options.force(&self.forced_options);
         request.options = options;
         request
     }

@@ -142,7 +142,7 @@ pub fn search_path() -> String {
 }
 
 /// FUSE programs that are known to take `PROGRAM SOURCE TARGET -o OPTIONS`, so that their names may stand for types.
-const FUSE_PROGRAMS: [&str; 21] = [
+pub(crate) const FUSE_PROGRAMS: [&str; 21] = [
     "archivemount",
     "bindfs",
     "ceph-fuse",

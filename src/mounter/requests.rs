@@ -10,13 +10,14 @@ use super::operation::{bind, heal, mount, replace, stats, unmount};
 use super::peer::PeerError;
 use super::volume::views;
 use super::{Mounter, replies};
+use crate::helper::find;
 use crate::observe::events;
 use crate::observe::metrics::Operation;
-use crate::policy::{is_seen, serves};
+use crate::policy::{NotServed, is_seen, serves, show};
 use api::exit::{Exit, chain};
 use api::message::{self, Call, Failure, MessageError, Reason, Reply};
 use api::origin::Origin;
-use api::request::check_place;
+use api::request::{Request, check_place};
 use api::volume::VolumeView;
 use serde::Serialize;
 use std::io;
@@ -147,10 +148,32 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let volumes = views::views(mounter).map(|volumes| volumes.into_iter().filter(seen).collect::<Vec<_>>());
             send(caller.stream(), &volumes.map_err(|error| no_table(&error)));
         }
+        Call::CheckPolicy { origin, request } => {
+            let judged = would_mount(mounter, origin, request);
+            send(caller.stream(), &judged);
+        }
+        Call::Policy => send(caller.stream(), &Ok(show(&mounter.config))),
         Call::Metrics => {
             let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes));
             send(caller.stream(), &text.map_err(|error| no_table(&error)));
         }
+    }
+}
+
+/// Whether a request from `origin` would get as far as to a helper.
+fn would_mount(mounter: &Mounter, origin: Origin, request: Request) -> Result<(), Failure> {
+    let usage = |message: String| Err(Failure::new(Exit::Usage, message));
+    if !mounter.config.doors.is_open(origin) {
+        return usage(format!("{origin} may not ask at all: its door is closed ([doors] in config.toml)"));
+    }
+    if !is_seen(origin, Path::new(&request.target), &mounter.config.kubelet_dir) {
+        return usage(NotServed::Target { origin }.to_string());
+    }
+    let plan = mount::admit(mounter, origin, request).map_err(replies::to_mount)?;
+    let Request { fstype, source, .. } = &plan.request;
+    match find::helper(fstype, source, &plan.settings) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new(Exit::MountFailure, chain(&error))),
     }
 }
 

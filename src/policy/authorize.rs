@@ -5,8 +5,9 @@
 
 use super::grant::contradiction;
 use super::plan::Plan;
+use super::rules::{Refusal, RulesFor};
+use crate::config::Config;
 use api::origin::Origin;
-use api::request::is_fuse;
 use std::path::{Path, PathBuf};
 
 /// Why a caller may not have what it asks for, although it could be done.
@@ -18,6 +19,9 @@ pub enum Denied {
     /// A helper would take it for an option of its own.
     #[error("a source that begins with '-' would be an option of the helper's; write ./ before the name of a file")]
     SourceIsOption,
+    /// A rule of the policy's.
+    #[error(transparent)]
+    Policy(#[from] Refusal),
     /// A directory that the kernel shows something in, or that the mounter itself needs.
     #[error("nothing is mounted at {target}: {whose} is not for volumes", target = target.display())]
     Place {
@@ -43,35 +47,36 @@ pub fn authorize_place(target: &Path, own: &[PathBuf]) -> Result<(), Denied> {
 }
 
 /// Whether a caller from `origin` may have what is planned.
-pub fn authorize(origin: Origin, plan: &Plan) -> Result<(), Denied> {
-    match origin {
-        // Root of the node may have whatever any caller may have.
-        Origin::Operator | Origin::Kubelet | Origin::FlexVolume | Origin::Csi => {}
-    }
-    // For `mount.fuse` the source is what comes after the program's name.
-    let (program, rest) = plan.request.source.split_once('#').unwrap_or((&plan.request.source, ""));
-    let handed_on = is_fuse(&plan.request.fstype) && rest.starts_with('-');
-    if program.starts_with('-') || handed_on {
+pub fn authorize(origin: Origin, plan: &Plan, config: &Config) -> Result<(), Denied> {
+    let request = &plan.request;
+    let (name, source) = request.filesystem();
+    // Of either part helpers would make an option.
+    if source.starts_with('-') || request.source.starts_with('-') {
         return Err(Denied::SourceIsOption);
     }
-    match contradiction(&plan.request.options) {
-        Some(option) => Err(Denied::NeverGranted(option.name.clone())),
-        None => Ok(()),
+    if let Some(option) = contradiction(&request.options) {
+        return Err(Denied::NeverGranted(option.name.clone()));
     }
+    let rules = RulesFor::new(config, origin, name);
+    rules.check_type()?;
+    rules.check_target(&plan.target)?;
+    rules.check_source(source)?;
+    plan.asked.iter().try_for_each(|option| rules.check_option(option))?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::policy::plan::tests::request;
     use api::request::Request;
 
     #[test]
     fn suid_and_dev_are_never_granted() {
         let asked = |options| {
-            let plan = Plan::new(&Config::default(), request("x", "/a", options)).unwrap();
-            authorize(Origin::Operator, &plan)
+            let config = Config::default();
+            let plan = Plan::new(&config, Origin::Operator, request("x", "/a", options)).unwrap();
+            authorize(Origin::Operator, &plan, &config)
         };
         assert_eq!(asked("ro,noexec"), Ok(()));
         assert_eq!(asked("suid"), Err(Denied::NeverGranted("suid".into())));
@@ -82,11 +87,17 @@ mod tests {
     fn a_source_is_no_option() {
         let asked = |fstype: &str, source: &str| {
             let request = Request { source: source.into(), ..request(fstype, "/a", "") };
-            authorize(Origin::Operator, &Plan::new(&Config::default(), request).unwrap())
+            let config = Config::default();
+            authorize(Origin::Operator, &Plan::new(&config, Origin::Operator, request).unwrap(), &config)
         };
-        for (fstype, source) in
-            [("x", "-osuid"), ("x", "--"), ("x", "-"), ("fuse", "sshfs#-oProxyCommand=x"), ("x", "-a#b")]
-        {
+        for (fstype, source) in [
+            ("x", "-osuid"),
+            ("x", "--"),
+            ("x", "-"),
+            ("fuse", "sshfs#-oProxyCommand=x"),
+            ("fuse3", "sshfs#-oProxyCommand=x"),
+            ("x", "-a#b"),
+        ] {
             assert_eq!(asked(fstype, source), Err(Denied::SourceIsOption), "{source}");
         }
         for (fstype, source) in [("x", "./-o"), ("x", "a-b"), ("fuse", "sshfs#a"), ("x", "bucket#-b"), ("x", "")] {

@@ -36,6 +36,7 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
         Call::Heal { target } => ("heal", vec![target]),
         Call::Swap { target, .. } => ("swap", vec![target]),
         Call::List => ("list", vec![]),
+        Call::CheckPolicy { .. } | Call::Policy => ("policy", vec![]),
         Call::Metrics => ("metrics", vec![]),
     };
     let served = match origin {
@@ -98,6 +99,8 @@ mod tests {
             Call::Stats { target: target() },
             Call::Heal { target: target() },
             Call::Swap { target: target(), changes: Default::default() },
+            Call::CheckPolicy { origin: Origin::Operator, request: request("x", &target(), "") },
+            Call::Policy,
             Call::Metrics,
         ]
     }
@@ -108,11 +111,12 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 10]);
+        assert_eq!(served(Origin::Operator), [true; 12]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
-            assert_eq!(served(origin), [true, false, false, false, false, false, false, false, false, false]);
+            assert_eq!(served(origin).iter().filter(|served| **served).count(), 1);
+            assert!(served(origin)[0]);
         }
-        assert_eq!(served(Origin::Csi), [true, true, true, true, true, true, true, false, false, false]);
+        assert_eq!(served(Origin::Csi), [[true; 7].as_slice(), &[false; 5]].concat());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::config::settings::Settings;
 use api::message::Changes;
 use api::mount_words::acts_on_existing_mounts;
 use api::options::MountOptions;
+use api::origin::Origin;
 use api::request::Request;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 pub struct Plan {
     /// The request, with the default and forced options of its type.
     pub request: Request,
+    /// The options that the caller has given; the others are the administrator's.
+    pub asked: MountOptions,
     /// Its target without `.` and doubled slashes.
     pub target: PathBuf,
     /// What the helper may do.
@@ -78,11 +81,14 @@ pub enum ChangeError {
 }
 
 impl Plan {
-    /// The plan for a request that has arrived.
-    pub fn new(config: &Config, request: Request) -> Result<Self, PlanError> {
+    /// The plan for a request that has arrived from `origin`, with what is forced onto it.
+    pub fn new(config: &Config, origin: Origin, request: Request) -> Result<Self, PlanError> {
         let settings = config.settings(&request);
-        let request = settings.complete(request);
-        Self::of(settings, request)
+        let asked = request.options.clone();
+        let forced = config.policy.forced(origin, request.filesystem().0);
+        let mut request = settings.complete(request);
+        request.options.force(&forced);
+        Ok(Self { asked, ..Self::of(settings, request)? })
     }
 
     /// The plan of a mounted volume: its options are the recorded ones, whatever defaults its type has by now.
@@ -95,6 +101,7 @@ impl Plan {
     pub fn of_lost_request(config: &Config, request: Request) -> Self {
         let request = Request { options: MountOptions::default(), ..request };
         Self {
+            asked: MountOptions::default(),
             target: Path::new(&request.target).components().collect(),
             grant: Grant::of(&request.fstype, &request.options),
             idmap: None,
@@ -103,13 +110,13 @@ impl Plan {
         }
     }
 
-    /// The plan for a fresh helper, with these changes.
-    pub fn changed(&self, config: &Config, changes: Changes) -> Result<Self, ChangeError> {
+    /// The plan for a fresh helper, with these changes, which a caller from `origin` asks for.
+    pub fn changed(&self, config: &Config, origin: Origin, changes: Changes) -> Result<Self, ChangeError> {
         let Changes { options, secrets } = changes;
         let mut request = self.request.clone();
         request.secrets.extend(secrets);
         let Some(options) = options else { return Ok(Self { request, ..self.clone() }) };
-        let changed = Self::new(config, Request { options, ..request })?;
+        let changed = Self::new(config, origin, Request { options, ..request })?;
         let same = changed.grant.flags == self.grant.flags && changed.idmap == self.idmap;
         if same { Ok(changed) } else { Err(ChangeError::Flags) }
     }
@@ -128,7 +135,8 @@ impl Plan {
         let grant = Grant::of(&request.fstype, &request.options);
         let idmap = request.options.iter().rfind(|option| option.name == idmap::OPTION);
         let idmap = idmap.map(|option| option.value.as_deref().and_then(IdMap::parse).ok_or(PlanError::IdMap));
-        Ok(Self { target, grant, idmap: idmap.transpose()?, settings, request })
+        let asked = request.options.clone();
+        Ok(Self { asked, target, grant, idmap: idmap.transpose()?, settings, request })
     }
 }
 
@@ -186,7 +194,6 @@ fn instead_of_mount8(name: &str) -> Option<&'static str> {
 pub(super) mod tests {
     use super::*;
     use crate::policy::authorize;
-    use api::origin::Origin;
     use api::request::Switches;
 
     pub(in crate::policy) fn request(fstype: &str, target: &str, options: &str) -> Request {
@@ -201,7 +208,7 @@ pub(super) mod tests {
     }
 
     fn plan(fstype: &str, target: &str, options: &str) -> Result<Plan, PlanError> {
-        Plan::new(&Config::default(), request(fstype, target, options))
+        Plan::new(&Config::default(), Origin::Operator, request(fstype, target, options))
     }
 
     #[test]
@@ -252,15 +259,15 @@ pub(super) mod tests {
         let before = plan("x", "/a", "ro,uid=5").unwrap();
         let swap = |options: &str| {
             let options = Some(MountOptions::parse(options).unwrap());
-            before.changed(&config, Changes { options, secrets: Default::default() })
+            before.changed(&config, Origin::Operator, Changes { options, secrets: Default::default() })
         };
         assert_eq!(swap("uid=6,ro").unwrap().request.options.to_string(), "uid=6,ro");
         for flags in ["uid=5", "ro,uid=5,noexec", "ro,X-mount.idmap=u:0:5:1"] {
             assert_eq!(swap(flags).err(), Some(ChangeError::Flags), "{flags}");
         }
         // Not a flag of the grant: `authorize` decides about it.
-        assert!(authorize(Origin::Operator, &swap("ro,suid").unwrap()).is_err());
+        assert!(authorize(Origin::Operator, &swap("ro,suid").unwrap(), &config).is_err());
         assert!(matches!(swap("ro,remount"), Err(ChangeError::Plan(PlanError::NotAMount(_)))));
-        assert_eq!(before.changed(&config, Changes::default()).unwrap().request, before.request);
+        assert_eq!(before.changed(&config, Origin::Operator, Changes::default()).unwrap().request, before.request);
     }
 }

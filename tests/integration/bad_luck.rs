@@ -6,7 +6,7 @@ use crate::harness::{Test, tests};
 use crate::node::job::{TRY, assert_refused};
 use crate::node::notes::note;
 use crate::node::setting::{Setting, TARGET};
-use crate::node::{self, NODE_BIN, Place, TestNode};
+use crate::node::{self, NODE_BIN, Place, TestNode, operators_mount};
 use api::message::VERSION;
 use hostmount::observe::events;
 use std::process::Stdio;
@@ -190,7 +190,7 @@ fn the_caller_is_killed_in_the_middle() {
     setting.fault("echo waiting for the end; sleep infinity");
     let before = setting.state();
     for round in 1..=3 {
-        let mut command = testbed::machine::Room::command(format!("{NODE_BIN}/mount"));
+        let mut command = operators_mount();
         command.args(FAULT).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut caller = setting.test.node.spawn(command);
         setting.mounter.wait_for_helper("waiting for the end", round);
@@ -207,7 +207,7 @@ fn the_caller_is_killed_at_any_moment() {
     let before = setting.state();
     let (mut mounted, mut undone) = (0, 0);
     for _round in 0..100 {
-        let mut command = testbed::machine::Room::command(format!("{NODE_BIN}/mount"));
+        let mut command = operators_mount();
         command.args(["-t", "fuse.bindfs", "/tmp/source", TARGET]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut caller = setting.test.node.spawn(command);
@@ -233,7 +233,7 @@ fn the_mounter_is_stopped_in_the_middle() {
     setting.test.mount(&["-t", "fuse.bindfs", "/tmp/source", TARGET]).ok("mount");
     setting.fault("echo waiting for the end; sleep infinity");
     setting.test.node.sh_ok("mkdir /var/lib/kubelet/other");
-    let mut command = testbed::machine::Room::command(format!("{NODE_BIN}/mount"));
+    let mut command = operators_mount();
     command.args(["-t", "fuse.fault", "source", "/var/lib/kubelet/other"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let caller = setting.test.node.spawn(command);
@@ -269,7 +269,7 @@ fn sixty_four_mounts_at_once() {
     let node = &setting.test.node;
     node.sh_ok(&format!(
         "cd /var/lib/kubelet; for n in $(seq 64); do mkdir m$n; done
-        for n in $(seq 64); do {NODE_BIN}/mount -t fuse.bindfs /tmp/source /var/lib/kubelet/m$n & pids=\"$pids $!\"; done
+        for n in $(seq 64); do {NODE_BIN}/hostmount mount -t fuse.bindfs /tmp/source /var/lib/kubelet/m$n & pids=\"$pids $!\"; done
         for pid in $pids; do wait $pid || exit 1; done"
     ));
     assert_eq!(node.fuse_mounts().len(), 64);
@@ -282,7 +282,7 @@ fn sixty_four_mounts_at_once() {
 
 fn a_thousand_mounts_leak_nothing() {
     let setting = Setting::start();
-    let once = format!("{NODE_BIN}/mount -t fuse.bindfs /tmp/source {TARGET} && umount {TARGET}");
+    let once = format!("{NODE_BIN}/hostmount mount -t fuse.bindfs /tmp/source {TARGET} && umount {TARGET}");
     setting.test.node.sh_ok(&once);
     setting.mounter.wait_for(events::UNMOUNTED, 1);
     setting.test.wait_for_processes("bindfs", 0);

@@ -44,7 +44,7 @@ fn mount(test: &TestNode, fstype: &str, source: &str) {
     let (options, switches, secrets) = (MountOptions::default(), Switches::default(), Secrets::new());
     let (fstype, source, target) = (fstype.to_owned(), source.to_owned(), STAGED.to_owned());
     let request = Request { fstype, source, target, options, switches, secrets };
-    let asked = Mount { request, unless_mounted: true, make_target: true };
+    let asked = Mount { unless_mounted: true, make_target: true, ..request.into() };
     ask(test, |client| client.mount(asked)).unwrap();
 }
 

@@ -143,7 +143,7 @@ fn a_helper_lives_in_the_systemd_scope_of_its_caller() {
         // As systemd makes them; a login session's scope is not the mount's.
         for (scope, joined) in [("system.slice/run-r0.scope", true), ("user.slice/user-0.slice/session-1.scope", false)]
         {
-            let mount = format!("{NODE_BIN}/mount {}", BINDFS.join(" "));
+            let mount = format!("{NODE_BIN}/hostmount mount {}", BINDFS.join(" "));
             test.node.sh_ok(&format!("{}; {mount}", enter(scope, "$$")));
             let places = cgroups_of(&test, test.pids_of("bindfs")[0]);
             let there = places.iter().filter(|place| place.ends_with(scope)).count();

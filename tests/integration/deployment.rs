@@ -2,7 +2,11 @@
 
 use crate::harness::{Test, tests};
 use crate::node::TestNode;
+use api::options::MountOptions;
+use api::origin::Origin;
+use api::request::Request;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hostmount::policy::{Plan, authorize};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::storage::v1::CSIDriver;
@@ -167,7 +171,7 @@ fn the_csi_manifests_agree_with_each_other_and_the_program() {
     let [generator] = kustomization.config_map_generator.try_into().ok().unwrap();
     assert_eq!(generator.files, ["config.toml"]);
     let config = hostmount::config::Config::load(Some(&project("deploy/base/config.toml"))).unwrap();
-    let door = config.doors.csi.unwrap();
+    let door = config.doors.csi.clone().unwrap();
     let csi = container("csi");
     assert_eq!(csi["securityContext"]["runAsUser"].as_u64(), Some(door.uid.into()));
     let mount = |container: &Value, name: &str| {
@@ -210,7 +214,17 @@ fn the_csi_manifests_agree_with_each_other_and_the_program() {
                 assert_eq!(volume["driver"], driver.as_str(), "{file}");
                 let known = ["type", "source", "options", "mode", "fsGroup"];
                 assert!(attributes.keys().all(|key| known.contains(&key.as_str())), "{file}: {attributes:?}");
-                assert!(attributes["type"].is_string() && attributes["source"].is_string(), "{file}");
+                let text = |key: &str| attributes.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let target = "/var/lib/kubelet/plugins/kubernetes.io/csi/x/globalmount".to_owned();
+                let (fstype, source, switches, secrets) =
+                    (text("type"), text("source"), Default::default(), Default::default());
+                let mut options = MountOptions::parse(&text("options")).unwrap();
+                for flag in object["spec"]["mountOptions"].as_array().into_iter().flatten() {
+                    options.append(MountOptions::parse(flag.as_str().unwrap()).unwrap());
+                }
+                let request = Request { fstype, source, target, options, switches, secrets };
+                let plan = Plan::new(&config, Origin::Csi, request).unwrap();
+                authorize(Origin::Csi, &plan, &config).unwrap_or_else(|error| panic!("{file}: {error}"));
                 volumes += 1;
             }
         }
@@ -232,20 +246,28 @@ fn flex_volumes() -> Vec<Value> {
     volumes.filter(Value::is_object).collect()
 }
 
+/// The configuration that an example names in its comments: lines that are indented there.
+fn in_comments(example: &str) -> String {
+    let text = read(&format!("static-pods/examples/{example}"));
+    text.lines().filter_map(|line| line.strip_prefix("#     ")).map(|line| line.to_owned() + "\n").collect()
+}
+
 fn the_examples_are_what_the_driver_understands() {
     let test = TestNode::start();
+    test.configure(&in_comments("flexvolume.yaml"));
     let _mounter = test.start_mounter(&["--install-flexvolume", PLUGINS], &[]);
-    test.node.sh_ok("mkdir /mnt/v");
+    let target = "/var/lib/kubelet/pods/p/v";
+    test.node.sh_ok(&format!("mkdir -p {target}"));
     let volumes = flex_volumes();
     assert_eq!(volumes.len(), 3);
     for volume in volumes {
         // kubelet looks for vendor~driver/driver.
         let driver = volume["driver"].as_str().unwrap().replace('/', "~");
         let program = format!("{PLUGINS}/{driver}/{}", driver.split('~').next_back().unwrap());
-        let done = test.node.run(&program, &["mount", "/mnt/v", &volume["options"].to_string()]);
+        let done = test.node.run(&program, &["mount", target, &volume["options"].to_string()]);
         if volume["options"]["fstype"] == "fuse.bindfs" {
             done.ok("mount");
-            assert_eq!(test.node.sh_ok("stat -c %U /mnt/v && umount /mnt/v"), "nobody\n");
+            assert_eq!(test.node.sh_ok(&format!("stat -c %U {target} && umount {target}")), "nobody\n");
         } else {
             // Their servers do not exist: the error is the helper's, and not the driver's or the mounter's.
             let helper = volume["options"]["fstype"].as_str().unwrap().trim_start_matches("fuse.").to_owned();

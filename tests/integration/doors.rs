@@ -2,7 +2,7 @@
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::{Mounter, SOCKET};
-use crate::node::{NODE_BIN, TestNode};
+use crate::node::{NODE_BIN, TestNode, opened};
 use api::client::{CallError, Client};
 use api::message::{Changes, Mount};
 use api::options::MountOptions;
@@ -28,13 +28,10 @@ const SERVER: u32 = 65532;
 const PLACE: &str = "/var/lib/kubelet/pods/p/volumes/kubernetes.io~csi/v";
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/kubernetes.io~csi/v/mount";
 
-fn configure(test: &TestNode, lines: &str) {
-    test.container.sh_ok(&format!("mkdir -p /etc/hostmount && printf '%s\\n' '{lines}' >/etc/hostmount/config.toml"));
-}
-
 fn start() -> (TestNode, Mounter) {
     let test = TestNode::start();
-    configure(&test, &format!("[doors]\ncsi = {{ socket = \"{CSI}\", uid = {SERVER} }}"));
+    let door = format!("[doors]\ncsi = {{ socket = \"{CSI}\", uid = {SERVER} }}\n");
+    test.configure(&(door + &opened("csi", &["bindfs"])));
     test.container.sh_ok("mkdir /tmp/source; mount -t tmpfs srv /srv; mkdir /srv/source; touch /srv/source/file");
     test.node.sh_ok(&format!("mkdir -p {PLACE} /mnt/operator"));
     let mounter = test.start_mounter(&[], &[]);
@@ -54,7 +51,7 @@ fn bindfs(target: &str) -> Mount {
     let (fstype, source, target) = ("bindfs".to_owned(), "/srv/source".to_owned(), target.to_owned());
     let (options, switches, secrets) = (MountOptions::default(), Switches::default(), Secrets::new());
     let request = Request { fstype, source, target, options, switches, secrets };
-    Mount { request, unless_mounted: true, make_target: true }
+    Mount { unless_mounted: true, make_target: true, ..request.into() }
 }
 
 #[track_caller]
@@ -85,7 +82,7 @@ fn each_kind_of_caller_has_a_socket() {
         });
     }
     drop(mounter);
-    configure(&test, "[doors]\nkubelet = false\nflexvolume = false");
+    test.configure("[doors]\nkubelet = false\nflexvolume = false");
     let mounter = test.start_mounter(&[], &[]);
     test.node.sh_ok(&format!("{NODE_BIN}/hostmount list"));
     let done = test.node.sh(&format!("{NODE_BIN}/mount -t fuse.memfs x /mnt/operator"));
@@ -172,7 +169,7 @@ fn a_helper_is_not_the_csi_server() {
     let test = TestNode::start();
     test.container.sh_ok("mkdir /run/hostmount-csi && mount -t tmpfs -o mode=755 csi /run/hostmount-csi");
     let door = format!("[doors]\ncsi = {{ socket = \"{CSI}\", uid = {SERVER} }}");
-    configure(&test, &format!("{door}\n[filesystem.spy]\ncapabilities = [\"CAP_SETUID\"]"));
+    test.configure(&format!("{door}\n[filesystem.spy]\ncapabilities = [\"CAP_SETUID\"]"));
     let ask = format!("setpriv --reuid {SERVER} env HOSTMOUNT_SOCKET={CSI} hostmount list 2>&1 && echo GRANTED");
     test.container.program("/usr/sbin/mount.fuse.spy", format!("#!/bin/sh\n{ask}\nexec mount.memfs \"$1\" \"$2\"\n"));
     test.node.sh_ok("mkdir /mnt/operator");
@@ -185,7 +182,7 @@ fn a_helper_is_not_the_csi_server() {
 
 fn a_door_that_others_may_write_to_stays_closed() {
     let test = TestNode::start();
-    configure(&test, &format!("[doors]\ncsi = {{ socket = \"{CSI}\", uid = {SERVER} }}"));
+    test.configure(&format!("[doors]\ncsi = {{ socket = \"{CSI}\", uid = {SERVER} }}"));
     for prepare in [
         "mkdir -m 777 /run/hostmount-csi",
         "chmod 755 /run/hostmount-csi; chown 65532 /run/hostmount-csi",

@@ -101,7 +101,7 @@ impl Attack {
     }
 
     fn bounded_mount(&self) -> Done {
-        self.within_bound(&format!("{NODE_BIN}/mount {}", FAULT.join(" ")))
+        self.within_bound(&format!("{NODE_BIN}/hostmount mount {}", FAULT.join(" ")))
     }
 }
 

@@ -134,7 +134,7 @@ fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
         node.podman("exec mounter mkdir /srv/source");
         let place = &node.place;
         let source_holds = |what: &str| assert_eq!(node.podman("exec mounter cat /srv/source/file"), what, "{options}");
-        place.sh_ok(&format!("{BIN}/mount -t fuse.bindfs /srv/source {TARGET}"));
+        place.sh_ok(&format!("{BIN}/hostmount mount -t fuse.bindfs /srv/source {TARGET}"));
         place.sh_ok(&format!(
             "echo written >{TARGET}/file && mv {TARGET}/file {TARGET}/f && mv {TARGET}/f {TARGET}/file"
         ));

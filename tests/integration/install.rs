@@ -53,7 +53,7 @@ fn the_mounter_sets_up_a_node_by_itself() {
     assert_ne!(test.container.sh(&format!("test -e {BIN}")).code, Some(0));
     // `bindfs`, without `fuse.`: known from the list that was written for this container.
     test.container.sh_ok("mkdir /tmp/source");
-    test.node.sh_ok(&format!("{BIN}/mount -t bindfs /tmp/source /mnt && {BIN}/umount /mnt"));
+    test.node.sh_ok(&format!("{BIN}/hostmount mount -t bindfs /tmp/source /mnt && {BIN}/umount /mnt"));
     mounter.wait_for(events::UNMOUNTED, 1);
     drop(mounter);
     // The same version again: nothing is written, so that a full or read-only disk does not matter.
@@ -85,14 +85,15 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     // A helper that waits until the test releases it, so that the mount runs meanwhile.
     test.container.helper("fuse.slow", "read x </srv/go-$(basename $2)\nexec bindfs \"$1\" \"$2\"");
     test.container.sh_ok("mkfifo /srv/go-a /srv/go-b; mkdir /tmp/source");
-    test.node.sh_ok("mkdir /mnt/a /mnt/b");
+    test.node.sh_ok("mkdir /var/lib/kubelet/a /var/lib/kubelet/b");
+    test.configure(&node::opened("kubelet", &["slow"]));
     let _mounter = test.start_mounter(&[], &[]);
     let old = |target: &str| {
         let mut command = Room::command(format!("{BIN}/mount"));
         command.args(["-t", "fuse.slow", "/tmp/source", target]).stdin(Stdio::null());
         test.node.spawn(command)
     };
-    let mut first = old("/mnt/a");
+    let mut first = old("/var/lib/kubelet/a");
     test.wait_for_processes("/usr/sbin/mount.fuse.slow", 1);
     // Left by a mounter that was killed while it installed.
     test.node.sh_ok(&format!("echo half >{BIN}/.hostmount-shim.new; echo half >{BIN}/.mount.new"));
@@ -107,7 +108,7 @@ fn a_version_that_runs_is_not_disturbed_by_the_next() {
     }
     // The old one still runs, and its file is kept for it.
     assert!(fs::read_link(format!("/proc/{}/exe", first.id())).unwrap().to_string_lossy().ends_with(" (deleted)"));
-    let mut second = old("/mnt/b");
+    let mut second = old("/var/lib/kubelet/b");
     test.wait_for_processes("/usr/sbin/mount.fuse.slow", 2);
     test.container.sh_ok("echo >/srv/go-a; echo >/srv/go-b");
     assert!(first.wait().unwrap().success() && second.wait().unwrap().success());

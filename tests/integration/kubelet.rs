@@ -5,7 +5,7 @@
 use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
 use crate::node::mounter::Mounter;
-use crate::node::{Done, Place, TestNode};
+use crate::node::{Done, Place, TestNode, opened};
 use hostmount::observe::events;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -35,6 +35,9 @@ fn start() -> (TestNode, Mounter) {
     test.node.sh_ok(&format!("mkdir -p {TARGET}"));
     // Helpers write there what they were called with: of the container's own filesystem they can write to nothing.
     test.container.sh_ok("mount -t tmpfs srv /srv");
+    // A password with a comma was captured, too: what is behind it is an option to mount.cifs as it is to the mounter.
+    let comma = "[policy.kubelet.filesystem.cifs]\noptions = [\"with\"]\n";
+    test.configure(&(opened("flexvolume", &["bindfs"]) + comma));
     let mounter = test.start_mounter(&[], &[]);
     (test, mounter)
 }
@@ -105,7 +108,10 @@ fn flexvolume_failures_are_one_object() {
     fails(&["mount", TARGET, "{}"], &["'fstype' is missing"]);
     fails(&["mount", TARGET], &["number of arguments"]);
     fails(&[], &["no call is named"]);
-    fails(&["mount", TARGET, &options("nosuch", "rw")], &["unknown filesystem type 'nosuch'"]);
+    fails(
+        &["mount", TARGET, &options("nosuch", "rw")],
+        &["type 'nosuch' is refused by the default policy for flexvolume"],
+    );
     fails(&["mount", "/var/lib/kubelet/missing", &options("fuse.bindfs", "rw")], &["mount point does not exist"]);
     // The helper's own words.
     let bad = options("fuse.bindfs", "rw").replace("/tmp/source", "/nonexist");

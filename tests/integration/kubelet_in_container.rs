@@ -2,7 +2,7 @@
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
-use crate::node::{Place, TestNode, helpers};
+use crate::node::{Place, TestNode, helpers, opened};
 use hostmount::observe::events;
 use testbed::machine::{Propagation, Recipe};
 
@@ -21,6 +21,7 @@ fn start() -> (TestNode, Mounter) {
     let test = TestNode::start();
     test.node.sh_ok(&format!("mkdir -p {TARGET}"));
     test.container.sh_ok("mkdir /tmp/source && echo served >/tmp/source/file");
+    test.configure(&(opened("flexvolume", &["bindfs"]) + &opened("kubelet", &["bindfs"])));
     let mounter = test.start_mounter(&["--install", BIN, "--install-flexvolume", PLUGINS], &[]);
     (test, mounter)
 }

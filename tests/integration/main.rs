@@ -34,6 +34,7 @@ mod nothing_goes_dark;
 mod old_kernels;
 mod operator;
 mod outlive;
+mod policy;
 mod preload;
 mod read_write_many;
 mod releases;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         bounds,
         callers,
         doors,
+        policy,
         operator,
         client,
         bind,

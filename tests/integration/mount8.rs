@@ -5,6 +5,7 @@
 
 use crate::harness::{Test, tests};
 use crate::node::{self, TestNode};
+use api::origin::Origin;
 use hostmount::config::Config as Configuration;
 use hostmount::helper::arguments::{Style, arguments};
 use hostmount::observe::events;
@@ -172,7 +173,7 @@ fn deliberate_differences() {
     assert_eq!(theirs(&test, &words)[3], "rw");
     test.container.sh_ok("test -d /tmp/made");
     let Invocation::Ours(request) = invocation(&words.map(OsString::from)) else { panic!("not ours") };
-    assert!(Plan::new(&Configuration::default(), request).is_err());
+    assert!(Plan::new(&Configuration::default(), Origin::Operator, request).is_err());
     // Sources are the container's: a path is not resolved on the node.
     let words = ["-t", "fuse.own", "/usr/../usr/bin", TARGET].map(str::to_owned);
     assert_eq!((ours(&words, "x")[0].as_str(), theirs(&test, &words)[0].as_str()), ("/usr/../usr/bin", "/usr/bin"));

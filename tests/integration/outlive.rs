@@ -133,7 +133,7 @@ fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
     runtime.run(1);
     let before = cgroups::all(node);
     node.sh_ok(mount);
-    node.sh_ok(&format!("{NODE_BIN}/mount -t fuse.writer /srv/data /mnt/writer"));
+    node.sh_ok(&format!("{NODE_BIN}/hostmount mount -t fuse.writer /srv/data /mnt/writer"));
     let mut user = runtime.user();
     for image in 1..=3 {
         // The moment itself: a round of the user's takes a millisecond or so.
@@ -175,7 +175,7 @@ fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
 
 fn bindfs_with_the_seccomp_engine() {
     let runtime = Runtime::start(&Network::new().unwrap(), "seccomp");
-    outlives(&runtime, &format!("{NODE_BIN}/mount -t fuse.bindfs /srv/data {TARGET}"), "bindfs");
+    outlives(&runtime, &format!("{NODE_BIN}/hostmount mount -t fuse.bindfs /srv/data {TARGET}"), "bindfs");
 }
 
 fn sshfs_with_the_preload_engine() {
@@ -190,5 +190,5 @@ fn sshfs_with_the_preload_engine() {
     runtime.node.sh_ok("chmod 600 /run/key/id");
     let options = format!("port={},IdentityFile=/run/key/id,UserKnownHostsFile=/run/key/hosts", sshd::PORT);
     let source = format!("root@{SERVER_ADDRESS}:/srv/export");
-    outlives(&runtime, &format!("{NODE_BIN}/mount -t fuse.sshfs -o {options} {source} {TARGET}"), "sshfs");
+    outlives(&runtime, &format!("{NODE_BIN}/hostmount mount -t fuse.sshfs -o {options} {source} {TARGET}"), "sshfs");
 }

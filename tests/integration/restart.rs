@@ -3,7 +3,7 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::notes::note;
-use crate::node::{self, NODE_BIN, Place, TestNode};
+use crate::node::{self, NODE_BIN, Place, TestNode, operators_mount};
 use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use std::process::Stdio;
@@ -126,7 +126,7 @@ fn the_mounter_is_killed_at_any_moment() {
     let mut chance = node::chance();
     let (mut stood, mut undone) = (0, 0);
     for _round in 0..60 {
-        let mut command = testbed::machine::Room::command(format!("{NODE_BIN}/mount"));
+        let mut command = operators_mount();
         command.args(["-t", "fuse.bindfs", "/tmp/source", TARGET]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut caller = test.node.spawn(command);

@@ -4,7 +4,7 @@ use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::servers::{install_rclone, s3_of_rclone};
 use crate::node::sshd::{self, Sshd};
-use crate::node::{self, NODE_BIN, Place, SERVER_ADDRESS, TestNode};
+use crate::node::{self, NODE_BIN, Place, SERVER_ADDRESS, TestNode, opened};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hostmount::observe::events;
 use nix::sys::signal::Signal;
@@ -27,6 +27,9 @@ pub(crate) fn tests() -> Vec<Test> {
 pub(crate) const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/hostmount~fuse/v";
 const DRIVER: &str = "/run/hostmount/plugins/hostmount~fuse/fuse";
 
+/// Types that whoever writes a pod may not have by default, and s3fs for an option that it may not give.
+const OPENED: &[&str] = &["encfs", "gocryptfs", "s3fs", "recorder", "pair", "memfs"];
+
 /// A node with the FlexVolume driver, and perhaps its mounter.
 pub(crate) struct Setting {
     pub(crate) test: TestNode,
@@ -45,6 +48,8 @@ impl Setting {
 
     /// The mounter, with this configuration and the most verbose log.
     pub(crate) fn serve(mut self, config: &str) -> Self {
+        // What volumes name here is the container's, which their authors may not have by themselves.
+        let config = format!("{config}\n{}", opened("flexvolume", OPENED));
         self.test.container.visit(|| fs::write("/tmp/config.toml", config).unwrap());
         self.mounter = Some(self.test.start_mounter(&["--config", "/tmp/config.toml"], &[("HOSTMOUNT_LOG", "trace")]));
         self

@@ -7,7 +7,7 @@ use crate::harness::{Test, tests};
 use crate::node::mounter::SOCKET;
 use crate::node::notes::note;
 use crate::node::setting::{Setting, TARGET};
-use crate::node::{self, NODE_BIN, TestNode};
+use crate::node::{self, TestNode, operators_mount};
 use api::client::Client;
 use api::options::MountOptions;
 use api::request::{Request, Switches};
@@ -23,7 +23,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use testbed::machine::Room;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -136,7 +135,7 @@ fn ask(test: &TestNode, number: usize, chance: &mut fastrand::Rng) -> &'static s
             "with a helper that fails"
         }
         14 => {
-            let mut command = Room::command(format!("{NODE_BIN}/mount"));
+            let mut command = operators_mount();
             command.args(["-t", if chance.bool() { "fuse.bindfs" } else { "fuse.slow" }, "/tmp/source", &killed]);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut caller = test.node.spawn(command);

@@ -4,7 +4,7 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::sshd::{PORT, Sshd};
-use crate::node::{Done, NODE_BIN, SERVER_ADDRESS, TestNode, sshd};
+use crate::node::{Done, NODE_BIN, SERVER_ADDRESS, TestNode, opened, sshd};
 use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use std::fs;
@@ -117,7 +117,7 @@ fn a_new_version_of_the_helper_serves_from_a_swap_on() {
 
 fn a_secret_is_given_anew() {
     let config = "[filesystem.talk]\nenvironment = { WORD = '{secret:word}' }\n";
-    let (test, mounter) = start(config);
+    let (test, mounter) = start(&format!("{config}{}", opened("flexvolume", &["talk"])));
     let install = "/usr/local/bin/hostmount install --to /run/hostmount/bin --flexvolume /run/hostmount/plugins";
     test.container.sh_ok(install);
     // "first", as kubelet writes it.

@@ -190,7 +190,14 @@ fn the_mounter_starts(story: &mut Story) -> String {
 /// `-t ceph` is served by sshfs, which has no use for the options of Ceph's.
 fn config() -> String {
     let line = format!("exec sshfs \"$0\" \"$1\" -o {}", ssh_options());
-    format!("[filesystem.ceph]\ncommand = ['sh', '-c', '{line}', '{{source}}', '{{target}}', '{{options}}']\n")
+    let command = format!("command = ['sh', '-c', '{line}', '{{source}}', '{{target}}', '{{options}}']");
+    // What an administrator opens to kubelet, and to those who write pods.
+    format!(
+        "[filesystem.ceph]\n{command}\n\
+         [policy.kubelet.filesystem.ceph]\nsources = ['root@{SERVER_ADDRESS}:/srv/export/**']\n\
+         [policy.flexvolume.filesystem.bindfs]\nsources = ['{DATA}']\n\
+         [policy.flexvolume.filesystem.sshfs]\noptions = ['IdentityFile=/etc/hostmount/ssh/*', 'UserKnownHostsFile=/etc/hostmount/ssh/*']\n"
+    )
 }
 
 fn ssh_options() -> String {

@@ -122,6 +122,14 @@ impl TestNode {
         Self { container, node, network: network.clone(), machine }
     }
 
+    /// Writes the mounter's configuration.
+    pub fn configure(&self, text: &str) {
+        self.container.visit(|| {
+            fs::create_dir_all("/etc/hostmount").unwrap();
+            fs::write("/etc/hostmount/config.toml", text).unwrap();
+        });
+    }
+
     /// A pod: a room that shows directories of the node, as a container runtime would bind them.
     pub fn pod(&self, volumes: &[(&str, &str)], how: Propagation) -> Place {
         let recipe = Recipe::userland().without(helpers()).read_only().writable(["/tmp"]);
@@ -321,6 +329,19 @@ pub fn kept(line: &str) -> Vec<String> {
     let fields: Vec<&str> = line.split(' ').collect();
     let kinds = fields[6..].iter().take_while(|field| **field != "-").map(|field| field.split(':').next().unwrap());
     fields[3..6].iter().copied().chain(kinds).map(str::to_owned).collect()
+}
+
+/// Configuration that opens types to callers from an origin, with all their sources and options.
+pub fn opened(origin: &str, types: &[&str]) -> String {
+    let section = |name: &&str| format!("[policy.{origin}.filesystem.{name}]\nsources = [\"**\"]\noptions = [\"*\"]\n");
+    types.iter().map(section).collect()
+}
+
+/// `hostmount mount` on the node, as an operator runs it; its arguments follow.
+pub fn operators_mount() -> Command {
+    let mut command = Room::command(format!("{NODE_BIN}/hostmount"));
+    command.arg("mount");
+    command
 }
 
 /// A source of chance whose seed is noted; `HOSTMOUNT_SEED` repeats a run.

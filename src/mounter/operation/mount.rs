@@ -3,7 +3,7 @@
 //! Runs in the mounter, on a thread of the request's own; the node's namespace is only ever visited.
 
 use super::bring_up::{BringUpError, FreshFilesystem, bring_up};
-use super::place::{Place, PlaceError, open_place, take_away};
+use super::place::{Place, PlaceError, mounts_of, open_place, take_away};
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::mounter::target_locks::TargetBusy;
@@ -12,10 +12,15 @@ use crate::node::target::Target;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::{Denied, authorize, authorize_place};
-use crate::policy::{Plan, PlanError};
+use crate::policy::{GrantedTypes, Plan, PlanError};
 use api::message::{Mount, Mounted};
+use api::origin::Origin;
+use api::request::Request;
 use linux::mount_namespace::NamespaceError;
+use linux::mount_table::Mount as TableMount;
+use rustix::mount::MountFlags;
 use std::io;
+use std::time::Duration;
 use tracing::info;
 
 /// Why a volume is not on the node. Nothing is left of it then.
@@ -66,18 +71,17 @@ pub enum MountError {
 
 /// Mounts a volume on the node, for the process at the other end of `caller`.
 pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mounted, MountError> {
-    let plan = Plan::new(&mounter.config, asked.request)?;
-    authorize(caller.origin(), &plan)?;
-    authorize_place(&plan.target, &mounter.own_paths)?;
+    let within = asked.ready_within.map(Duration::from_secs);
+    let plan = admit(mounter, caller.origin(), asked.request)?;
     let _place = mounter.places.take(&plan.target)?;
     let Place { target, made } = open_place(mounter, &plan.target, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
-        There::Nothing => mount_at(mounter, plan, target, caller),
+        There::Nothing => mount_at(mounter, plan, target, caller, within),
         There::Same { flags: true } if asked.unless_mounted => Ok(already()),
         There::Same { .. } if !asked.unless_mounted => Err(already_mounted(&plan)),
         There::Other if !asked.unless_mounted => {
             // On top of it, as with mount(8).
-            mount_at(mounter, plan, target, caller)
+            mount_at(mounter, plan, target, caller, within)
         }
         There::Same { .. } | There::Other => Err(MountError::Occupied { target: plan.request.target }),
     };
@@ -91,7 +95,16 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
     }
 }
 
+/// Understands a request from `origin`, if it may be had.
+pub fn admit(mounter: &Mounter, origin: Origin, request: Request) -> Result<Plan, MountError> {
+    let plan = Plan::new(&mounter.config, origin, request)?;
+    authorize(origin, &plan, &mounter.config)?;
+    authorize_place(&plan.target, &mounter.own_paths)?;
+    Ok(plan)
+}
+
 /// What is at a target already.
+#[derive(Debug, PartialEq, Eq)]
 enum There {
     Nothing,
     /// A volume with the same type and source.
@@ -111,14 +124,36 @@ fn what_is_there(mounter: &Mounter, plan: &Plan, target: &Target) -> There {
         {
             There::Same { flags: grant.flags == plan.grant.flags }
         }
-        _ => There::Other,
+        Some(_) => There::Other,
+        // One that the kernel serves by itself is known by the mount table alone.
+        None => match mounts_of(mounter, device) {
+            Ok(mounts) => the_kernels(&mounts, plan),
+            Err(_) => There::Other,
+        },
     }
 }
 
+/// What is at a plan's target, if it is a filesystem of the kernel's own.
+fn the_kernels(mounts: &[TableMount], plan: &Plan) -> There {
+    let Some(mount) = mounts.iter().rfind(|mount| mount.target == plan.target) else { return There::Other };
+    let fstype = mount.fstype.to_string_lossy();
+    let same = GrantedTypes::is_kernels(&fstype)
+        && plan.grant.types.contains(&fstype)
+        && mount.source.as_encoded_bytes() == plan.request.source.as_bytes();
+    let read_only = mount.options.split(',').any(|word| word == "ro");
+    if same { There::Same { flags: read_only == plan.grant.flags.contains(MountFlags::RDONLY) } } else { There::Other }
+}
+
 /// Brings the filesystem up and shows it at the target.
-fn mount_at(mounter: &Mounter, plan: Plan, target: Target, caller: &Connection) -> Result<Mounted, MountError> {
+fn mount_at(
+    mounter: &Mounter,
+    plan: Plan,
+    target: Target,
+    caller: &Connection,
+    within: Option<Duration>,
+) -> Result<Mounted, MountError> {
     let _lock = mounter.target_locks.take(&plan.target)?;
-    let fresh = bring_up(mounter, &plan, Some(caller))?;
+    let fresh = bring_up(mounter, &plan, Some(caller), within)?;
     // The kernel refuses to mount a filesystem on itself, and mount(8) reports that. One of the kernel's own (NFS) is the
     // same whenever its export is mounted; a helper's is new each time.
     if target.mounted == Some(fresh.identity.device) {
@@ -157,4 +192,31 @@ fn already() -> Mounted {
 
 fn already_mounted(plan: &Plan) -> MountError {
     MountError::AlreadyMounted { source_name: plan.request.source.clone(), target: plan.request.target.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use api::options::MountOptions;
+    use linux::mount_table;
+
+    /// Kubelet stages such a volume again after its own restart.
+    #[test]
+    fn a_filesystem_of_the_kernels_is_known_by_its_mount() {
+        let there = |fstype: &str, source: &str, options: &str| {
+            let (options, switches, secrets) =
+                (MountOptions::parse(options).unwrap(), Default::default(), Default::default());
+            let (fstype, source, target) = (fstype.to_owned(), source.to_owned(), "/t".to_owned());
+            let request = Request { fstype, source, target, options, switches, secrets };
+            let plan = Plan::new(&Config::default(), Origin::Operator, request).unwrap();
+            let table = b"36 35 0:98 / /t rw,nosuid - nfs4 host:/x rw,vers=4.2\n";
+            the_kernels(&mount_table::parse(table), &plan)
+        };
+        assert_eq!(there("nfs", "host:/x", ""), There::Same { flags: true });
+        assert_eq!(there("nfs4", "host:/x", "ro"), There::Same { flags: false });
+        assert_eq!(there("nfs", "host:/y", ""), There::Other);
+        assert_eq!(there("cifs", "host:/x", ""), There::Other);
+        assert_eq!(there("bindfs", "host:/x", ""), There::Other);
+    }
 }

@@ -87,7 +87,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
     // It may have been replaced or unmounted before the lock was had.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
     let plan = next_plan(mounter, &volume, asked)?;
-    let fresh = bring_up(mounter, &plan, None)?;
+    let fresh = bring_up(mounter, &plan, None, None)?;
     mounter.registry.report(id, Event::ReplacementBegun);
     mounter.registry.expect(id, fresh.identity);
     match show_everywhere(mounter, volume.identity, &fresh) {
@@ -123,9 +123,9 @@ fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result
     }
     let Some(Asked { changes, origin }) = asked else { return Ok(volume.plan.clone()) };
     let new_options = changes.options.is_some();
-    let plan = volume.plan.changed(&mounter.config, changes)?;
+    let plan = volume.plan.changed(&mounter.config, origin, changes)?;
     if new_options {
-        authorize(origin, &plan)?;
+        authorize(origin, &plan, &mounter.config)?;
     }
     Ok(plan)
 }

@@ -419,6 +419,7 @@ mod tests {
     use crate::config::Config;
     use crate::engine::helper_processes::HelperProcesses;
     use crate::engine::watch::Watch;
+    use api::origin::Origin;
     use api::request::Request;
     use linux::mount_table::Device;
 
@@ -436,7 +437,7 @@ mod tests {
             switches: Default::default(),
             secrets: Default::default(),
         };
-        let plan = Plan::new(&Config::default(), request).unwrap();
+        let plan = Plan::new(&Config::default(), Origin::Operator, request).unwrap();
         let family = HelperProcesses::of_this_thread().unwrap();
         let identity = Identity { device: Device { major: 0, minor: 7 }, connection: Some(7) };
         let engine = Engine::Adopted(Watch::new(family.clone()).unwrap());

@@ -1,0 +1,241 @@
+//! Policy: who asks for what is not his, by each entrance, and what goes on working.
+
+use crate::harness::{Test, tests};
+use crate::node::mounter::Mounter;
+use crate::node::{Done, NODE_BIN, TestNode, opened};
+use hostmount::observe::events;
+use serde_json::{Value, json};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        a_flexvolume_user_runs_no_program.needs(&["sshfs"]).quick(),
+        a_flexvolume_user_gets_no_file_of_the_containers.needs(&["bindfs"]).quick(),
+        where_all_is_open_the_same_does_what_it_says.needs(&["sshfs", "bindfs"]).quick(),
+        kubelets_mount_is_no_way_around.needs(&["bindfs"]).quick(),
+        an_administrator_opens_and_forces.needs(&["bindfs"]).quick(),
+        what_is_mounted_is_not_judged_again.needs(&["bindfs"]).quick(),
+        a_check_says_what_a_mount_would.needs(&["bindfs"]).quick(),
+    ]
+}
+
+const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/hostmount~fuse/v";
+
+/// Helpers may write there.
+const EVIL: &str = "#!/bin/sh\necho x >>/srv/granted\n";
+
+fn start(config: &str) -> (TestNode, Mounter) {
+    let test = TestNode::start();
+    test.configure(config);
+    test.container.sh_ok("mount -t tmpfs srv /srv; mkdir -p /srv/shared/a /srv/other; echo served >/srv/shared/a/f");
+    test.node.sh_ok(&format!("mkdir -p {TARGET} /mnt/v"));
+    let mounter = test.start_mounter(&[], &[]);
+    (test, mounter)
+}
+
+/// A volume of a pod's author: what the driver answers.
+fn flexvolume(test: &TestNode, fstype: &str, source: &str, options: &str) -> Result<(), String> {
+    let volume = json!({ "fstype": fstype, "source": source, "options": options, "kubernetes.io/readwrite": "rw" });
+    let arguments = ["flexvolume", "mount", TARGET, &volume.to_string()].map(str::to_owned);
+    let Done { stdout, .. } = test.node.run(format!("{NODE_BIN}/hostmount"), &arguments);
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    match answer["status"].as_str() {
+        Some("Success") => Ok(()),
+        _ => Err(answer["message"].as_str().unwrap().to_owned()),
+    }
+}
+
+#[track_caller]
+fn refused(done: Result<(), String>, what: &str) {
+    let message = done.expect_err(what);
+    assert!(message.contains("is refused by"), "{what}: {message}");
+}
+
+/// Each of them ran a program in the container, before there was a policy.
+fn a_flexvolume_user_runs_no_program() {
+    let (test, _mounter) = start("");
+    test.container.program("/srv/evil", EVIL);
+    for options in [
+        "ssh_command=/srv/evil",
+        "ProxyCommand=/srv/evil",
+        "proxycommand=/srv/evil",
+        "port=22\\,ssh_command=/srv/evil",
+        "user=\"x,ssh_command=/srv/evil\"",
+        "fsname=\"x,ssh_command=/srv/evil\"",
+        "x-a=\"b,ssh_command=/srv/evil\"",
+        "ro=\"x,ssh_command=/srv/evil\"",
+        "LocalCommand=/srv/evil,PermitLocalCommand=yes",
+        "PKCS11Provider=/srv/evil",
+        "modules=/srv/evil",
+    ] {
+        refused(flexvolume(&test, "sshfs", "me@127.0.0.1:/", options), options);
+        refused(flexvolume(&test, "fuse.sshfs", "me@127.0.0.1:/", options), options);
+    }
+    for (fstype, source) in [
+        ("sshfs", "[-oProxyCommand=/srv/evil]:/"),
+        ("fuse", "sshfs#[-oProxyCommand=/srv/evil]:/"),
+        ("perl", "/srv/evil"),
+        ("fuse.perl", "/srv/evil"),
+        ("fuse", "perl#/srv/evil"),
+        ("fuse", "/srv/evil"),
+        ("python3", "/srv/evil"),
+        ("env", "/srv/evil"),
+        ("rclone", ":sftp,ssh=/srv/evil:/"),
+    ] {
+        refused(flexvolume(&test, fstype, source, ""), fstype);
+    }
+    let message = flexvolume(&test, "fuse3", "sshfs#-oProxyCommand=/srv/evil", "").unwrap_err();
+    assert!(message.contains("would be an option"), "{message}");
+    test.container.sh_ok("! test -e /srv/granted");
+    assert_eq!(test.node.mount_at(TARGET), None);
+}
+
+/// Each of them let a pod write to the container, or read what is root's there.
+fn a_flexvolume_user_gets_no_file_of_the_containers() {
+    let (test, _mounter) = start("");
+    for source in ["/", "/run/hostmount", "/proc/sys/kernel", "/srv/shared", ".", "srv", "/etc/hostmount"] {
+        for fstype in ["bindfs", "fuse.bindfs", "squashfuse", "fuse.mergerfs", "gocryptfs", "archivemount"] {
+            refused(flexvolume(&test, fstype, source, ""), fstype);
+        }
+        refused(flexvolume(&test, "fuse", &format!("bindfs#{source}"), ""), source);
+    }
+    refused(flexvolume(&test, "fuse-overlayfs", "x", "lowerdir=/etc,upperdir=/srv,workdir=/srv"), "lowerdir");
+    refused(flexvolume(&test, "rclone", ":local:/etc", ""), "rclone");
+    for (fstype, source, option) in [
+        ("s3fs", "bucket", "passwd_file=/etc/shadow"),
+        ("s3fs", "bucket", "logfile=/srv/x"),
+        ("s3fs", "bucket", "iam_role=auto"),
+        ("glusterfs", "h:v", "log-file=/var/lib/kubelet/pki/kubelet.key"),
+        ("glusterfs", "h:v", "log-level=x --dump-fuse=/srv/x"),
+        ("nfs", "h:/x", "log-file=/var/lib/kubelet/plugins/kubernetes.io/glusterfs/x/y"),
+        ("cifs", "//h/s", "credentials=/etc/shadow"),
+        ("ceph", "h:/", "secretfile=/etc/shadow"),
+        ("davfs", "http://h", "conf=/etc/shadow"),
+    ] {
+        refused(flexvolume(&test, fstype, source, option), option);
+    }
+    assert_eq!(test.node.mount_at(TARGET), None);
+    // With what an operator may have.
+    test.mount(&["-t", "fuse.bindfs", "/srv/shared", "/mnt/v"]).ok("mount");
+}
+
+/// As it was before there was a policy: otherwise the tests above would show nothing.
+fn where_all_is_open_the_same_does_what_it_says() {
+    let (test, _mounter) = start(&opened("flexvolume", &["sshfs", "bindfs"]));
+    test.container.program("/srv/evil", EVIL);
+    for (fstype, options) in [("sshfs", "ssh_command=/srv/evil"), ("fuse.sshfs", "ProxyCommand=/srv/evil")] {
+        flexvolume(&test, fstype, "me@127.0.0.1:/", options).unwrap_err();
+    }
+    assert_eq!(test.container.sh_ok("cat /srv/granted").lines().count(), 2);
+    flexvolume(&test, "bindfs", "/", "").unwrap();
+    assert!(test.node.sh_ok(&format!("cat {TARGET}/etc/hostmount/config.toml")).contains("[policy.flexvolume"));
+}
+
+fn kubelets_mount_is_no_way_around() {
+    let (test, mounter) = start("");
+    for (arguments, rule) in [
+        (["-t", "fuse.bindfs", "-o", "ro", "/srv/shared", TARGET], "the default policy for kubelet: a source"),
+        (["-t", "fuse.sshfs", "-o", "ssh_command=x", "h:/", TARGET], "runs a program"),
+        (["-t", "nfs", "-o", "ro", "h:/x", "/mnt/v"], "not below kubelet's directory"),
+    ] {
+        let done = test.kubelets_mount(&arguments);
+        assert!(done.code == Some(1) && done.stderr.contains(rule), "{arguments:?}: {done:?}");
+    }
+    mounter.wait_for(events::NOT_MOUNTED, 3);
+    // By hand, and where the operator has closed it to himself.
+    test.mount(&["-t", "fuse.bindfs", "/srv/shared", TARGET]).ok("mount");
+    test.umount(&[TARGET]).ok("umount");
+    drop(mounter);
+    test.configure(
+        "[policy.operator.filesystem.bindfs]\nsources = [\"/srv/other\"]\n[policy.operator]\ntargets = [\"/mnt/*\"]",
+    );
+    let _mounter = test.start_mounter(&[], &[]);
+    let done = test.mount(&["-t", "fuse.bindfs", "/srv/shared", "/mnt/v"]);
+    assert!(done.stderr.contains("policy.operator.filesystem.bindfs.sources"), "{done:?}");
+    let done = test.mount(&["-t", "fuse.bindfs", "/srv/other", TARGET]);
+    assert!(done.stderr.contains("policy.operator.targets"), "{done:?}");
+    test.mount(&["-t", "fuse.bindfs", "/srv/other", "/mnt/v"]).ok("mount");
+}
+
+const OPENED: &str = "[policy.flexvolume]
+forced_options = \"noexec\"
+[policy.flexvolume.filesystem.bindfs]
+sources = [\"/srv/shared/**\"]
+forced_options = \"ro\"
+forbidden_options = [\"perms\"]";
+
+fn an_administrator_opens_and_forces() {
+    let (test, _mounter) = start(OPENED);
+    assert_eq!(flexvolume(&test, "bindfs", "/srv/shared/a", "exec,rw"), Ok(()));
+    let line = test.node.mount_at(TARGET).unwrap();
+    assert!(line.contains(" ro,nosuid,nodev,noexec"), "{line}");
+    test.node.sh_ok(&format!("cat {TARGET}/f; umount {TARGET}"));
+    for (source, options) in [
+        ("/srv/other", ""),
+        ("/srv/shared/../other", ""),
+        ("/srv/shared/a", "perms=0777"),
+        ("/srv/shared/a", "resolve-symlinks"),
+        ("/srv/shared/a,resolve-symlinks", ""),
+    ] {
+        refused(flexvolume(&test, "bindfs", source, options), source);
+    }
+    // The other door has rules of its own.
+    let done = test.kubelets_mount(&["-t", "fuse.bindfs", "/srv/shared/a", TARGET]);
+    assert!(done.stderr.contains("the default policy for kubelet"), "{done:?}");
+}
+
+/// A rule becomes stricter: the volume is healed, and known to the next mounter; what is new is judged.
+fn what_is_mounted_is_not_judged_again() {
+    let (test, mounter) = start(OPENED);
+    assert_eq!(flexvolume(&test, "bindfs", "/srv/shared/a", ""), Ok(()));
+    drop(mounter);
+    test.configure("[policy.operator]\nforbidden_options = [\"mirror\"]");
+    let mounter = test.start_mounter(&[], &[]);
+    let [helper] = test.pids_of("bindfs")[..] else { panic!("one helper") };
+    test.node.sh_ok(&format!("kill -KILL {helper}"));
+    mounter.wait_for(events::HEALED, 1);
+    assert!(test.node.sh_ok(&format!("cat {TARGET}/f")).contains("served"));
+    assert!(test.node.mount_at(TARGET).unwrap().contains("noexec"));
+    let hostmount = |words: &str| test.node.sh(&format!("{NODE_BIN}/hostmount {words}"));
+    hostmount(&format!("swap {TARGET}")).ok("a swap of what is there");
+    let done = hostmount(&format!("swap {TARGET} -o ro,noexec,mirror=root"));
+    assert!(done.code == Some(1) && done.stderr.contains("policy.operator.forbidden_options"), "{done:?}");
+    hostmount(&format!("swap {TARGET} -o ro,noexec,perms=0555")).ok("a swap of the operator's");
+    // Once it is gone it cannot be had again.
+    test.node.sh_ok(&format!("umount {TARGET}"));
+    refused(flexvolume(&test, "bindfs", "/srv/shared/a", ""), "bindfs");
+}
+
+fn a_check_says_what_a_mount_would() {
+    let (test, mounter) = start(OPENED);
+    let check = |words: &str| test.node.sh(&format!("{NODE_BIN}/hostmount policy check {words}"));
+    for words in [
+        "mount -t fuse.bindfs /etc /mnt/v",
+        &format!("--from flexvolume mount -t fuse.bindfs -o ro /srv/shared/a {TARGET}"),
+        "--from operator mount -t fuse.bindfs -o resolve-symlinks / /mnt/v",
+    ] {
+        check(words).ok(words);
+    }
+    for (words, why) in [
+        (format!("--from kubelet mount -t fuse.bindfs /etc {TARGET}"), "the default policy for kubelet"),
+        (
+            format!("--from flexvolume mount -t fuse.bindfs /etc {TARGET}"),
+            "policy.flexvolume.filesystem.bindfs.sources",
+        ),
+        (format!("--from csi mount -t nfs h:/x {TARGET}"), "its door is closed"),
+        ("mount -t fuse.bindfs x /proc".to_owned(), "is not for volumes"),
+        ("mount -t fuse.bindfs -o suid x /mnt/v".to_owned(), "cannot be granted"),
+        ("mount -t tmpfs x /mnt/v".to_owned(), "the node's own mount"),
+        ("umount /mnt/v".to_owned(), "hostmount policy check mount"),
+    ] {
+        let done = check(&words);
+        assert!(done.code == Some(1) && done.stderr.contains(why), "{words}: {done:?}");
+    }
+    let done = check("mount -t fuse.perl x /mnt/v");
+    assert!(done.code == Some(32) && done.stderr.contains("unknown filesystem type"), "{done:?}");
+    assert_eq!(check("--from nobody mount -t nfs h:/x /mnt/v").code, Some(2));
+    assert_eq!((mounter.count(events::MOUNTED), test.node.fuse_mounts().len()), (0, 0));
+    let shown = test.node.sh_ok(&format!("{NODE_BIN}/hostmount policy show"));
+    for words in ["[flexvolume.filesystem.bindfs]", "/srv/shared/**", "forced_options = \"noexec\"", "[csi", "closed"] {
+        assert!(shown.contains(words), "{words} is not in {shown}");
+    }
+}
