@@ -95,7 +95,7 @@ pub struct Bind {
 pub struct Mount {
     /// The volume.
     pub request: Request,
-    /// If a volume of the same type and source is at the target already, with the same mount flags (`ro` and its like),
+    /// If a volume of the same type and source is at the target already, read-only or not as this one is to be,
     /// succeed and do nothing; another mount there is an error. Without this every mount makes a new filesystem, on top of
     /// what is there, as with mount(8).
     pub unless_mounted: bool,

@@ -35,7 +35,7 @@ pub(crate) const CALLS: &str = "/var/lib/kubelet/plugins/hostmount.csi/csi.sock"
 pub(crate) const REGISTRATION: &str = "/var/lib/kubelet/plugins_registry/hostmount.csi/reg.sock";
 /// Types of files of the container's, and unknown ones, are open for these sources.
 const POLICY: &str = "
-    [policy.csi.filesystem]
+[policy.csi.filesystem]
     bindfs = { sources = ['/srv/**'] }
     memfs = { sources = ['**'] }
     nosuch = { sources = ['**'] }

@@ -8,6 +8,7 @@ use tonic::Code;
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         a_restart_of_each_side_between_all_calls.needs(&["bindfs"]).quick(),
+        what_was_granted_stays_granted.needs(&["bindfs"]).quick(),
         it_stops_when_it_is_told_to_and_its_sockets_stay.quick(),
         it_cannot_do_more_than_its_user.quick(),
     ]
@@ -33,6 +34,28 @@ fn a_restart_of_each_side_between_all_calls() {
     restart(&mut driver);
     driver.unpublish(&volume, "p").unwrap();
     driver.unstage(&volume).unwrap();
+    driver.wait_until_nothing_is_left("bindfs");
+}
+
+/// Kubelet repeats its calls after its own restart: an error would cost a running pod its volume.
+fn what_was_granted_stays_granted() {
+    let mut driver = Driver::start();
+    let volumes = [Volume::bindfs("v"), Volume::bindfs("w").ephemeral()];
+    driver.stage(&volumes[0]).unwrap();
+    volumes.iter().for_each(|volume| driver.publish(volume, "p").unwrap());
+    driver.test.container.sh_ok(
+        "sed -i 's/^.policy.csi.filesystem.*/[policy.csi]\\nforced_options = \"noexec\"\\n&/; /bindfs/d' /etc/hostmount/config.toml",
+    );
+    driver.start_mounter();
+    driver.stage(&volumes[0]).unwrap();
+    volumes.iter().for_each(|volume| driver.publish(volume, "p").unwrap());
+    driver.publish(&volumes[0], "q").unwrap();
+    fails(driver.publish(&volumes[1], "q"), Code::PermissionDenied, "policy");
+    fails(driver.stage(&Volume::bindfs("new")), Code::PermissionDenied, "policy");
+    assert_eq!(driver.test.node.fuse_mounts().len(), 4);
+    driver.unpublish(&volumes[1], "p").unwrap();
+    ["p", "q"].iter().for_each(|pod| driver.unpublish(&volumes[0], pod).unwrap());
+    driver.unstage(&volumes[0]).unwrap();
     driver.wait_until_nothing_is_left("bindfs");
 }
 

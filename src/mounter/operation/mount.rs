@@ -12,7 +12,7 @@ use crate::node::target::Target;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::{Denied, authorize, authorize_place};
-use crate::policy::{GrantedTypes, Plan, PlanError};
+use crate::policy::{Grant, GrantedTypes, Plan, PlanError};
 use api::message::{Mount, Mounted};
 use api::origin::Origin;
 use api::request::Request;
@@ -72,12 +72,16 @@ pub enum MountError {
 /// Mounts a volume on the node, for the process at the other end of `caller`.
 pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mounted, MountError> {
     let within = asked.ready_within.map(Duration::from_secs);
-    let plan = admit(mounter, caller.origin(), asked.request)?;
+    let plan = Plan::new(&mounter.config, caller.origin(), asked.request)?;
+    if let Err(denied) = permit(mounter, caller.origin(), &plan) {
+        // What was granted is not judged again, by whatever rules there are now: kubelet repeats its calls.
+        return if asked.unless_mounted && is_there(mounter, &plan) { Ok(already()) } else { Err(denied.into()) };
+    }
     let _place = mounter.places.take(&plan.target)?;
     let Place { target, made } = open_place(mounter, &plan.target, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
         There::Nothing => mount_at(mounter, plan, target, caller, within),
-        There::Same { flags: true } if asked.unless_mounted => Ok(already()),
+        There::Same { access: true } if asked.unless_mounted => Ok(already()),
         There::Same { .. } if !asked.unless_mounted => Err(already_mounted(&plan)),
         There::Other if !asked.unless_mounted => {
             // On top of it, as with mount(8).
@@ -98,9 +102,19 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
 /// Understands a request from `origin`, if it may be had.
 pub fn admit(mounter: &Mounter, origin: Origin, request: Request) -> Result<Plan, MountError> {
     let plan = Plan::new(&mounter.config, origin, request)?;
-    authorize(origin, &plan, &mounter.config)?;
-    authorize_place(&plan.target, &mounter.own_paths)?;
+    permit(mounter, origin, &plan)?;
     Ok(plan)
+}
+
+fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> {
+    authorize(origin, plan, &mounter.config)?;
+    authorize_place(&plan.target, &mounter.own_paths)
+}
+
+/// Whether the very volume is at its target already.
+fn is_there(mounter: &Mounter, plan: &Plan) -> bool {
+    let there = open_place(mounter, &plan.target, false).map(|place| what_is_there(mounter, plan, &place.target));
+    there.is_ok_and(|there| there == There::Same { access: true })
 }
 
 /// What is at a target already.
@@ -109,8 +123,8 @@ enum There {
     Nothing,
     /// A volume with the same type and source.
     Same {
-        /// And with the same flags.
-        flags: bool,
+        /// And as writable, or not.
+        access: bool,
     },
     Other,
 }
@@ -122,7 +136,8 @@ fn what_is_there(mounter: &Mounter, plan: &Plan, target: &Target) -> There {
         Some(Plan { request, grant, .. })
             if request.fstype == plan.request.fstype && request.source == plan.request.source =>
         {
-            There::Same { flags: grant.flags == plan.grant.flags }
+            let read_only = |grant: &Grant| grant.flags.contains(MountFlags::RDONLY);
+            There::Same { access: read_only(&grant) == read_only(&plan.grant) }
         }
         Some(_) => There::Other,
         // One that the kernel serves by itself is known by the mount table alone.
@@ -141,7 +156,7 @@ fn the_kernels(mounts: &[TableMount], plan: &Plan) -> There {
         && plan.grant.types.contains(&fstype)
         && mount.source.as_encoded_bytes() == plan.request.source.as_bytes();
     let read_only = mount.options.split(',').any(|word| word == "ro");
-    if same { There::Same { flags: read_only == plan.grant.flags.contains(MountFlags::RDONLY) } } else { There::Other }
+    if same { There::Same { access: read_only == plan.grant.flags.contains(MountFlags::RDONLY) } } else { There::Other }
 }
 
 /// Brings the filesystem up and shows it at the target.
@@ -213,8 +228,8 @@ mod tests {
             let table = b"36 35 0:98 / /t rw,nosuid - nfs4 host:/x rw,vers=4.2\n";
             the_kernels(&mount_table::parse(table), &plan)
         };
-        assert_eq!(there("nfs", "host:/x", ""), There::Same { flags: true });
-        assert_eq!(there("nfs4", "host:/x", "ro"), There::Same { flags: false });
+        assert_eq!(there("nfs", "host:/x", ""), There::Same { access: true });
+        assert_eq!(there("nfs4", "host:/x", "ro"), There::Same { access: false });
         assert_eq!(there("nfs", "host:/y", ""), There::Other);
         assert_eq!(there("cifs", "host:/x", ""), There::Other);
         assert_eq!(there("bindfs", "host:/x", ""), There::Other);
