@@ -6,14 +6,17 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet chaos races fuzz bench check audit tools packages clean
+.PHONY: build shims csi preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet chaos races fuzz bench check audit tools packages clean
 
-# The mounter, and what the node runs.
-build: shims
+# The mounter, what the node runs, and the CSI driver.
+build: shims csi
 	$(CARGO) build --release --package hostmount
 
 shims:
 	$(CARGO) build --package hostmount-shims --profile shim
+
+csi:
+	$(CARGO) build --package hostmount-csi --profile shim
 
 # The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
 preload:
@@ -28,6 +31,7 @@ image: build preload
 	mkdir -p $(OUTPUT)/image/release
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/release/hostmount $(OUTPUT)/image/release/
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/shim/hostmount-shim $(OUTPUT)/image/release/
+	cp $(OUTPUT)/$$(rustc --print host-tuple)/shim/hostmount-csi $(OUTPUT)/image/release/
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/preload/libhostmount_preload.so $(OUTPUT)/image/release/
 	$(BUILDER) build --file Containerfile --tag $(TAG) --build-arg VERSION=$(VERSION) \
 		$(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PACKAGES),--build-arg PACKAGES="$(PACKAGES)") \

@@ -4,10 +4,10 @@
 //! connect.
 
 use crate::exit::{Exit, chain};
-use crate::message::{self, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
+use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
 use crate::origin::Origin;
 use crate::request::Request;
-use crate::volume::{VolumeDetail, VolumeView};
+use crate::volume::{Stats, VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
 use std::env;
 use std::io;
@@ -103,11 +103,6 @@ impl Client {
         self.call(&Call::Mount(mount.into()))
     }
 
-    /// Unmounts the volume at `target`, and removes the directory if that is wanted. Without a volume it succeeds.
-    pub fn unmount(&self, target: &str, remove_target: bool) -> Result<Unmounted, CallError> {
-        self.call(&Call::Unmount { target: target.to_owned(), remove_target })
-    }
-
     /// Gives the volume at `target` a fresh helper if it is dead or hangs.
     pub fn heal(&self, target: &str) -> Result<Replaced, CallError> {
         self.call(&Call::Heal { target: target.to_owned() })
@@ -141,6 +136,22 @@ impl Client {
     /// The metrics, in the text format of Prometheus.
     pub fn metrics(&self) -> Result<String, CallError> {
         self.call(&Call::Metrics)
+    }
+
+    /// Shows a mounted volume at another place as well.
+    pub fn bind(&self, bind: Bind) -> Result<Mounted, CallError> {
+        self.call(&Call::Bind(bind))
+    }
+
+    /// Takes a volume away from the place `target`, and from no other where it shows, and removes the directory if that is wanted.
+    /// Without a volume it succeeds.
+    pub fn unmount(&self, target: &str, remove_target: bool) -> Result<Unmounted, CallError> {
+        self.call(&Call::Unmount { target: target.to_owned(), remove_target })
+    }
+
+    /// How the volume that shows at `target` is, and how full.
+    pub fn stats(&self, target: &str) -> Result<Stats, CallError> {
+        self.call(&Call::Stats { target: target.to_owned() })
     }
 
     fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, CallError> {

@@ -40,13 +40,6 @@ pub enum Call {
         /// In what the fresh helper's request differs.
         changes: Changes,
     },
-    /// Unmount the volume at `target`: [`Unmounted`]. Root of the node does that by itself; it is for callers that cannot.
-    Unmount {
-        /// Its target.
-        target: String,
-        /// Remove the target's directory as well, if it is empty; one that is missing is no error.
-        remove_target: bool,
-    },
     /// List all volumes: [`VolumeView`](crate::volume::VolumeView)s.
     List,
     /// Show the volume at this target: [`VolumeDetail`](crate::volume::VolumeDetail).
@@ -65,6 +58,36 @@ pub enum Call {
     Policy,
     /// Show the metrics: a text in the format of Prometheus.
     Metrics,
+    /// Show what is mounted at one place at another one as well, as `mount --bind` does: [`Mounted`].
+    Bind(Bind),
+    /// Take a volume away from one place, and from no other where it shows: [`Unmounted`]. Root of the node does that by itself;
+    /// it is for callers that cannot.
+    Unmount {
+        /// The place.
+        target: String,
+        /// Remove its directory as well, below kubelet's directory only, also if nothing is mounted there.
+        remove_target: bool,
+    },
+    /// How the volume at this place is, and how full: [`Stats`](crate::volume::Stats). Never waits for a filesystem that hangs.
+    Stats {
+        /// Its target, or any other place where it shows.
+        target: String,
+    },
+}
+
+/// A mounted volume to be shown at another place.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Bind {
+    /// Where it is mounted.
+    pub source: String,
+    /// Where it is to show as well. If it does already, nothing is done; another mount there is an error.
+    pub target: String,
+    /// Nobody may write there.
+    pub read_only: bool,
+    /// Not if it shows anywhere on the node but at these two places.
+    pub alone: bool,
+    /// As with [`Mount::make_target`].
+    pub make_target: bool,
 }
 
 /// A volume to mount, and under which conditions.
@@ -72,18 +95,22 @@ pub enum Call {
 pub struct Mount {
     /// The volume.
     pub request: Request,
-    /// If a volume of the same type and source is at the target already, succeed and do nothing; another mount there is
-    /// an error. Without this every mount makes a new filesystem, on top of what is there, as with mount(8).
+    /// If a volume of the same type and source is at the target already, read-only or not as this one is to be,
+    /// succeed and do nothing; another mount there is an error. Without this every mount makes a new filesystem, on top of
+    /// what is there, as with mount(8).
     pub unless_mounted: bool,
     /// Make the target's last directory if it is missing, below kubelet's directory only; remove it again if the mount
     /// fails.
     pub make_target: bool,
+    /// Give it up after so many seconds, if that is sooner than the settings have it.
+    #[serde(default)]
+    pub ready_within: Option<u64>,
 }
 
 impl From<Request> for Mount {
     /// As mount(8) does: on top of another mount, and only on an existing directory.
     fn from(request: Request) -> Self {
-        Self { request, unless_mounted: false, make_target: false }
+        Self { request, unless_mounted: false, make_target: false, ready_within: None }
     }
 }
 
@@ -108,13 +135,6 @@ pub struct Mounted {
     pub already: bool,
 }
 
-/// The volume is not on the node any more, nor its target if that was to be removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unmounted {
-    /// Whether anything was mounted there.
-    pub was_mounted: bool,
-}
-
 /// A fresh helper's filesystem is mounted at so many places; 0: no fresh helper was needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
@@ -124,11 +144,21 @@ pub struct Replaced {
     pub left: Vec<String>,
 }
 
+/// A place was left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmounted {
+    /// Whether anything was mounted there.
+    pub was_mounted: bool,
+}
+
 /// A call failed, and nothing of it is left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The exit code for the caller's program.
     pub exit: Exit,
+    /// What a caller does something about.
+    #[serde(default)]
+    pub reason: Reason,
     /// What was tried, on what, the error, and what to do next.
     pub message: String,
     /// The helper's output.
@@ -138,8 +168,33 @@ pub struct Failure {
 impl Failure {
     /// A failure without output of a helper.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), output: Vec::new() }
+        Self { exit, reason: Reason::Other, message: message.into(), output: Vec::new() }
     }
+
+    /// The same for a reason that callers know.
+    pub fn because(self, reason: Reason) -> Self {
+        Self { reason, ..self }
+    }
+}
+
+/// Why a call failed, where a caller may do something about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// This caller may not have it.
+    Denied,
+    /// Another operation at this target is under way: try again.
+    Busy,
+    /// Something else is mounted there, or the same otherwise.
+    Occupied,
+    /// The volume shows elsewhere, and was to be alone.
+    InUse,
+    /// No volume is there.
+    NotMounted,
+    /// Any other, and those that later versions know.
+    #[default]
+    #[serde(other)]
+    Other,
 }
 
 /// Why a message could not be read or written.

@@ -58,6 +58,12 @@ impl Request {
     }
 }
 
+/// Whether a place that is asked for is not too long to be one.
+pub fn check_place(place: &str) -> Result<(), TooLong> {
+    let [_, _, (what, limit), _] = LONGEST;
+    if place.len() > limit { Err(TooLong { what, length: place.len(), limit }) } else { Ok(()) }
+}
+
 /// The single-letter switches of mount(8) that its helpers understand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switches {

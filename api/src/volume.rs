@@ -93,3 +93,35 @@ pub struct VolumeDetail {
     /// The last lines that its helper wrote.
     pub lines: Vec<String>,
 }
+
+/// How a volume is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Its state.
+    pub state: VolumeState,
+    /// How many requests wait for its helper's answer; none if it is not a FUSE filesystem, or has no helper.
+    pub waiting: Option<u64>,
+    /// Since when it has hung, in seconds since 1970, if it does.
+    pub hung_since: Option<u64>,
+    /// What an operator should know, and do.
+    pub note: Option<String>,
+    /// What its filesystem last said of its space; none if it never did.
+    pub space: Option<Space>,
+}
+
+/// What a filesystem says of its space (statfs(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// In bytes.
+    pub total: u64,
+    /// In bytes, those that only root may use among them.
+    pub free: u64,
+    /// In bytes, for everybody.
+    pub available: u64,
+    /// Inodes in all; 0 where the filesystem counts none.
+    pub files: u64,
+    /// Inodes that are free.
+    pub files_free: u64,
+    /// How long ago it said so, in seconds.
+    pub age: u64,
+}

@@ -114,7 +114,7 @@ fn mount(request: Request, origin: Origin) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let Failure { exit, message, output } = error.into_failure();
+            let Failure { exit, message, output, .. } = error.into_failure();
             show(&output);
             fail(&target, exit, &message)
         }

@@ -121,7 +121,7 @@ impl Complaint {
 }
 
 fn end(done: Result<(), Complaint>) -> ExitCode {
-    let Err(Complaint(Failure { exit, message, output })) = done else { return ExitCode::SUCCESS };
+    let Err(Complaint(Failure { exit, message, output, .. })) = done else { return ExitCode::SUCCESS };
     eprintln!("hostmount: {}.", shown_lines(&message));
     output.iter().for_each(|line| eprintln!("  {}", shown(line)));
     exit.into()

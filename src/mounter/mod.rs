@@ -35,6 +35,7 @@ use crate::observe::metrics::Metrics;
 use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
 use operation::hang::Hangs;
+use operation::stats::Spaces;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,8 +76,12 @@ pub struct Mounter {
     pub hangs: Hangs,
     /// What has happened so far.
     pub metrics: Metrics,
-    /// The targets where an operation is under way.
+    /// What filesystems have said of their space.
+    pub spaces: Spaces,
+    /// The targets whose volumes are brought up, or given a fresh helper.
     pub target_locks: TargetLocks,
+    /// The places at which something is mounted or unmounted. Taken before a target's.
+    pub places: TargetLocks,
     /// Collects processes that have ended.
     pub reaper: Reaper,
     /// How helpers' calls reach us.

@@ -2,14 +2,17 @@
 //!
 //! Pure.
 
+use super::operation::bind::BindError;
 use super::operation::bring_up::BringUpError;
 use super::operation::mount::MountError;
+use super::operation::place::PlaceError;
 use super::operation::ready::NotReady;
 use super::operation::replace::{ReplaceError, Replaced};
+use super::operation::stats::StatsError;
 use super::operation::unmount::UnmountError;
 use crate::helper::launch::LaunchError;
 use api::exit::{Exit, chain};
-use api::message::{self, Failure, Reply};
+use api::message::{self, Failure, Reason, Reply};
 
 /// The failure of a mount request.
 pub(super) fn to_mount(error: MountError) -> Failure {
@@ -17,26 +20,68 @@ pub(super) fn to_mount(error: MountError) -> Failure {
         MountError::BringUp(error) => return to_bring_up(error),
         MountError::Plan(_) | MountError::Denied(_) => Exit::Usage,
         MountError::Node(_) => Exit::System,
-        MountError::Target(_)
-        | MountError::AlreadyMounted { .. }
+        MountError::Place(error) => return to_place(&error),
+        MountError::AlreadyMounted { .. }
         | MountError::Occupied { .. }
         | MountError::Busy(_)
         | MountError::NoIdMap(_)
         | MountError::Graft(_) => Exit::MountFailure,
     };
-    Failure::new(exit, chain(&error))
+    let reason = match error {
+        MountError::Denied(_) => Reason::Denied,
+        MountError::Busy(_) => Reason::Busy,
+        MountError::Occupied { .. } | MountError::AlreadyMounted { .. } => Reason::Occupied,
+        _ => Reason::Other,
+    };
+    Failure::new(exit, chain(&error)).because(reason)
 }
 
-/// The failure of an unmount request.
-pub(super) fn to_unmount(error: UnmountError) -> Failure {
-    let exit = match error {
-        UnmountError::Target(_) | UnmountError::Foreign { .. } => Exit::Usage,
-        UnmountError::Node(_) | UnmountError::Table(_) => Exit::System,
-        UnmountError::Busy(_) | UnmountError::Place(_) | UnmountError::Unmount { .. } | UnmountError::Remove { .. } => {
-            Exit::MountFailure
-        }
+/// The failure of a request to show a volume at one more place.
+pub(super) fn to_bind(error: BindError) -> Failure {
+    let (exit, reason) = match error {
+        BindError::Place(error) => return to_place(&error),
+        BindError::Path(_) => (Exit::Usage, Reason::Other),
+        BindError::Busy(_) | BindError::Replaced(_) => (Exit::MountFailure, Reason::Busy),
+        BindError::NotMounted(_) => (Exit::MountFailure, Reason::NotMounted),
+        BindError::Foreign(_) => (Exit::Usage, Reason::Denied),
+        BindError::Occupied(_) | BindError::Otherwise(..) => (Exit::MountFailure, Reason::Occupied),
+        BindError::InUse(_) => (Exit::MountFailure, Reason::InUse),
+        BindError::Table(_) => (Exit::System, Reason::Other),
+        BindError::Graft(_) => (Exit::MountFailure, Reason::Other),
     };
-    Failure::new(exit, chain(&error))
+    Failure::new(exit, chain(&error)).because(reason)
+}
+
+/// The failure of a request to take a volume away from a place.
+pub(super) fn to_unmount(error: UnmountError) -> Failure {
+    let (exit, reason) = match error {
+        UnmountError::Place(error) => return to_place(&error),
+        UnmountError::Path(_) => (Exit::Usage, Reason::Other),
+        UnmountError::Busy(_) => (Exit::MountFailure, Reason::Busy),
+        UnmountError::Foreign(_) => (Exit::Usage, Reason::Denied),
+        UnmountError::Table(_) => (Exit::System, Reason::Other),
+        UnmountError::Unmount(..) | UnmountError::Remove(..) => (Exit::MountFailure, Reason::Other),
+    };
+    Failure::new(exit, chain(&error)).because(reason)
+}
+
+/// The failure of a question how a volume is.
+pub(super) fn to_stats(error: StatsError) -> Failure {
+    let (exit, reason) = match error {
+        StatsError::Place(error) => return to_place(&error),
+        StatsError::Path(_) => (Exit::Usage, Reason::Other),
+        StatsError::NotMounted(_) => (Exit::Usage, Reason::NotMounted),
+    };
+    Failure::new(exit, chain(&error)).because(reason)
+}
+
+fn to_place(error: &PlaceError) -> Failure {
+    let (exit, reason) = match error {
+        PlaceError::Denied(_) => (Exit::Usage, Reason::Denied),
+        PlaceError::Node(_) => (Exit::System, Reason::Other),
+        PlaceError::Target(_) => (Exit::MountFailure, Reason::Other),
+    };
+    Failure::new(exit, chain(error)).because(reason)
 }
 
 /// The reply to a heal or swap request. `None`: nothing was to be done.

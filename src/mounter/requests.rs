@@ -6,7 +6,7 @@
 use super::connection::Connection;
 use super::door::MayAsk;
 use super::in_time::{InTime, MESSAGE_TIME};
-use super::operation::{heal, mount, replace, unmount};
+use super::operation::{bind, heal, mount, replace, stats, unmount};
 use super::peer::PeerError;
 use super::volume::views;
 use super::{Mounter, replies};
@@ -15,9 +15,9 @@ use crate::observe::events;
 use crate::observe::metrics::Operation;
 use crate::policy::{NotServed, is_seen, serves, show};
 use api::exit::{Exit, chain};
-use api::message::{self, Call, Failure, MessageError, Reply};
+use api::message::{self, Call, Failure, MessageError, Reason, Reply};
 use api::origin::Origin;
-use api::request::Request;
+use api::request::{Request, check_place};
 use api::volume::VolumeView;
 use serde::Serialize;
 use std::io;
@@ -73,15 +73,20 @@ fn send<T: Serialize>(stream: &UnixStream, reply: &Reply<T>) {
 }
 
 fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
-    if let Call::Mount(message::Mount { request, .. }) = &call
-        && let Err(error) = request.check_lengths()
-    {
+    let lengths = match &call {
+        Call::Mount(message::Mount { request, .. }) => request.check_lengths(),
+        Call::Bind(message::Bind { source, target, .. }) => check_place(source).and_then(|()| check_place(target)),
+        Call::Unmount { target, .. } | Call::Stats { target } => check_place(target),
+        _ => Ok(()),
+    };
+    if let Err(error) = lengths {
         warn!(event = events::REFUSED, "{error}");
         return send(caller.stream(), &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
     }
     if let Err(error) = serves(caller.origin(), &call, &mounter.config.kubelet_dir) {
         warn!(event = events::REFUSED, "{error}");
-        return send(caller.stream(), &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
+        let failure = Failure::new(Exit::Usage, error.to_string()).because(Reason::Denied);
+        return send(caller.stream(), &Reply::<()>::Err(failure));
     }
     match call {
         Call::Mount(asked) => {
@@ -97,11 +102,13 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Unmount { target, remove_target } => {
             let _span = info_span!("volume", target).entered();
-            let result = unmount::unmount(mounter, &target, remove_target).map_err(replies::to_unmount);
-            if let Err(Failure { message, .. }) = &result {
+            let result = unmount::unmount(mounter, &target, remove_target);
+            mounter.metrics.count(Operation::unmount, &result);
+            let reply = result.map_err(replies::to_unmount);
+            if let Err(Failure { message, .. }) = &reply {
                 warn!("not unmounted: {message}");
             }
-            send(caller.stream(), &result);
+            send(caller.stream(), &reply);
         }
         Call::Heal { target } => {
             let _span = info_span!("volume", target).entered();
@@ -121,6 +128,19 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let none = format!("no volume of hostmount's is or was at {target}, or it ended too long ago");
             let volume = volume.and_then(|volume| volume.ok_or_else(|| Failure::new(Exit::Usage, none)));
             send(caller.stream(), &volume);
+        }
+        Call::Bind(asked) => {
+            let _span = info_span!("volume", target = asked.target).entered();
+            let result = bind::bind(mounter, &asked);
+            mounter.metrics.count(Operation::bind, &result);
+            let reply = result.map_err(replies::to_bind);
+            if let Err(Failure { message, .. }) = &reply {
+                warn!(event = events::NOT_MOUNTED, "not shown: {message}");
+            }
+            send(caller.stream(), &reply);
+        }
+        Call::Stats { target } => {
+            send(caller.stream(), &stats::stats(mounter, &target).map_err(replies::to_stats));
         }
         Call::List => {
             let seen =

@@ -5,6 +5,7 @@
 use super::Mounter;
 use super::event_loop::{EventLoop, event_descriptor};
 use super::operation::hang::Hangs;
+use super::operation::stats::Spaces;
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
 use super::to_do::ToDo;
@@ -138,6 +139,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         metrics: Metrics::default(),
         target_locks: TargetLocks::default(),
         to_do: ToDo::default(),
+        places: TargetLocks::default(),
+        spaces: Spaces::default(),
         reaper: Reaper::default(),
         method,
         stopping,

@@ -1,4 +1,5 @@
-//! One operation at a time at a target: mounting, healing and swapping there take turns.
+//! One operation at a time at a target: mounting, healing and swapping there take turns, and so do mounting and unmounting at a
+//! place.
 //!
 //! Runs in the mounter, on the threads of operations.
 
@@ -29,6 +30,11 @@ impl TargetLocks {
             return Err(TargetBusy);
         }
         Ok(TargetLock { target: target.to_owned(), locks: self })
+    }
+
+    /// Whether somebody has it, at this moment.
+    pub fn is_taken(&self, target: &Path) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(target)
     }
 }
 

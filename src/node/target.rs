@@ -11,7 +11,7 @@ use linux::sys::ask::{self, Patience};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, readlinkat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -80,13 +80,13 @@ impl Target {
     /// Makes the last directory of `path`, which must be below `kubelet_dir`, and opens it. Nobody but its owner may enter
     /// it, as with the directories that kubelet makes.
     pub fn make(path: &Path, kubelet_dir: &Path, patience: Patience<'_>) -> Result<(Self, MadeDirectory), TargetError> {
-        let below = path.strip_prefix(kubelet_dir).is_ok_and(|below| !below.as_os_str().is_empty());
-        let (Some(above), Some(name), true) = (path.parent(), path.file_name(), below) else {
+        if !path.strip_prefix(kubelet_dir).is_ok_and(|below| !below.as_os_str().is_empty()) {
             return Err(TargetError::Missing);
-        };
-        let above = Self::open(above, kubelet_dir, patience)?.fd;
-        mkdirat(&above, name, Mode::RWXU | Mode::RGRP | Mode::XGRP).map_err(|errno| TargetError::Make(errno.into()))?;
-        let made = MadeDirectory { above, name: name.to_owned() };
+        }
+        let directory = Directory::of(path, kubelet_dir, patience)?;
+        mkdirat(&directory.fd, &directory.name, Mode::RWXU | Mode::RGRP | Mode::XGRP)
+            .map_err(|errno| TargetError::Make(errno.into()))?;
+        let made = MadeDirectory(directory);
         match Self::open(path, kubelet_dir, patience) {
             Ok(target) => Ok((target, made)),
             Err(error) => {
@@ -123,38 +123,46 @@ impl Target {
     }
 }
 
-/// A directory that was made for a mount.
+/// The directory that a place on the node is in.
 #[derive(Debug)]
-pub struct MadeDirectory {
-    above: OwnedFd,
+pub struct Directory {
+    fd: OwnedFd,
     name: OsString,
 }
+
+impl Directory {
+    /// That of `place`, resolved as with [`Target::open`].
+    pub fn of(place: &Path, kubelet_dir: &Path, patience: Patience<'_>) -> Result<Self, TargetError> {
+        let (Some(above), Some(name)) = (place.parent(), place.file_name()) else { return Err(TargetError::Missing) };
+        Ok(Self { fd: Target::open(above, kubelet_dir, patience)?.fd, name: name.to_owned() })
+    }
+
+    /// The place's name in it.
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Removes the place, if it is an empty directory and nothing is mounted on it.
+    pub fn remove(&self) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, &self.name, AtFlags::REMOVEDIR)?)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A directory that was made for a mount.
+#[derive(Debug)]
+pub struct MadeDirectory(Directory);
 
 impl MadeDirectory {
     /// Removes it, if nothing is in it or mounted on it.
     pub fn remove(self) -> io::Result<()> {
-        Ok(unlinkat(self.above, self.name, AtFlags::REMOVEDIR)?)
+        self.0.remove()
     }
-}
-
-/// Removes the directory at `path`, which must be below `kubelet_dir`, if it is there, empty, and nothing is mounted on it.
-pub fn remove_directory(
-    path: &Path,
-    kubelet_dir: &Path,
-    patience: Patience<'_>,
-) -> Result<io::Result<()>, TargetError> {
-    let below = path.strip_prefix(kubelet_dir).is_ok_and(|below| !below.as_os_str().is_empty());
-    let (Some(above), Some(name), true) = (path.parent(), path.file_name(), below) else {
-        return Err(TargetError::Missing);
-    };
-    let above = match Target::open(above, kubelet_dir, patience) {
-        Err(TargetError::Missing) => return Ok(Ok(())),
-        opened => opened?.fd,
-    };
-    Ok(match (MadeDirectory { above, name: name.to_owned() }).remove() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    })
 }
 
 /// The file or directory `below` a directory, for naming it only, with no symbolic link on the way.

@@ -55,6 +55,11 @@ impl Tree {
         mount_setattr(self.0.as_fd(), &MountAttr { set: IDMAP, user_namespace, ..MountAttr::default() })
     }
 
+    /// Makes it read-only: 5.12 and later, ENOSYS before.
+    pub fn make_read_only(&self) -> io::Result<()> {
+        mount_setattr(self.0.as_fd(), &MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })
+    }
+
     /// Whether a directory is its root. Asks no filesystem.
     pub fn is_directory(&self) -> io::Result<bool> {
         is_directory(self.0.as_fd())
@@ -144,6 +149,12 @@ impl Tree {
         }
         Ok(self.0)
     }
+}
+
+/// Makes the mount whose root is behind a descriptor read-only; it is a copy of `like`. The thread must be on a visit.
+pub fn remount_read_only(root: BorrowedFd<'_>, like: &Mount) -> io::Result<()> {
+    let flags = MountFlags::BIND | MountFlags::RDONLY | old_flags(attributes(&like.options));
+    Ok(mount_remount(format!("self/fd/{}", root.as_raw_fd()), flags, c"")?)
 }
 
 /// The changes that give a copy the kind of propagation that a mount has, in this order: a shared mount that is made a slave

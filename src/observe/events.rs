@@ -17,6 +17,10 @@ pub const REFUSED: &str = "caller.refused";
 
 /// A volume is mounted on the node.
 pub const MOUNTED: &str = "volume.mounted";
+/// A volume shows at one more place.
+pub const SHOWN: &str = "volume.shown";
+/// A volume was taken away from a place, by request.
+pub const TAKEN_AWAY: &str = "volume.taken-away";
 /// A volume could not be mounted, and nothing of it is left.
 pub const NOT_MOUNTED: &str = "volume.not-mounted";
 /// A volume is mounted nowhere any more, and its helper has exited.

@@ -35,6 +35,10 @@ pub enum Operation {
     heal,
     /// A live volume gets a fresh helper.
     swap,
+    /// It is shown at one more place.
+    bind,
+    /// It is taken away from a place, by request.
+    unmount,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]

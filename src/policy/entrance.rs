@@ -27,26 +27,28 @@ pub enum NotServed {
 
 /// Whether `call` is one that callers from `origin` make.
 pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), NotServed> {
-    let (request, target) = match call {
-        Call::Mount(mount) => ("mount", Some(mount.request.target.as_str())),
-        Call::Unmount { target, .. } => ("unmount", Some(target.as_str())),
-        Call::Status { target } => ("status", Some(target.as_str())),
-        Call::Heal { target } => ("heal", Some(target.as_str())),
-        Call::Swap { target, .. } => ("swap", Some(target.as_str())),
-        Call::List => ("list", None),
-        Call::CheckPolicy { .. } | Call::Policy => ("policy", None),
-        Call::Metrics => ("metrics", None),
+    let (request, places) = match call {
+        Call::Mount(mount) => ("mount", vec![&mount.request.target]),
+        Call::Bind(bind) => ("bind", vec![&bind.source, &bind.target]),
+        Call::Unmount { target, .. } => ("unmount", vec![target]),
+        Call::Status { target } => ("status", vec![target]),
+        Call::Stats { target } => ("stats", vec![target]),
+        Call::Heal { target } => ("heal", vec![target]),
+        Call::Swap { target, .. } => ("swap", vec![target]),
+        Call::List => ("list", vec![]),
+        Call::CheckPolicy { .. } | Call::Policy => ("policy", vec![]),
+        Call::Metrics => ("metrics", vec![]),
     };
     let served = match origin {
         Origin::Operator => true,
         Origin::Kubelet | Origin::FlexVolume => request == "mount",
-        Origin::Csi => ["mount", "unmount", "status", "list"].contains(&request),
+        Origin::Csi => ["mount", "bind", "unmount", "status", "stats", "list"].contains(&request),
     };
-    match target {
-        _ if !served => Err(NotServed::Request { origin, request }),
-        Some(target) if !is_seen(origin, Path::new(target), kubelet_dir) => Err(NotServed::Target { origin }),
-        _ => Ok(()),
+    if !served {
+        return Err(NotServed::Request { origin, request });
     }
+    let seen = places.into_iter().all(|place| is_seen(origin, Path::new(place), kubelet_dir));
+    if seen { Ok(()) } else { Err(NotServed::Target { origin }) }
 }
 
 /// Whether callers from `origin` may know of a volume at `target`. The CSI server sees those at the places that kubelet has for
@@ -74,17 +76,27 @@ pub fn is_seen(origin: Origin, target: &Path, kubelet_dir: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::policy::plan::tests::request;
+    use api::message::Bind;
 
     const KUBELET: &str = "/var/lib/kubelet";
     const PODS: &str = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/v/mount";
 
+    fn bind(source: &str, target: &str) -> Call {
+        let (source, target) = (source.into(), target.into());
+        Call::Bind(Bind { source, target, read_only: false, alone: false, make_target: true })
+    }
+
     fn calls(target: &str) -> Vec<Call> {
+        let there = target;
         let target = || target.to_owned();
         vec![
             Call::Mount(request("x", &target(), "").into()),
             Call::Unmount { target: target(), remove_target: true },
             Call::Status { target: target() },
             Call::List,
+            bind(PODS, there),
+            bind(there, PODS),
+            Call::Stats { target: target() },
             Call::Heal { target: target() },
             Call::Swap { target: target(), changes: Default::default() },
             Call::CheckPolicy { origin: Origin::Operator, request: request("x", &target(), "") },
@@ -99,11 +111,12 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 9]);
+        assert_eq!(served(Origin::Operator), [true; 12]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
-            assert_eq!(served(origin), [true, false, false, false, false, false, false, false, false]);
+            assert_eq!(served(origin).iter().filter(|served| **served).count(), 1);
+            assert!(served(origin)[0]);
         }
-        assert_eq!(served(Origin::Csi), [true, true, true, true, false, false, false, false, false]);
+        assert_eq!(served(Origin::Csi), [[true; 7].as_slice(), &[false; 5]].concat());
     }
 
     #[test]

@@ -26,6 +26,9 @@ impl Grant {
     }
 }
 
+/// The kernel's own types that have helpers, by families: a helper for one of them may mount all of its family.
+const KERNELS: [&[&str]; 3] = [&["nfs", "nfs4"], &["cifs", "smb3"], &["ceph"]];
+
 /// The filesystem types that a helper may name in mount(2): FUSE's, and these of the kernel's own, whose helper
 /// prepares their options. A FUSE program may serve these, too, on a kernel that lacks them.
 #[derive(Debug, Clone, Copy)]
@@ -34,17 +37,13 @@ pub struct GrantedTypes(&'static [&'static str]);
 impl GrantedTypes {
     /// The types that a helper for `fstype` mounts.
     fn of(fstype: &str) -> Self {
-        Self(match fstype {
-            "nfs" | "nfs4" => &["nfs", "nfs4"],
-            "cifs" | "smb3" => &["cifs", "smb3"],
-            "ceph" => &["ceph"],
-            _ => &[],
-        })
+        let family = |family: &&&[&str]| family.contains(&fstype);
+        Self(KERNELS.iter().find(family).copied().unwrap_or_default())
     }
 
-    /// Whether `fstype`, as mount tables show it, is one of the kernel's own that helpers mount.
-    pub fn are_the_kernels(fstype: &str) -> bool {
-        ["nfs", "cifs", "ceph"].iter().any(|family| Self::of(family).0.contains(&fstype))
+    /// Whether the kernel serves filesystems of this type by itself, once a helper has mounted them.
+    pub fn is_kernels(fstype: &str) -> bool {
+        KERNELS.iter().any(|family| family.contains(&fstype))
     }
 
     /// Whether `fstype`, as passed to mount(2), is one of them.

@@ -121,11 +121,6 @@ impl Plan {
         if same { Ok(changed) } else { Err(ChangeError::Flags) }
     }
 
-    /// A target as plans have it.
-    pub fn normal_target(target: &str) -> Result<PathBuf, PlanError> {
-        normal(target)
-    }
-
     fn of(settings: Arc<Settings>, request: Request) -> Result<Self, PlanError> {
         let target = normal(&request.target)?;
         if request.source.contains('\0') {
@@ -145,7 +140,8 @@ impl Plan {
     }
 }
 
-fn normal(target: &str) -> Result<PathBuf, PlanError> {
+/// A path on the node without `.` and doubled slashes: absolute, without `..`, and not the root.
+pub fn normal(target: &str) -> Result<PathBuf, PlanError> {
     if target.contains('\0') {
         return Err(PlanError::Nul("target"));
     }

@@ -3,10 +3,15 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{TestNode, manifest};
+use api::options::MountOptions;
+use api::origin::Origin;
+use api::request::Request;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hostmount::observe::events;
+use hostmount::policy::{Plan, authorize};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{Endpoints, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::storage::v1::CSIDriver;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         both_ways_to_start_the_mounter_are_the_same.anywhere().quick(),
         the_mounter_is_given_no_more_than_it_needs.anywhere().quick(),
         the_mounter_needs_no_more_than_it_is_given.needs(&["bindfs", "make"]),
+        the_csi_manifests_agree_with_each_other_and_the_program.anywhere().quick(),
         the_examples_are_what_the_driver_understands.needs(&["bindfs", "sshfs", "s3fs"]),
         systemd.anywhere().quick(),
         flatcar_and_fedora_coreos.anywhere().quick(),
@@ -77,6 +83,8 @@ fn valid(object: &Value) {
         "Pod" => has_type::<Pod>(object),
         "DaemonSet" => has_type::<DaemonSet>(object),
         "Deployment" => has_type::<Deployment>(object),
+        "ConfigMap" => has_type::<ConfigMap>(object),
+        "CSIDriver" => has_type::<CSIDriver>(object),
         "Secret" => has_type::<Secret>(object),
         "Service" => has_type::<Service>(object),
         "Endpoints" => has_type::<Endpoints>(object),
@@ -170,6 +178,113 @@ fn the_mounter_needs_no_more_than_it_is_given() {
         // Whatever is below / was there before: the test can fail.
         assert!(container.mount_at("/").is_some_and(|root| root.contains(" ro,")), "{:?}", container.mount_at("/"));
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "they must be there and have this form")]
+struct Kustomization {
+    api_version: String,
+    kind: String,
+    namespace: String,
+    resources: Vec<String>,
+    config_map_generator: Vec<Generator>,
+    images: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Generator {
+    name: String,
+    files: Vec<String>,
+}
+
+fn the_csi_manifests_agree_with_each_other_and_the_program() {
+    let kustomization: Kustomization = yaml(&read("deploy/base/kustomization.yaml"));
+    let mut driver = None;
+    let mut daemonset = None;
+    for file in &kustomization.resources {
+        for object in documents(&read(&format!("deploy/base/{file}"))) {
+            valid(&object);
+            match object["kind"].as_str().unwrap() {
+                "CSIDriver" => driver = Some(object),
+                _ => daemonset = Some(object),
+            }
+        }
+    }
+    let driver = driver.unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
+    let daemonset = daemonset.unwrap();
+    let pod = &daemonset["spec"]["template"]["spec"];
+    // The mounter is the one of the other ways, with a door more and without programs on the node.
+    let container = |name: &str| pod["containers"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+    let (mut ours, mut theirs) = (container("mounter").clone(), mounter()["spec"]["containers"][0].clone());
+    for part in [&mut ours, &mut theirs] {
+        part.as_object_mut().unwrap().retain(|key, _| !["args", "volumeMounts"].contains(&key.as_str()));
+    }
+    assert_eq!(ours, theirs);
+    // The settings are the mounter's own, and the door is where the driver's container sees it and for the user that it has.
+    let [generator] = kustomization.config_map_generator.try_into().ok().unwrap();
+    assert_eq!(generator.files, ["config.toml"]);
+    let config = hostmount::config::Config::load(Some(&project("deploy/base/config.toml"))).unwrap();
+    let door = config.doors.csi.clone().unwrap();
+    let csi = container("csi");
+    assert_eq!(csi["securityContext"]["runAsUser"].as_u64(), Some(door.uid.into()));
+    let mount = |container: &Value, name: &str| {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["name"] == name).unwrap()["mountPath"].as_str().unwrap().to_owned()
+    };
+    for name in ["mounter", "csi"] {
+        assert_eq!(door.socket.parent().unwrap(), Path::new(&mount(container(name), "door")));
+    }
+    assert_eq!(door.socket.to_str(), Some("/run/hostmount-csi/mounter.sock"), "the program's default");
+    // The driver's directories are the same on the node, in its container and in the one that makes them.
+    let directories =
+        [format!("/var/lib/kubelet/plugins/{driver}"), format!("/var/lib/kubelet/plugins_registry/{driver}")];
+    assert_eq!([mount(csi, "calls"), mount(csi, "registration")], directories);
+    let on_node = |name: &str| {
+        let volumes = pod["volumes"].as_array().unwrap();
+        volumes.iter().find(|volume| volume["name"] == name).unwrap()["hostPath"]["path"].as_str().unwrap().to_owned()
+    };
+    assert_eq!([on_node("calls"), on_node("registration")], directories);
+    let init = pod["initContainers"][0]["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+    let init: Vec<_> = init.collect();
+    assert!(init.contains(&format!("--owner={}", door.uid).as_str()), "{init:?}");
+    assert_eq!(init[init.len() - 2..], directories);
+    assert_eq!(
+        generator.name,
+        pod["volumes"].as_array().unwrap().iter().find_map(|of| of["configMap"]["name"].as_str()).unwrap()
+    );
+    // Nothing of it is privileged but the mounter.
+    assert!(csi["securityContext"]["capabilities"]["drop"] == serde_json::json!(["ALL"]));
+    assert_eq!(daemonset.to_string().matches("\"privileged\":true").count(), 1);
+
+    // The examples name this driver, and attributes that it knows.
+    let mut volumes = 0;
+    for file in files("deploy/examples") {
+        for object in documents(&read(&file)) {
+            valid(&object);
+            let of_pod = object["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+            for volume in of_pod.into_iter().chain([object["spec"].clone()]).map(|volume| volume["csi"].clone()) {
+                let Some(attributes) = volume["volumeAttributes"].as_object() else { continue };
+                assert_eq!(volume["driver"], driver.as_str(), "{file}");
+                let known = ["type", "source", "options", "mode", "fsGroup"];
+                assert!(attributes.keys().all(|key| known.contains(&key.as_str())), "{file}: {attributes:?}");
+                let text = |key: &str| attributes.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let target = "/var/lib/kubelet/plugins/kubernetes.io/csi/x/globalmount".to_owned();
+                let (fstype, source, switches, secrets) =
+                    (text("type"), text("source"), Default::default(), Default::default());
+                let mut options = MountOptions::parse(&text("options")).unwrap();
+                for flag in object["spec"]["mountOptions"].as_array().into_iter().flatten() {
+                    options.append(MountOptions::parse(flag.as_str().unwrap()).unwrap());
+                }
+                let request = Request { fstype, source, target, options, switches, secrets };
+                let plan = Plan::new(&config, Origin::Csi, request).unwrap();
+                authorize(Origin::Csi, &plan, &config).unwrap_or_else(|error| panic!("{file}: {error}"));
+                volumes += 1;
+            }
+        }
+    }
+    assert_eq!(volumes, 6);
 }
 
 /// The FlexVolume volumes among the examples.

@@ -51,7 +51,7 @@ fn bindfs(target: &str) -> Mount {
     let (fstype, source, target) = ("bindfs".to_owned(), "/srv/source".to_owned(), target.to_owned());
     let (options, switches, secrets) = (MountOptions::default(), Switches::default(), Secrets::new());
     let request = Request { fstype, source, target, options, switches, secrets };
-    Mount { request, unless_mounted: true, make_target: true }
+    Mount { unless_mounted: true, make_target: true, ..request.into() }
 }
 
 #[track_caller]

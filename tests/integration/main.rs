@@ -7,6 +7,7 @@
 mod node;
 
 mod bad_luck;
+mod bind;
 mod bounds;
 mod callers;
 mod cgroups;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         policy,
         operator,
         client,
+        bind,
         metrics,
         install,
         deployment,

@@ -1,9 +1,11 @@
 //! The mounter on kernels that lack a feature, one feature at a time: docs/kernel-features.md describes them.
 
 use crate::harness::{Test, tests};
-use crate::node::mounter::Mounter;
+use crate::node::mounter::{Mounter, SOCKET};
 use crate::node::old_kernel::{self, Missing, without};
 use crate::node::{NODE_BIN, TestNode, kept, preloaded};
+use api::client::Client;
+use api::message::Bind;
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use hostmount::observe::events;
 use rustix::io::Errno;
@@ -27,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+const OTHER: &str = "/var/lib/kubelet/pods/p/other";
 const SECCOMP: &str = "\"engine\":\"seccomp\"";
 
 /// A node and its mounter, on a kernel without `missing`.
@@ -71,6 +74,14 @@ fn everything_works(missing: &[Missing], arguments: &[&str], said: &str) {
         assert_eq!(following.sh_ok("cat /pods/p/volumes/v/f"), "served\n");
         test.wait_for_processes("bindfs", 1);
     };
+    // As CSI has it: one more place, read-only.
+    test.node.visit(|| {
+        let (source, target) = (TARGET.to_owned(), OTHER.to_owned());
+        let bind = Bind { source, target, read_only: true, alone: false, make_target: true };
+        Client::at(SOCKET).bind(bind).unwrap();
+    });
+    assert!(test.node.sh(&format!("cat {OTHER}/f && touch {OTHER}/new")).stderr.contains("Read-only file system"));
+    test.node.visit(|| assert!(Client::at(SOCKET).unmount(OTHER, true).unwrap().was_mounted));
     check();
     test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
     mounter.wait_for(events::DRAINED, 1);

@@ -33,6 +33,9 @@ use testbed::machine::{Machine, Network, Process, Propagation, Recipe, Room};
 /// Where the node has it, with its other names beside it.
 pub const NODE_BIN: &str = "/opt/hostmount/bin";
 
+/// Where the container and the CSI driver's share a directory.
+pub const CSI_DOOR: &str = "/run/csi-door";
+
 /// The address that a [`gluster`] or [`sshd`] server of the node's network listens on.
 pub const SERVER_ADDRESS: &str = "10.77.0.1";
 
@@ -113,6 +116,7 @@ impl TestNode {
             .fuse()
             .writable(["/run", "/tmp"])
             .share("socket", "/run/hostmount")
+            .share("csi", CSI_DOOR)
             .bind(&*TESTBED, "/usr/sbin/mount.memfs");
         let container = Place(machine.room(container).unwrap());
         let node = Place(machine.node().clone());

@@ -50,7 +50,12 @@ impl Mounter {
     }
 
     /// Starts it in `container` as `command` does it.
-    pub fn start_as(container: &Place, mut command: Command) -> Self {
+    pub fn start_as(container: &Place, command: Command) -> Self {
+        Self::start_program(container, command, events::READY)
+    }
+
+    /// Starts another program that logs as it does; returns when it has logged the event `ready`.
+    pub fn start_program(container: &Place, mut command: Command, ready: &str) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = container.spawn(command);
         let said = Arc::new(Said::default());
@@ -67,7 +72,7 @@ impl Mounter {
         }
         let mounter = Self { process, said };
         // Not when a process takes connections: an earlier mounter's helper may hold its socket until it is started.
-        mounter.wait_for(events::READY, 1);
+        mounter.wait_for(ready, 1);
         mounter
     }
 

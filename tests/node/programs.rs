@@ -9,11 +9,28 @@ use std::process::Command;
 use std::sync::LazyLock;
 use testbed::machine::Recipe;
 
-/// `hostmount`.
-pub const HOSTMOUNT: &str = env!("CARGO_BIN_EXE_hostmount");
+/// `hostmount`. In tests of another package it is beside that package's program, once it is [`built`].
+pub const HOSTMOUNT: &str = match option_env!("CARGO_BIN_EXE_hostmount") {
+    Some(path) => path,
+    None => match option_env!("CARGO_BIN_EXE_hostmount-csi") {
+        // The same but for its last four letters.
+        Some(path) => path.split_at(path.len() - "-csi".len()).0,
+        None => panic!("these are tests of a package that has a program"),
+    },
+};
+
+/// Sees to it that it is there.
+static MADE: LazyLock<()> = LazyLock::new(|| {
+    if option_env!("CARGO_BIN_EXE_hostmount").is_none() {
+        built("hostmount", "hostmount");
+    }
+});
 
 /// `hostmount-shim`: what the node runs as `mount` and `umount`.
 pub static SHIM: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-shims", "hostmount-shim"));
+
+/// `hostmount-csi`, which the image has as well.
+pub static CSI: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-csi", "hostmount-csi"));
 
 /// `testbed`, which is the helper `mount.memfs` when it is called so.
 pub static TESTBED: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-testbed", "testbed"));
@@ -45,5 +62,6 @@ pub(super) fn build(command: &mut Command) {
 
 /// Shows hostmount's programs in a directory of a room.
 pub fn show_programs(recipe: Recipe, directory: &str) -> Recipe {
+    LazyLock::force(&MADE);
     recipe.bind(HOSTMOUNT, format!("{directory}/hostmount")).bind(&*SHIM, format!("{directory}/hostmount-shim"))
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 use rustix::net::{recvmsg, socketpair};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use std::ffi::{CStr, CString, c_long};
+use std::ffi::{CStr, CString, OsStr, c_long};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -68,7 +68,7 @@ pub fn open(
     }
     let path = CString::new(path.as_os_str().as_bytes())?;
     let flags = flags.bits();
-    let question = |at: RawFd| {
+    let question = |at: RawFd, _: &mut Words| {
         let Some(resolve) = resolve else {
             // SAFETY: the path is a C string.
             return unsafe { libc::openat(at, path.as_ptr(), flags.cast_signed()) }.into();
@@ -86,7 +86,7 @@ pub fn open(
 /// Asks the filesystem behind a descriptor for its attributes. An error: it is dead, or there was no answer in time
 /// (ETIMEDOUT).
 pub fn answers_at(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<()> {
-    let question = |fd: RawFd| {
+    let question = |fd: RawFd, _: &mut Words| {
         // SAFETY: all-zero bytes are a valid value of this plain C structure.
         let mut stat: libc::statx = unsafe { std::mem::zeroed() };
         let (flags, mask) = (libc::AT_STATX_FORCE_SYNC | libc::AT_EMPTY_PATH, libc::STATX_BASIC_STATS);
@@ -105,17 +105,115 @@ pub fn answers_at(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<()> 
     }
 }
 
+/// What a filesystem says of its space (statfs(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// The size of a block, in bytes.
+    pub block: u64,
+    /// Blocks in all.
+    pub blocks: u64,
+    /// Those that are free.
+    pub free: u64,
+    /// Those that are free for everybody.
+    pub available: u64,
+    /// Inodes in all.
+    pub files: u64,
+    /// Those that are free.
+    pub files_free: u64,
+}
+
+/// A process that still waits for an answer that nobody waits for any more.
+#[derive(Debug)]
+pub struct GivenUp(OwnedFd);
+
+impl GivenUp {
+    /// Whether it has gone: the filesystem has answered after all, or is no more.
+    pub fn has_ended(&self) -> bool {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        !matches!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&at_once)), Ok(0))
+    }
+}
+
+/// Asks the filesystem behind a descriptor for its space. No answer in time: the process that waits for it still.
+pub fn space(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<Result<Space, GivenUp>> {
+    let question = |fd: RawFd, words: &mut Words| {
+        // SAFETY: all-zero bytes are a valid value of this plain C structure.
+        let mut stat: libc::statfs64 = unsafe { std::mem::zeroed() };
+        // SAFETY: `stat` lives in this frame.
+        let done = unsafe { libc::fstatfs64(fd, &raw mut stat) };
+        let block = if stat.f_frsize > 0 { stat.f_frsize } else { stat.f_bsize };
+        *words = [block as u64, stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_files, stat.f_ffree];
+        done.into()
+    };
+    // SAFETY: it makes system calls only.
+    match unsafe { ask(fd, question, false, patience) }? {
+        Asked::GivenUp(process) => Ok(Err(process)),
+        Asked::Told { errno: 0, words: [block, blocks, free, available, files, files_free], .. } => {
+            Ok(Ok(Space { block, blocks, free, available, files, files_free }))
+        }
+        Asked::Told { errno, .. } => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Takes away what is mounted at `name` in a directory, whatever still uses it (MNT_DETACH), and follows no link. Returns when the
+/// filesystem is ended, if this was the last of its mounts; ETIMEDOUT: that takes longer, and the mount is gone all the same.
+pub fn unmount(directory: BorrowedFd<'_>, name: &OsStr, patience: Patience<'_>) -> io::Result<()> {
+    let name = CString::new(name.as_bytes())?;
+    let question = |directory: RawFd, _: &mut Words| {
+        // Not by a descriptor of the mount's: that would hold it until the answer is sent.
+        // SAFETY: changes this process's own working directory.
+        match unsafe { libc::fchdir(directory) } {
+            // SAFETY: the path is a C string.
+            0 => unsafe { libc::umount2(name.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }.into(),
+            failed => failed.into(),
+        }
+    };
+    // SAFETY: it makes system calls only.
+    unsafe { asked(directory, question, false, patience) }.map(drop)
+}
+
+/// Numbers of an answer.
+type Words = [u64; 6];
+
+/// What came of a question.
+enum Asked {
+    /// What the system call said.
+    Told { errno: i32, words: Words, descriptor: Option<OwnedFd> },
+    /// No answer in time.
+    GivenUp(GivenUp),
+}
+
 /// Has a process ask a question about `about`, which returns what a system call does: a descriptor, if it is so `wanted`.
+/// ETIMEDOUT: there was no answer.
 ///
 /// # Safety
 ///
 /// `question` makes system calls only: see [`fork_held`].
 unsafe fn asked(
     about: BorrowedFd<'_>,
-    question: impl Fn(RawFd) -> c_long,
+    question: impl Fn(RawFd, &mut Words) -> c_long,
     wanted: bool,
     patience: Patience<'_>,
 ) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: the caller vouches for the question.
+    match unsafe { ask(about, question, wanted, patience) }? {
+        Asked::Told { errno: 0, descriptor, .. } => Ok(descriptor),
+        Asked::Told { errno, .. } => Err(io::Error::from_raw_os_error(errno)),
+        Asked::GivenUp(_) => Err(Errno::TIMEDOUT.into()),
+    }
+}
+
+/// The same, with all that came of it.
+///
+/// # Safety
+///
+/// As with [`asked`].
+unsafe fn ask(
+    about: BorrowedFd<'_>,
+    question: impl Fn(RawFd, &mut Words) -> c_long,
+    wanted: bool,
+    patience: Patience<'_>,
+) -> io::Result<Asked> {
     let limit = Timespec::try_from(patience.limit).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let (about, socket) = (about.as_raw_fd(), theirs.as_raw_fd());
@@ -129,28 +227,39 @@ unsafe fn asked(
         // It goes when the filesystem does.
         let _ = pidfd_send_signal(&process, Signal::KILL);
         polled?;
-        return Err(Errno::TIMEDOUT.into());
+        return Ok(Asked::GivenUp(GivenUp(process)));
     }
-    let mut errno = [0; 4];
+    let mut message = [0; size_of::<Answer>()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(&ours, &mut [IoSliceMut::new(&mut errno)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = recvmsg(&ours, &mut [IoSliceMut::new(&mut message)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let descriptor = control.drain().find_map(|part| match part {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     });
     // It ends now. Whoever collects all processes of ours may have collected it already.
     let _ = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
-    match (received.bytes, i32::from_ne_bytes(errno)) {
-        (4, 0) => Ok(descriptor),
-        (4, errno) => Err(io::Error::from_raw_os_error(errno)),
+    if received.bytes != message.len() {
         // It was killed.
-        _ => Err(Errno::INTR.into()),
+        return Err(Errno::INTR.into());
     }
+    let (numbers, _) = message.as_chunks::<8>();
+    let mut numbers = numbers.iter().map(|bytes| u64::from_ne_bytes(*bytes));
+    let errno = numbers.next().and_then(|errno| errno.try_into().ok()).unwrap_or(libc::EIO);
+    let mut words = Words::default();
+    words.iter_mut().zip(numbers).for_each(|(word, number)| *word = number);
+    Ok(Asked::Told { errno, words, descriptor })
+}
+
+/// The message of the asking process: errno, and the numbers of its answer.
+#[repr(C)]
+struct Answer {
+    errno: u64,
+    words: Words,
 }
 
 /// All of the asking process's life: system calls only, no allocation, no panic.
-fn tell_and_end(about: RawFd, socket: RawFd, question: impl Fn(RawFd) -> c_long, wanted: bool) -> ! {
+fn tell_and_end(about: RawFd, socket: RawFd, question: impl Fn(RawFd, &mut Words) -> c_long, wanted: bool) -> ! {
     /// A control message with one descriptor (cmsg(3)), and its padding.
     #[repr(C)]
     struct Control {
@@ -170,9 +279,12 @@ fn tell_and_end(about: RawFd, socket: RawFd, question: impl Fn(RawFd) -> c_long,
     unsafe { libc::dup2(socket, 1) };
     // SAFETY: the same with all others.
     unsafe { libc::close_range(2, libc::c_uint::MAX, 0) };
-    let answer = question(if about == libc::AT_FDCWD { about } else { 0 });
-    let mut errno = if answer < 0 { nix::errno::Errno::last_raw() } else { 0 };
-    let mut part = libc::iovec { iov_base: (&raw mut errno).cast(), iov_len: size_of_val(&errno) };
+    let mut told = Answer { errno: 0, words: [0; 6] };
+    let answer = question(if about == libc::AT_FDCWD { about } else { 0 }, &mut told.words);
+    if answer < 0 {
+        told.errno = nix::errno::Errno::last_raw().unsigned_abs().into();
+    }
+    let mut part = libc::iovec { iov_base: (&raw mut told).cast(), iov_len: size_of::<Answer>() };
     // SAFETY: all-zero bytes are a valid value of this plain C structure.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
@@ -228,11 +340,16 @@ mod tests {
         assert_eq!(below("self").unwrap_err().raw_os_error(), Some(libc::ELOOP));
         assert_eq!(below("none").unwrap_err().raw_os_error(), Some(libc::ENOENT));
         answers_at(here("/proc").as_fd(), PATIENCE).unwrap();
+        let root = here("/");
+        let (told, known) = (space(root.as_fd(), PATIENCE).unwrap().unwrap(), rustix::fs::fstatfs(&root).unwrap());
+        assert_eq!((told.blocks, told.files), (known.f_blocks, known.f_files));
+        let nothing = unmount(root.as_fd(), "proc/none".as_ref(), PATIENCE).unwrap_err();
+        assert!([libc::ENOENT, libc::EPERM].map(Some).contains(&nothing.raw_os_error()), "{nothing}");
     }
 
     #[test]
     fn what_never_answers_is_given_up() {
-        let never = |_| {
+        let never = |_, _: &mut Words| {
             // SAFETY: waits for a signal, and touches no memory.
             c_long::from(unsafe { libc::pause() })
         };

@@ -28,6 +28,7 @@ use linux::sys::user_namespace::new_user_namespace;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tracing::warn;
 
 /// Why there is no filesystem that answers. Nothing is left of the helper then.
@@ -106,7 +107,12 @@ pub struct Released {
 
 /// Launches the helper for a plan and waits until its filesystem answers. If `caller` goes away meanwhile, the helper is
 /// killed. On an error nothing is left of it.
-pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> Result<FreshFilesystem, BringUpError> {
+pub fn bring_up(
+    mounter: &Mounter,
+    plan: &Plan,
+    caller: Option<&Connection>,
+    within: Option<Duration>,
+) -> Result<FreshFilesystem, BringUpError> {
     let settings = &plan.settings;
     let files = files_directory(&mounter.state);
     let ids = plan.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
@@ -132,7 +138,8 @@ pub fn bring_up(mounter: &Mounter, plan: &Plan, caller: Option<&Connection>) -> 
     let start = Start { program: &program, arguments, settings, account: (&account, shown), handover, placement };
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
     let mut broker = Broker::new(plan.grant, place);
-    let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed: settings.ready_timeout };
+    let allowed = within.map_or(settings.ready_timeout, |within| within.min(settings.ready_timeout));
+    let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed };
     let ready = until_ready(&mut helper, &mut broker, watched);
     let reason = match (ready, broker.progress()) {
         (Ok(()), Progress::Mounted(device)) => {

@@ -2,14 +2,17 @@
 //!
 //! Runs in the mounter, each operation on a thread of its own. Mounting, healing and swapping are one movement: [`bring_up`] a
 //! fresh helper and wait until it is [`ready`], then show its filesystem: at one target ([`mount`]), or in the place of an
-//! old one everywhere ([`replace`]). [`heal`] and [`hang`] decide when. [`unmount`]
-//! is for callers that cannot do it by themselves.
+//! old one everywhere ([`replace`]). [`heal`] and [`hang`] decide when. [`bind`] and [`mod@unmount`] show a volume at one more [`place`], and
+//! at one less; [`mod@stats`] says how it is.
 
+pub mod bind;
 pub mod bring_up;
 pub mod hang;
 pub mod heal;
 pub mod kill;
 pub mod mount;
+pub mod place;
 pub mod ready;
 pub mod replace;
+pub mod stats;
 pub mod unmount;

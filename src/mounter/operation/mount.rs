@@ -3,21 +3,25 @@
 //! Runs in the mounter, on a thread of the request's own; the node's namespace is only ever visited.
 
 use super::bring_up::{BringUpError, FreshFilesystem, bring_up};
+use super::place::{Place, PlaceError, mounts_of, open_place, take_away};
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::Volume;
-use crate::node::target::{MadeDirectory, Target, TargetError};
+use crate::node::target::Target;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::{Denied, authorize, authorize_place};
-use crate::policy::{Plan, PlanError};
+use crate::policy::{Grant, GrantedTypes, Plan, PlanError};
 use api::message::{Mount, Mounted};
 use api::origin::Origin;
 use api::request::Request;
 use linux::mount_namespace::NamespaceError;
+use linux::mount_table::Mount as TableMount;
+use rustix::mount::MountFlags;
 use std::io;
-use tracing::{info, warn};
+use std::time::Duration;
+use tracing::info;
 
 /// Why a volume is not on the node. Nothing is left of it then.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +40,7 @@ pub enum MountError {
     Node(#[from] NamespaceError),
     /// The place on the node.
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Place(#[from] PlaceError),
     /// As mount(8) says it.
     #[error("{source_name} already mounted on {target}")]
     AlreadyMounted {
@@ -46,7 +50,7 @@ pub enum MountError {
         target: String,
     },
     /// Something else is there, and the caller did not want to cover it.
-    #[error("something else is mounted on {target}; unmount it first")]
+    #[error("something else is mounted on {target}, or the same with other options; unmount it first")]
     Occupied {
         /// Where.
         target: String,
@@ -67,16 +71,23 @@ pub enum MountError {
 
 /// Mounts a volume on the node, for the process at the other end of `caller`.
 pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mounted, MountError> {
-    let plan = admit(mounter, caller.origin(), asked.request)?;
-    let _lock = mounter.target_locks.take(&plan.target)?;
-    let (target, made) = open_target(mounter, &plan, asked.make_target)?;
+    let within = asked.ready_within.map(Duration::from_secs);
+    let plan = Plan::new(&mounter.config, caller.origin(), asked.request)?;
+    if let Err(denied) = permit(mounter, caller.origin(), &plan) {
+        // What was granted is not judged again, by whatever rules there are now: kubelet repeats its calls.
+        return if asked.unless_mounted && is_there(mounter, &plan) { Ok(already()) } else { Err(denied.into()) };
+    }
+    let _place = mounter.places.take(&plan.target)?;
+    let Place { target, made } = open_place(mounter, &plan.target, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
-        There::Nothing => mount_at(mounter, plan, target, caller),
-        There::Same if asked.unless_mounted => Ok(already()),
-        There::Same => Err(already_mounted(&plan)),
-        There::Other if asked.unless_mounted => Err(MountError::Occupied { target: plan.request.target }),
-        // On top of it, as with mount(8).
-        There::Other => mount_at(mounter, plan, target, caller),
+        There::Nothing => mount_at(mounter, plan, target, caller, within),
+        There::Same { access: true } if asked.unless_mounted => Ok(already()),
+        There::Same { .. } if !asked.unless_mounted => Err(already_mounted(&plan)),
+        There::Other if !asked.unless_mounted => {
+            // On top of it, as with mount(8).
+            mount_at(mounter, plan, target, caller, within)
+        }
+        There::Same { .. } | There::Other => Err(MountError::Occupied { target: plan.request.target }),
     };
     match mounted {
         Err(MountError::AlreadyMounted { .. }) if asked.unless_mounted => Ok(already()),
@@ -91,62 +102,73 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
 /// Understands a request from `origin`, if it may be had.
 pub fn admit(mounter: &Mounter, origin: Origin, request: Request) -> Result<Plan, MountError> {
     let plan = Plan::new(&mounter.config, origin, request)?;
-    authorize(origin, &plan, &mounter.config)?;
-    authorize_place(&plan.target, &mounter.own_paths)?;
+    permit(mounter, origin, &plan)?;
     Ok(plan)
 }
 
-/// Opens the target on the node, and makes its directory first if that is wanted.
-fn open_target(mounter: &Mounter, plan: &Plan, make: bool) -> Result<(Target, Option<MadeDirectory>), MountError> {
-    let kubelet_dir = &mounter.config.kubelet_dir;
-    let patience = mounter.patience();
-    let (target, made, path) = mounter.node.visit(|| {
-        let (target, made) = match Target::open(&plan.target, kubelet_dir, patience) {
-            Err(TargetError::Missing) if make => {
-                Target::make(&plan.target, kubelet_dir, patience).map(|(at, made)| (at, Some(made)))?
-            }
-            opened => (opened?, None),
-        };
-        let path = target.path().map_err(TargetError::Open)?;
-        Ok::<_, TargetError>((target, made, path))
-    })??;
-    // A link may have led anywhere.
-    match authorize_place(&path, &mounter.own_paths) {
-        Ok(()) => Ok((target, made)),
-        Err(denied) => {
-            take_away(mounter, made);
-            Err(denied.into())
-        }
-    }
+fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> {
+    authorize(origin, plan, &mounter.config)?;
+    authorize_place(&plan.target, &mounter.own_paths)
 }
 
-fn take_away(mounter: &Mounter, made: Option<MadeDirectory>) {
-    if let Some(made) = made
-        && let Ok(Err(error)) = mounter.node.visit(|| made.remove())
-    {
-        warn!("cannot remove the target, which was made for the mount: {error}");
-    }
+/// Whether the very volume is at its target already.
+fn is_there(mounter: &Mounter, plan: &Plan) -> bool {
+    let there = open_place(mounter, &plan.target, false).map(|place| what_is_there(mounter, plan, &place.target));
+    there.is_ok_and(|there| there == There::Same { access: true })
 }
 
 /// What is at a target already.
+#[derive(Debug, PartialEq, Eq)]
 enum There {
     Nothing,
     /// A volume with the same type and source.
-    Same,
+    Same {
+        /// And as writable, or not.
+        access: bool,
+    },
     Other,
 }
 
 fn what_is_there(mounter: &Mounter, plan: &Plan, target: &Target) -> There {
-    match target.mounted {
-        None => There::Nothing,
-        Some(device) if mounter.registry.has(mounter.connections.identify(device), &plan.request) => There::Same,
+    let Some(device) = target.mounted else { return There::Nothing };
+    let filesystem = mounter.connections.identify(device);
+    match mounter.registry.of(filesystem).map(|volume| volume.plan) {
+        Some(Plan { request, grant, .. })
+            if request.fstype == plan.request.fstype && request.source == plan.request.source =>
+        {
+            let read_only = |grant: &Grant| grant.flags.contains(MountFlags::RDONLY);
+            There::Same { access: read_only(&grant) == read_only(&plan.grant) }
+        }
         Some(_) => There::Other,
+        // One that the kernel serves by itself is known by the mount table alone.
+        None => match mounts_of(mounter, device) {
+            Ok(mounts) => the_kernels(&mounts, plan),
+            Err(_) => There::Other,
+        },
     }
 }
 
+/// What is at a plan's target, if it is a filesystem of the kernel's own.
+fn the_kernels(mounts: &[TableMount], plan: &Plan) -> There {
+    let Some(mount) = mounts.iter().rfind(|mount| mount.target == plan.target) else { return There::Other };
+    let fstype = mount.fstype.to_string_lossy();
+    let same = GrantedTypes::is_kernels(&fstype)
+        && plan.grant.types.contains(&fstype)
+        && mount.source.as_encoded_bytes() == plan.request.source.as_bytes();
+    let read_only = mount.options.split(',').any(|word| word == "ro");
+    if same { There::Same { access: read_only == plan.grant.flags.contains(MountFlags::RDONLY) } } else { There::Other }
+}
+
 /// Brings the filesystem up and shows it at the target.
-fn mount_at(mounter: &Mounter, plan: Plan, target: Target, caller: &Connection) -> Result<Mounted, MountError> {
-    let fresh = bring_up(mounter, &plan, Some(caller))?;
+fn mount_at(
+    mounter: &Mounter,
+    plan: Plan,
+    target: Target,
+    caller: &Connection,
+    within: Option<Duration>,
+) -> Result<Mounted, MountError> {
+    let _lock = mounter.target_locks.take(&plan.target)?;
+    let fresh = bring_up(mounter, &plan, Some(caller), within)?;
     // The kernel refuses to mount a filesystem on itself, and mount(8) reports that. One of the kernel's own (NFS) is the
     // same whenever its export is mounted; a helper's is new each time.
     if target.mounted == Some(fresh.identity.device) {
@@ -185,4 +207,31 @@ fn already() -> Mounted {
 
 fn already_mounted(plan: &Plan) -> MountError {
     MountError::AlreadyMounted { source_name: plan.request.source.clone(), target: plan.request.target.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use api::options::MountOptions;
+    use linux::mount_table;
+
+    /// Kubelet stages such a volume again after its own restart.
+    #[test]
+    fn a_filesystem_of_the_kernels_is_known_by_its_mount() {
+        let there = |fstype: &str, source: &str, options: &str| {
+            let (options, switches, secrets) =
+                (MountOptions::parse(options).unwrap(), Default::default(), Default::default());
+            let (fstype, source, target) = (fstype.to_owned(), source.to_owned(), "/t".to_owned());
+            let request = Request { fstype, source, target, options, switches, secrets };
+            let plan = Plan::new(&Config::default(), Origin::Operator, request).unwrap();
+            let table = b"36 35 0:98 / /t rw,nosuid - nfs4 host:/x rw,vers=4.2\n";
+            the_kernels(&mount_table::parse(table), &plan)
+        };
+        assert_eq!(there("nfs", "host:/x", ""), There::Same { access: true });
+        assert_eq!(there("nfs4", "host:/x", "ro"), There::Same { access: false });
+        assert_eq!(there("nfs", "host:/y", ""), There::Other);
+        assert_eq!(there("cifs", "host:/x", ""), There::Other);
+        assert_eq!(there("bindfs", "host:/x", ""), There::Other);
+    }
 }

@@ -88,8 +88,9 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
     // It may have been replaced or unmounted before the lock was had.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
     let plan = next_plan(mounter, &volume, asked)?;
-    let fresh = bring_up(mounter, &plan, None)?;
+    let fresh = bring_up(mounter, &plan, None, None)?;
     mounter.registry.report(id, Event::ReplacementBegun);
+    mounter.registry.expect(id, fresh.identity);
     match show_everywhere(mounter, volume.identity, &fresh) {
         Ok(Replaced::Gone) => {
             fresh.discard();

@@ -16,7 +16,6 @@ use crate::node::connections::Identity;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::Plan;
-use api::request::Request;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
 use std::io;
@@ -61,6 +60,8 @@ pub(super) struct Volumes {
 pub(super) struct Entry {
     pub(super) volume: Volume,
     pub(super) state: State,
+    /// The fresh filesystem that is being put in its place.
+    successor: Option<Identity>,
     /// Gone when nothing of the helper runs any more.
     engine: Option<Engine>,
     /// Gone when nobody can write any more.
@@ -139,6 +140,7 @@ impl Registry {
         let mut entry = Entry {
             volume,
             state,
+            successor: None,
             engine,
             output,
             cgroup,
@@ -153,17 +155,25 @@ impl Registry {
         volumes.by_id.insert(id, entry);
     }
 
-    /// Whether a volume is this filesystem.
-    pub fn knows(&self, filesystem: Identity) -> bool {
-        self.locked().by_id.values().any(|entry| entry.volume.identity == filesystem)
+    /// Volume `id` is given this fresh filesystem: from now on its places show the one or the other.
+    pub fn expect(&self, id: VolumeId, fresh: Identity) {
+        self.locked().by_id.get_mut(&id).into_iter().for_each(|entry| entry.successor = Some(fresh));
     }
 
-    /// Whether this filesystem is a volume that was asked for with the same type and source.
-    pub fn has(&self, filesystem: Identity, request: &Request) -> bool {
-        self.locked().by_id.values().any(|Entry { volume, .. }| {
-            let asked = &volume.plan.request;
-            volume.identity == filesystem && asked.fstype == request.fstype && asked.source == request.source
-        })
+    /// Whether a volume is this filesystem, or is given it.
+    pub fn knows(&self, filesystem: Identity) -> bool {
+        self.locked().by_id.values().any(|entry| entry.is(filesystem))
+    }
+
+    /// The volume that is this filesystem, or is given it.
+    pub fn of(&self, filesystem: Identity) -> Option<Volume> {
+        let volumes = self.locked();
+        volumes.by_id.values().find(|entry| entry.is(filesystem)).map(|entry| entry.volume.clone())
+    }
+
+    /// Whether both are one volume's: its filesystem, and the fresh one that it is given.
+    pub fn are_one_volumes(&self, one: Identity, other: Identity) -> bool {
+        self.locked().by_id.values().any(|entry| entry.is(one) && entry.is(other))
     }
 
     /// What is known of a volume that no other has taken over from.
@@ -362,6 +372,11 @@ impl Registry {
 }
 
 impl Entry {
+    /// Whether it is this filesystem, or is given it.
+    pub(super) fn is(&self, filesystem: Identity) -> bool {
+        self.volume.identity == filesystem || self.successor == Some(filesystem)
+    }
+
     /// The last lines of its helper, and of those before, and what was refused to it.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = self.written();
@@ -394,6 +409,7 @@ mod tests {
     use crate::engine::helper_processes::HelperProcesses;
     use crate::engine::watch::Watch;
     use api::origin::Origin;
+    use api::request::Request;
     use linux::mount_table::Device;
 
     /// The kernel may refuse to watch a descriptor (epoll_ctl(2): ENOSPC, ENOMEM). A volume whose helper lives must not

@@ -6,7 +6,8 @@ use super::registry::Entry;
 use super::{VolumeId, seconds};
 use crate::helper::namespace::in_words_of_the_node;
 use crate::mounter::Mounter;
-use api::volume::{VolumeDetail, VolumeState, VolumeView};
+use crate::node::connections::Identity;
+use api::volume::{Stats, VolumeDetail, VolumeState, VolumeView};
 use linux::mount_table::{self, Device};
 use std::collections::HashSet;
 use std::io;
@@ -31,6 +32,23 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
     });
     let found = there.or_else(|| volumes.past.at(target).cloned());
     Ok(found.map(|found| VolumeDetail { lines: in_words_of_the_node(&mounter.state, &found.lines), ..found }))
+}
+
+/// How the volume is that is this filesystem. Of one that the kernel serves, or that is not known, nothing but that it is there.
+pub fn condition(mounter: &Mounter, filesystem: Identity) -> Stats {
+    let volumes = mounter.registry.locked();
+    let volume = volumes.by_id.iter().find(|(_, entry)| entry.is(filesystem));
+    let view = volume.map(|(id, entry)| {
+        // It has been seen where it was asked for.
+        let here = HashSet::from([(entry.volume.plan.target.clone(), entry.volume.identity.device)]);
+        view_now(mounter, *id, entry, &here)
+    });
+    let Some(view) = view else {
+        let waiting = mounter.connections.waiting(filesystem).ok();
+        return Stats { state: VolumeState::Mounted, waiting, hung_since: None, note: None, space: None };
+    };
+    let VolumeView { state, waiting, hung_since, note, .. } = view;
+    Stats { state, waiting, hung_since, note, space: None }
 }
 
 /// What is mounted where on the node.

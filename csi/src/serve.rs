@@ -1,0 +1,88 @@
+//! The program's life: one thread, two sockets.
+
+use crate::csi::identity_server::IdentityServer;
+use crate::csi::node_server::NodeServer;
+use crate::identity::IdentityService;
+use crate::mounter::Mounter;
+use crate::node::NodeService;
+use crate::places::Places;
+use crate::pluginregistration::registration_server::RegistrationServer;
+use crate::registration::RegistrationService;
+use crate::settings::Settings;
+use crate::socket::{NamedSocket, SocketError};
+use rustix::fs::Mode;
+use std::io;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Server;
+use tracing::info;
+
+/// How long calls under way are waited for when the program is to end: Kubernetes kills it after 30 s.
+const LAST_CALLS: Duration = Duration::from_secs(20);
+/// How many calls of one connection are served at a time. Kubelet makes a connection for each call.
+const CALLS: usize = 64;
+
+/// Why the driver does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// gRPC, or a socket that could not be made again.
+    #[error("cannot serve any longer")]
+    Serve(#[from] tonic::transport::Error),
+    /// The runtime.
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn serve(settings: Settings) -> Result<(), ServeError> {
+    // The sockets are for root and this user.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Start)?;
+    runtime.block_on(serve_both(settings))
+}
+
+async fn serve_both(settings: Settings) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Start)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Start)?;
+    let places = Places::new(&settings);
+    let mounter = Mounter::new(settings.mounter.clone(), settings.mount_timeout);
+    let name = settings.driver_name.clone();
+    let endpoint = places.endpoint();
+    let registration = RegistrationService { name: name.clone(), endpoint: endpoint.display().to_string() };
+    let identity = IdentityService { name: name.clone(), mounter: mounter.clone() };
+    let (node_id, max_volumes) = (settings.node_id, settings.max_volumes);
+    let node = NodeService { node_id, max_volumes, places: places.clone(), mounter };
+    // Kubelet connects to the first as soon as it has read the second.
+    let calls = NamedSocket::make(endpoint)?;
+    let registrations = NamedSocket::make(places.registration())?;
+    info!(event = "csi.ready", driver = name, "the driver takes calls");
+
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let stopped = |mut stopping: tokio::sync::watch::Receiver<bool>| async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    let driver = Server::builder()
+        .concurrency_limit_per_connection(CALLS)
+        .add_service(IdentityServer::new(identity))
+        .add_service(NodeServer::new(node))
+        .serve_with_incoming_shutdown(calls.connections(), stopped(stopping.clone()));
+    let registrar = Server::builder()
+        .concurrency_limit_per_connection(CALLS)
+        .add_service(RegistrationServer::new(registration))
+        .serve_with_incoming_shutdown(registrations.connections(), stopped(stopping));
+    let serving = async { tokio::try_join!(driver, registrar) };
+    tokio::pin!(serving);
+    tokio::select! {
+        done = &mut serving => return done.map(|_| ()).map_err(ServeError::from),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    // The sockets stay: kubelet would forget the driver without them, and the next process takes them over.
+    info!(event = "csi.stopping", "stopping: calls under way are finished");
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(LAST_CALLS, serving).await;
+    Ok(())
+}

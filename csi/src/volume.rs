@@ -1,0 +1,258 @@
+//! From kubelet's words to a request for the mounter.
+//!
+//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `options`, `mode` and `fsGroup`; what is not known
+//! is an error, as a misspelt attribute must not be ignored silently.
+
+use crate::csi::VolumeCapability;
+use crate::csi::volume_capability::AccessType;
+use crate::csi::volume_capability::access_mode::Mode;
+use crate::group;
+use api::options::{MountOptions, OptionsError};
+use api::request::{Request, Switches};
+use api::secret::{Secret, Secrets};
+use std::collections::HashMap;
+
+/// Attributes that Kubernetes adds.
+const KUBERNETES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
+/// The one that says that a volume is a pod's own.
+const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+/// Service-account tokens, which come as an attribute or as a secret.
+const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/// A volume as it is wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wanted {
+    fstype: String,
+    source: String,
+    options: MountOptions,
+    /// Who has a helper of its own.
+    pub helper: Helper,
+    /// Nobody writes, whatever pod it is.
+    pub read_only: bool,
+    /// One pod alone may use it.
+    pub alone: bool,
+}
+
+/// Who has a helper of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Helper {
+    /// The volume: it is staged once, and shown in each pod.
+    OfVolume,
+    /// Each pod.
+    OfPod,
+}
+
+/// Why it cannot be had. No value is named, as it may be a password.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadVolume {
+    /// No capability at all.
+    #[error("volume_capability is missing")]
+    NoCapability,
+    /// A disk.
+    #[error("this driver has filesystems, no block devices: use volumeMode: Filesystem")]
+    Block,
+    /// An access mode that is none.
+    #[error("volume_capability has no access mode that is known")]
+    AccessMode,
+    /// An attribute.
+    #[error("the volume's attribute '{0}' is missing; known are type, source, options, mode and fsGroup")]
+    Missing(&'static str),
+    /// Another attribute.
+    #[error("unknown attribute '{0}' of the volume; known are type, source, options, mode and fsGroup")]
+    Unknown(String),
+    /// `mode`.
+    #[error("the volume's attribute 'mode' must be 'volume' (one helper for all pods) or 'pod' (one for each)")]
+    Mode,
+    /// They would not see each other.
+    #[error("with access mode ReadWriteOncePod the volume's attribute 'mode' cannot be 'pod'")]
+    PodAlone,
+    /// `fsGroup`.
+    #[error("the volume's attribute 'fsGroup' can be 'ignore' alone")]
+    FsGroup,
+    /// The type keeps groups of its own, and a pod wants another.
+    #[error(
+        "type '{0}' has no option for a group, so the pod's fsGroup cannot be had; give the files their group on the server, and the \
+         volume the attribute 'fsGroup: ignore'"
+    )]
+    NoGroup(String),
+    /// A group is a number.
+    #[error("volume_mount_group is not a number")]
+    Group,
+    /// Options that are none.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+}
+
+/// Whether a volume is a pod's own, in its specification.
+pub fn is_ephemeral(context: &HashMap<String, String>) -> bool {
+    context.get(EPHEMERAL).is_some_and(|value| value == "true")
+}
+
+impl Wanted {
+    /// What a capability and the volume's attributes ask for.
+    pub fn new(capability: Option<VolumeCapability>, context: &HashMap<String, String>) -> Result<Self, BadVolume> {
+        let capability = capability.ok_or(BadVolume::NoCapability)?;
+        let (fs_type, flags, group) = match capability.access_type {
+            Some(AccessType::Mount(mount)) => (mount.fs_type, mount.mount_flags, mount.volume_mount_group),
+            Some(AccessType::Block(_)) => return Err(BadVolume::Block),
+            None => return Err(BadVolume::NoCapability),
+        };
+        let mode = capability.access_mode.and_then(|mode| Mode::try_from(mode.mode).ok());
+        let (read_only, alone) = match mode {
+            None | Some(Mode::Unknown) => return Err(BadVolume::AccessMode),
+            Some(Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly) => (true, false),
+            Some(Mode::SingleNodeSingleWriter) => (false, true),
+            Some(_) => (false, false),
+        };
+        let (mut fstype, mut source, mut options, mut helper, mut no_group) =
+            (None, None, MountOptions::default(), Helper::OfVolume, false);
+        for (key, value) in context {
+            match (key.as_str(), value.as_str()) {
+                ("type", value) => fstype = Some(value.to_owned()),
+                ("source", value) => source = Some(value.to_owned()),
+                ("options", value) => options = MountOptions::parse(value)?,
+                ("mode", "volume") => {}
+                ("mode", "pod") => helper = Helper::OfPod,
+                ("mode", _) => return Err(BadVolume::Mode),
+                ("fsGroup", "ignore") => no_group = true,
+                ("fsGroup", _) => return Err(BadVolume::FsGroup),
+                (key, _) if KUBERNETES.iter().any(|theirs| key.starts_with(theirs)) => {}
+                (key, _) => return Err(BadVolume::Unknown(key.to_owned())),
+            }
+        }
+        let fstype = fstype.or_else(|| Some(fs_type).filter(|named| !named.is_empty()));
+        let fstype = fstype.ok_or(BadVolume::Missing("type"))?;
+        for flag in flags {
+            options.append(MountOptions::parse(&flag)?);
+        }
+        if !group.is_empty() && !no_group {
+            let group: u32 = group.parse().map_err(|_| BadVolume::Group)?;
+            let option = group::option_of(&fstype).ok_or_else(|| BadVolume::NoGroup(fstype.clone()))?;
+            // The volume's own counts, where it names one.
+            if options.value(option).is_none() {
+                options.push_value(option, group);
+            }
+        }
+        if is_ephemeral(context) {
+            helper = Helper::OfPod;
+        } else if alone && helper == Helper::OfPod {
+            return Err(BadVolume::PodAlone);
+        }
+        Ok(Self { fstype, source: source.ok_or(BadVolume::Missing("source"))?, options, helper, read_only, alone })
+    }
+
+    /// The request for it at a target.
+    pub fn request(self, target: String, read_only: bool, secrets: HashMap<String, String>) -> Request {
+        let Self { fstype, source, mut options, .. } = self;
+        if read_only {
+            options.push_flag("ro");
+        }
+        Request { fstype, source, target, options, switches: Switches::default(), secrets: to_secrets(secrets) }
+    }
+}
+
+fn to_secrets(secrets: HashMap<String, String>) -> Secrets {
+    let known = secrets.into_iter().filter(|(key, _)| key != TOKENS);
+    known.map(|(key, value)| (key, Secret::new(value.into_bytes()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::csi::volume_capability::{AccessMode, BlockVolume, MountVolume};
+
+    fn capability(mode: Mode, mount: MountVolume) -> Option<VolumeCapability> {
+        let access_mode = Some(AccessMode { mode: mode.into() });
+        Some(VolumeCapability { access_mode, access_type: Some(AccessType::Mount(mount)) })
+    }
+
+    fn context(of: &[(&str, &str)]) -> HashMap<String, String> {
+        of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn wanted(mode: Mode, mount: MountVolume, of: &[(&str, &str)]) -> Result<Wanted, BadVolume> {
+        Wanted::new(capability(mode, mount), &context(of))
+    }
+
+    #[test]
+    fn attributes_flags_and_group_become_a_request() {
+        let mount = MountVolume {
+            fs_type: "ext4".into(),
+            mount_flags: vec!["umask=007".into(), r#"context="a,b""#.into()],
+            volume_mount_group: "2000".into(),
+        };
+        let of = [
+            ("type", "s3fs"),
+            ("source", "bucket"),
+            ("options", "url=https://x,ro"),
+            ("csi.storage.k8s.io/pod.name", "p"),
+            ("storage.kubernetes.io/csiProvisionerIdentity", "i"),
+        ];
+        let wanted = wanted(Mode::MultiNodeMultiWriter, mount, &of).unwrap();
+        assert_eq!((wanted.helper, wanted.read_only, wanted.alone), (Helper::OfVolume, false, false));
+        let secrets = context(&[("key", "hunter2"), (TOKENS, "{}")]);
+        let request = wanted.request("/t".into(), true, secrets);
+        assert_eq!((request.fstype.as_str(), request.source.as_str()), ("s3fs", "bucket"));
+        assert_eq!(request.options.to_string(), r#"url=https://x,ro,umask=007,context="a,b",gid=2000,ro"#);
+        assert_eq!(request.secrets.len(), 1);
+        assert_eq!(request.secrets["key"].reveal(), b"hunter2");
+    }
+
+    #[test]
+    fn access_modes() {
+        let of = |mode| wanted(mode, MountVolume::default(), &[("type", "x"), ("source", "s")]);
+        assert!(of(Mode::SingleNodeReaderOnly).unwrap().read_only && of(Mode::MultiNodeReaderOnly).unwrap().read_only);
+        assert!(of(Mode::SingleNodeSingleWriter).unwrap().alone);
+        for mode in [
+            Mode::SingleNodeWriter,
+            Mode::MultiNodeSingleWriter,
+            Mode::MultiNodeMultiWriter,
+            Mode::SingleNodeMultiWriter,
+        ] {
+            let wanted = of(mode).unwrap();
+            assert!(!wanted.alone && !wanted.read_only);
+        }
+        assert_eq!(of(Mode::Unknown), Err(BadVolume::AccessMode));
+    }
+
+    #[test]
+    fn who_has_a_helper() {
+        let of = |mode, more: &[(&str, &str)]| {
+            let all: Vec<_> = [("type", "x"), ("source", "s")].iter().chain(more).copied().collect();
+            wanted(mode, MountVolume::default(), &all).map(|wanted| wanted.helper)
+        };
+        let many = Mode::SingleNodeMultiWriter;
+        assert_eq!(of(many, &[]), Ok(Helper::OfVolume));
+        assert_eq!(of(many, &[("mode", "volume")]), Ok(Helper::OfVolume));
+        assert_eq!(of(many, &[("mode", "pod")]), Ok(Helper::OfPod));
+        assert_eq!(of(many, &[(EPHEMERAL, "true")]), Ok(Helper::OfPod));
+        assert_eq!(of(many, &[(EPHEMERAL, "false")]), Ok(Helper::OfVolume));
+        assert_eq!(of(many, &[("mode", "x")]), Err(BadVolume::Mode));
+        assert_eq!(of(Mode::SingleNodeSingleWriter, &[("mode", "pod")]), Err(BadVolume::PodAlone));
+        assert_eq!(of(Mode::SingleNodeSingleWriter, &[(EPHEMERAL, "true")]), Ok(Helper::OfPod));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_that_names_no_value() {
+        let error = |mount, of: &[(&str, &str)]| wanted(Mode::SingleNodeWriter, mount, of).unwrap_err();
+        let plain = MountVolume::default;
+        assert_eq!(error(plain(), &[("source", "s")]), BadVolume::Missing("type"));
+        assert_eq!(error(plain(), &[("type", "x")]), BadVolume::Missing("source"));
+        assert_eq!(error(plain(), &[("server", "s")]), BadVolume::Unknown("server".into()));
+        assert_eq!(error(plain(), &[("fsGroup", "5")]), BadVolume::FsGroup);
+        let options = error(plain(), &[("options", "password=\"hunter2")]).to_string();
+        assert!(options.contains("'password'") && !options.contains("hunter2"));
+        let group = |group: &str| MountVolume { volume_mount_group: group.into(), ..plain() };
+        assert_eq!(error(group("x"), &[("type", "s3fs"), ("source", "s")]), BadVolume::Group);
+        let of = [("type", "glusterfs"), ("source", "s")];
+        assert_eq!(error(group("5"), &of), BadVolume::NoGroup("glusterfs".into()));
+        let ignored = wanted(Mode::SingleNodeWriter, group("5"), &[of[0], of[1], ("fsGroup", "ignore")]).unwrap();
+        assert!(ignored.options.is_empty());
+        let own = wanted(Mode::SingleNodeWriter, group("5"), &[("type", "s3fs"), of[1], ("options", "gid=7")]).unwrap();
+        assert_eq!(own.options.to_string(), "gid=7");
+        assert_eq!(Wanted::new(None, &context(&of)), Err(BadVolume::NoCapability));
+        let access_mode = Some(AccessMode { mode: Mode::SingleNodeWriter.into() });
+        let block = VolumeCapability { access_mode, access_type: Some(AccessType::Block(BlockVolume {})) };
+        assert_eq!(Wanted::new(Some(block), &context(&of)), Err(BadVolume::Block));
+    }
+}

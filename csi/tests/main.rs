@@ -1,0 +1,30 @@
+//! Tests of the CSI driver from outside: kubelet's calls, on test nodes, with a mounter and real programs.
+//!
+//! Runs as root. The test node and the harness are those of hostmount's own integration tests.
+
+#[allow(dead_code, reason = "these tests do not need all of it")]
+#[path = "../../tests/node/mod.rs"]
+mod node;
+
+#[allow(dead_code, reason = "these tests do not need all of it")]
+#[path = "../../tests/integration/harness.rs"]
+mod harness;
+
+mod driver;
+mod kubelet;
+mod life;
+mod refused;
+mod storm;
+mod volumes;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    harness::run([
+        ("volumes", volumes::tests()),
+        ("refused", refused::tests()),
+        ("kubelet", kubelet::tests()),
+        ("life", life::tests()),
+        ("storm", storm::tests()),
+    ])
+}
