@@ -205,7 +205,7 @@ fn config() -> String {
     format!(
         "[filesystem.ceph]\n{command}\n\
          [filesystem.sshfs]\nreadable = ['/etc/hostmount/ssh']\n\
-         [policy.kubelet.filesystem.ceph]\nsources = ['root@{SERVER_ADDRESS}:/srv/export/**']\n\
+         [policy.kubelet.filesystem.ceph]\nsources = ['root@{SERVER_ADDRESS}:/srv/export/**']\noptions = ['secretfile']\n\
          [policy.flexvolume.filesystem.bindfs]\nsources = ['{SOURCE}']\n\
          [policy.flexvolume.filesystem.sshfs]\noptions = ['IdentityFile=/etc/hostmount/ssh/*', 'UserKnownHostsFile=/etc/hostmount/ssh/*']\n"
     )
