@@ -9,7 +9,7 @@
 mod node;
 
 use node::filesystems::{Filesystem, all};
-use node::{NODE_BIN, Place, TestNode, missing, obstacle, opened};
+use node::{NODE_BIN, Place, TestNode, missing, obstacle};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -94,8 +94,12 @@ fn compare(filesystem: &Filesystem) {
     }
     // By the program that kubelet runs.
     let name = volume.fstype.trim_start_matches("fuse.");
-    let policy = format!("[policy.kubelet]\ntargets = [\"**\"]\n{}", opened("kubelet", &[name]));
-    test.configure(&policy);
+    // A list of directories is no `**`: it is named as it is.
+    let policy = format!(
+        "[policy.kubelet]\ntargets = [\"**\"]\n[policy.kubelet.filesystem.{name}]\nsources = [\"**\", {:?}]\noptions = [\"*\"]\n",
+        volume.source
+    );
+    test.configure(&format!("{policy}{}", filesystem.config));
     let _mounter = test.start_mounter(&[], &[]);
     let once = |room: &Place, mount: &str| {
         let mut command = Room::command(MEASURE);

@@ -2,8 +2,8 @@
 //!
 //! Runs in the mounter, on the volume's own thread, in the helper's mount namespace: what is shown there is the helper's alone.
 
-use super::scratch::SOURCE;
 use super::uids::{NoUidLeft, OwnUid, Uids};
+use super::world::SOURCE;
 use crate::config::user::User;
 use rustix::fs::{Gid, Mode, Uid, chown, mkdir};
 use rustix::mount::{MountFlags, mount, mount_bind};

@@ -5,8 +5,8 @@
 
 use super::account::{Account, Shown};
 use super::readable::{Copies, ReadableError};
-use super::scratch::{SOURCE, Scratch, ScratchError};
-use super::world::{World, WorldError};
+use super::scratch::{Scratch, ScratchError};
+use super::world::{SOURCE, World, WorldError};
 use crate::config::handover::Filled;
 use crate::config::user::Readable;
 use crate::engine::mount_point::MountPoint;

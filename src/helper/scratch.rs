@@ -7,6 +7,7 @@
 //! the volume's own thread, in the helper's mount namespace, with CAP_SYS_ADMIN.
 
 use super::account::Account;
+use super::world::SOURCE;
 use crate::node::tree::Tree;
 use linux::mount_table::{self, Mount};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,9 +19,6 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// What mount tables show as the source of a helper's own tmpfs.
-pub const SOURCE: &str = "hostmount";
 
 /// Where programs write without being asked to.
 const USUAL: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/var/log"];

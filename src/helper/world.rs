@@ -5,7 +5,6 @@
 //! Runs in the mounter, with CAP_SYS_ADMIN and CAP_MKNOD. It is made once, in a mount namespace that no process lives in: each
 //! helper's own is a copy of it, which costs no mount more than a copy of the container's.
 
-use super::scratch::SOURCE;
 use api::mount_words;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::mount_table::Mount;
@@ -24,6 +23,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
 use tracing::warn;
+
+/// What mount tables show as the source of a helper's own tmpfs.
+pub const SOURCE: &str = "hostmount";
 
 /// What is mounted here, and below, is as read-only as the root: the kernel's settings, and programs and their settings.
 const SYSTEM: [&str; 10] = ["/proc", "/sys", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];

@@ -1,9 +1,9 @@
 //! Files of the container, of the node, and of others. They are opened, and not written.
 
-use super::processes::read;
 use super::sys::{address, call, text};
 use super::{Attempts, Outcome, Tried, got};
 use std::fs::{self, File, Permissions};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -13,6 +13,12 @@ pub(super) fn open_for_writing(path: &Path) -> Tried {
     let file = File::options().write(true).custom_flags(flags).open(path)?;
     // What is covered with /dev/null takes everything.
     got(!file.metadata()?.file_type().is_char_device())
+}
+
+/// One byte at least.
+pub(super) fn read(path: &str) -> Tried {
+    let count = File::open(path)?.read(&mut [0; 64])?;
+    got(count > 0)
 }
 
 /// The first file below `directory` that opens for writing, is got. What the last refusal said, if none is.

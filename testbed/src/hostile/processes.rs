@@ -1,9 +1,9 @@
 //! Other processes: the mounter, another volume's helper, the node's.
 
+use super::files::read;
 use super::sys::{address, call, place};
 use super::{Around, Attempts, Outcome, Tried, got};
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
 
 type Choose = fn(&Around) -> u32;
@@ -16,12 +16,6 @@ const OTHERS: [(&str, Choose); 3] = [
 
 fn by_pid(number: libc::c_long, pid: u32, more: &[u64]) -> Tried {
     Ok(call(number, &[&[u64::from(pid)], more].concat()).map(|_| ())?)
-}
-
-/// One byte at least.
-pub(super) fn read(path: &str) -> Tried {
-    let count = File::open(path)?.read(&mut [0; 64])?;
-    got(count > 0)
 }
 
 pub(super) fn list(attempts: &mut Attempts) {
