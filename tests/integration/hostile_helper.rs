@@ -13,6 +13,7 @@ use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use testbed::hostile::{self, Attempt, GOT, KILLED, NOTHING, OUTCOMES};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -103,9 +104,9 @@ fn try_all(user: &str, engine: &str, count: usize) -> Outcomes {
     test.mount(&["-t", "fuse.bindfs", "/data/victim", "/mnt/victim"]).ok("mount");
     // A process of uid 0 without capabilities: nothing but walls keeps another one of that kind from it.
     test.node.sh_ok(&format!("setpriv --bounding-set -all {NODE_BIN}/hostile stand-by >/dev/null 2>&1 </dev/null &"));
-    test.wait_for_processes("hostile stand-by", 1);
-    let pid = |word: &str| test.pids_of(word)[0];
-    let others = format!("{} {} {}", mounter.pid(), pid("/data/victim"), pid("hostile stand-by"));
+    let [victim, bystander] =
+        ["/usr/bin/bindfs /data/victim", &format!("{NODE_BIN}/hostile stand-by")].map(|line| pid(&test, line));
+    let others = format!("{} {victim} {bystander}", mounter.pid());
     container.visit(|| fs::write("/etc/hostmount/others", others).unwrap());
     test.mount(&["-t", "fuse.hostile", "/data/source", TARGET]).ok("mount");
     mounter.wait_for_helper(&format!("{OUTCOMES} after end"), 1);
@@ -120,6 +121,19 @@ fn try_all(user: &str, engine: &str, count: usize) -> Outcomes {
     let outcomes = read(&said);
     assert_eq!(outcomes.len(), 2 * count, "{engine}: not all of them were tried\n{said}");
     outcomes
+}
+
+/// Waits for a process whose command line begins so. What starts it may have the same words in its own, and while a process
+/// becomes a program it has none.
+fn pid(test: &TestNode, begins: &str) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let found = test.processes().into_iter().find(|(_, line)| line.starts_with(begins));
+        match found {
+            Some((pid, _)) => return pid,
+            None => assert!(Instant::now() < deadline, "no {begins}: {:?}", test.processes()),
+        }
+    }
 }
 
 /// The mounter's container, with the hostile helper in its image. /data is what a volume serves.
