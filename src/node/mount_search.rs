@@ -82,7 +82,8 @@ impl MountSearch {
         let devices: HashSet<_> = there.map(|filesystem| filesystem.device).collect();
         let mut found = if devices.is_empty() { Found::new() } else { self.mounts_of(&devices)? };
         let visible = filesystems.iter().map(|filesystem| {
-            let mounts = found.remove(&filesystem.device)?;
+            // Not to be had by one that is no more, whose device number another of them has got since.
+            let mounts = connections.has(*filesystem).then(|| found.remove(&filesystem.device)).flatten()?;
             let pin = mounts.iter().find_map(|mount| mount.pin().ok());
             // What had its device number was the filesystem itself, if that is there even now.
             connections.has(*filesystem).then_some(VisibleMounts { mounts, pin })
