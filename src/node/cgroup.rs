@@ -16,7 +16,7 @@ use linux::namespace::NamespaceId;
 use linux::processes::Process;
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -338,8 +338,9 @@ impl Cgroup {
         if hierarchy::set(cgroup.as_fd(), "cgroup.kill", "1").is_ok() {
             return;
         }
-        // A process with SIGKILL pending cannot fork any more: when a round finds no new one, there is no other.
-        let mut killed = BTreeSet::new();
+        // A process with SIGKILL pending cannot fork any more: when a round finds no new one, there is no other. The mounter
+        // itself is listed for as long as the thread that entered the cgroup to launch the helper is there.
+        let mut killed = BTreeSet::from([getpid().as_raw_nonzero()]);
         loop {
             let listed = read_file(cgroup.as_fd(), Path::new("cgroup.procs")).unwrap_or_default();
             let listed = listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         two_thousand_requests_a_third_of_them_bad.needs(&["bindfs"]),
+        helpers_that_end_while_they_are_launched,
         no_more_descriptors.needs(&["bindfs", "prlimit"]),
         no_more_processes.needs(&["bindfs"]).needs_no(no_pids_cgroup),
         a_full_state_directory.needs(&["bindfs"]),
@@ -103,6 +104,28 @@ fn two_thousand_requests_a_third_of_them_bad() {
     let after = memory(&setting.test, pid);
     note(format!("{after} KiB afterwards"));
     assert!(after < 128 << 10, "{after} KiB of memory are left in use");
+}
+
+/// In version 1 the thread that launches a helper is in its cgroup, which is killed when the helper has failed. The mounter
+/// stays.
+fn helpers_that_end_while_they_are_launched() {
+    let setting = Setting::start();
+    setting.test.node.sh_ok("cd /var/lib/kubelet; for n in $(seq 0 8); do mkdir -p f$n; done");
+    setting.fault("exit 3");
+    let before = setting.state();
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let test = &setting.test;
+            scope.spawn(move || {
+                for _ in 0..60 {
+                    let asked = request("fuse.fault", "a", &format!("/var/lib/kubelet/f{number}"));
+                    let failed = test.node.visit(|| Client::at(SOCKET).mount(asked)).unwrap_err();
+                    assert!(failed.into_failure().message.contains("exit status: 3"));
+                }
+            });
+        }
+    });
+    setting.wait_until(&before);
 }
 
 /// One request of caller `number`'s; what it was.

@@ -141,7 +141,10 @@ fn show(mounter: &Mounter, asked: &Bind, source: &Path, target: Target) -> Resul
         copied => copied.map_err(PlaceError::from)?.ok_or_else(not_mounted)?,
     };
     let mounts = mounts_of(mounter, device).map_err(BindError::Table)?;
-    let here = mounts.iter().rfind(|mount| mount.target == source).ok_or_else(not_mounted)?;
+    let Some(here) = mounts.iter().rfind(|mount| mount.target == source) else {
+        // A fresh helper, or an unmount, was quicker.
+        return device_at(mounter, source)?.map(|_| false).ok_or_else(not_mounted);
+    };
     // A volume that is being mounted is known a moment after it is there. Asked before: it is known before this ends.
     let mounting = !asked.alone && mounter.places.is_taken(source);
     if !is_ours(mounter, here) {

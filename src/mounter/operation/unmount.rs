@@ -6,6 +6,7 @@
 use super::place::{PlaceError, mounts_of};
 use crate::mounter::Mounter;
 use crate::mounter::target_locks::TargetBusy;
+use crate::node::connections::Identity;
 use crate::node::target::{self, Target, TargetError};
 use crate::observe::events;
 use crate::policy::{GrantedTypes, PlanError, authorize_place, normal};
@@ -59,12 +60,17 @@ pub fn unmount(mounter: &Mounter, asked: &str, remove_target: bool) -> Result<Un
         let Some(mounted) = look(mounter, &place)? else { return Ok(Unmounted { was_mounted }) };
         match mounted {
             Some(device) => {
+                let filesystem = mounter.connections.identify(device);
                 let mounts = mounts_of(mounter, device).map_err(UnmountError::Table)?;
-                if !is_ours(mounter, device, &place, &mounts)? {
-                    return Err(UnmountError::Foreign(asked.to_owned()));
+                if !is_ours(mounter, filesystem, &place, &mounts)? {
+                    if look(mounter, &place)?.flatten().map(|now| mounter.connections.identify(now)) == Some(filesystem) {
+                        return Err(UnmountError::Foreign(asked.to_owned()));
+                    }
+                    // A swap was quicker: the filesystem that was looked at is no more.
+                    continue;
                 }
                 if mounts.len() == 1 {
-                    end_if_hung(mounter, device, &place)?;
+                    end_if_hung(mounter, filesystem, &place)?;
                 }
                 take_away(mounter, &place).map_err(|error| match error {
                     Failed::Place(error) => error.into(),
@@ -99,8 +105,8 @@ fn look(mounter: &Mounter, place: &Path) -> Result<Option<Option<Device>>, Place
 
 /// Whether it is one of hostmount's. The kernel's own are known by the mount table alone; and one that is dead may have been ours before
 /// a mounter lost its records, and is of use to nobody.
-fn is_ours(mounter: &Mounter, device: Device, place: &Path, mounts: &[Mount]) -> Result<bool, PlaceError> {
-    if mounter.registry.knows(mounter.connections.identify(device)) {
+fn is_ours(mounter: &Mounter, filesystem: Identity, place: &Path, mounts: &[Mount]) -> Result<bool, PlaceError> {
+    if mounter.registry.knows(filesystem) {
         return Ok(true);
     }
     match mounts.iter().rfind(|mount| mount.target == place) {
@@ -115,8 +121,7 @@ fn is_ours(mounter: &Mounter, device: Device, place: &Path, mounts: &[Mount]) ->
 }
 
 /// Ends a filesystem that does not answer, whose last place on the node this is: a process that waits for it would hold it for ever.
-fn end_if_hung(mounter: &Mounter, device: Device, place: &Path) -> Result<(), PlaceError> {
-    let filesystem = mounter.connections.identify(device);
+fn end_if_hung(mounter: &Mounter, filesystem: Identity, place: &Path) -> Result<(), PlaceError> {
     if filesystem.connection.is_some()
         && answer_of(mounter, place)?.is_err()
         && let Err(error) = mounter.connections.abort(filesystem)
