@@ -96,11 +96,23 @@ impl Target {
         }
     }
 
-    /// Where it is on the node, without links.
-    pub fn path(&self) -> io::Result<PathBuf> {
+    /// Where it is on the node, without links, if that is not `asked`. [`TargetError::Gone`]: its mount was detached since.
+    pub fn path_unless(&self, asked: &Path, patience: Patience<'_>) -> Result<Option<PathBuf>, TargetError> {
         // Of our own /proc: see `visit`.
-        let path = readlinkat(CWD, format!("self/fd/{}", self.fd.as_raw_fd()), Vec::new())?;
-        Ok(OsString::from_vec(path.into_bytes()).into())
+        let path = readlinkat(CWD, format!("self/fd/{}", self.fd.as_raw_fd()), Vec::new());
+        let path =
+            PathBuf::from(OsString::from_vec(path.map_err(|errno| TargetError::Open(errno.into()))?.into_bytes()));
+        if path == asked {
+            return Ok(None);
+        }
+        // What is detached has a path that begins at its own root.
+        let there = ask::open(CWD, &path, OFlags::NOFOLLOW, None, patience);
+        let mount_of = |fd: BorrowedFd<'_>| statx::cached(fd).map(|stat| stat.stx_mnt_id).map_err(TargetError::Open);
+        match there {
+            Ok(there) if mount_of(there.as_fd())? == mount_of(self.fd.as_fd())? => Ok(Some(path)),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::TIMEDOUT) => Err(TargetError::NoAnswer),
+            _ => Err(TargetError::Gone),
+        }
     }
 
     /// The root of a mount that the table has shown, if it is still there and on top. Its path may lead through filesystems

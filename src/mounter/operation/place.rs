@@ -34,28 +34,45 @@ pub struct Place {
     pub made: Option<MadeDirectory>,
 }
 
+/// How often a swap may come in between.
+const TRIES: usize = 5;
+
 /// Opens a place on the node, and makes its directory first if that is wanted.
 pub fn open_place(mounter: &Mounter, target: &Path, make: bool) -> Result<Place, PlaceError> {
     let kubelet_dir = &mounter.config.kubelet_dir;
     let patience = mounter.patience();
-    let (place, path) = mounter.node.visit(|| {
+    let open = || {
         let (target, made) = match Target::open(target, kubelet_dir, patience) {
             Err(TargetError::Missing) if make => {
                 Target::make(target, kubelet_dir, patience).map(|(at, made)| (at, Some(made)))?
             }
             opened => (opened?, None),
         };
-        let path = target.path().map_err(TargetError::Open)?;
-        Ok::<_, TargetError>((Place { target, made }, path))
-    })??;
-    // A link may have led anywhere.
-    match authorize_place(&path, &mounter.own_paths) {
-        Ok(()) => Ok(place),
-        Err(denied) => {
-            take_away(mounter, place.made);
-            Err(denied.into())
+        Ok::<_, TargetError>(Place { target, made })
+    };
+    authorize_place(target, &mounter.own_paths)?;
+    for _ in 0..TRIES {
+        let (place, elsewhere) = mounter.node.visit(|| {
+            let place = open()?;
+            let elsewhere = place.target.path_unless(target, patience);
+            Ok::<_, TargetError>((place, elsewhere))
+        })??;
+        // A link may have led anywhere.
+        let done = match elsewhere {
+            Ok(None) => Ok(()),
+            Ok(Some(path)) => authorize_place(&path, &mounter.own_paths).map_err(PlaceError::from),
+            Err(error) => Err(error.into()),
+        };
+        match done {
+            Ok(()) => return Ok(place),
+            Err(PlaceError::Target(TargetError::Gone)) => take_away(mounter, place.made),
+            Err(error) => {
+                take_away(mounter, place.made);
+                return Err(error);
+            }
         }
     }
+    Err(TargetError::Gone.into())
 }
 
 /// Removes a directory that was made for a mount which was not to be.

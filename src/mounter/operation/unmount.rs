@@ -63,7 +63,8 @@ pub fn unmount(mounter: &Mounter, asked: &str, remove_target: bool) -> Result<Un
                 let filesystem = mounter.connections.identify(device);
                 let mounts = mounts_of(mounter, device).map_err(UnmountError::Table)?;
                 if !is_ours(mounter, filesystem, &place, &mounts)? {
-                    if look(mounter, &place)?.flatten().map(|now| mounter.connections.identify(now)) == Some(filesystem) {
+                    if look(mounter, &place)?.flatten().map(|now| mounter.connections.identify(now)) == Some(filesystem)
+                    {
                         return Err(UnmountError::Foreign(asked.to_owned()));
                     }
                     // A swap was quicker: the filesystem that was looked at is no more.
