@@ -36,6 +36,9 @@ pub struct OptionNotTaken {
 /// read-only for helpers.
 const SWITCHES: [(&str, &str); 1] = [("fuseiso", "-n")];
 
+/// The same as an option: without it sshfs sends the error messages of the `ssh` that it starts to /dev/null.
+const WORDS: [(&str, &str); 1] = [("sshfs", "sshfs_verbose")];
+
 /// The arguments of a program called `name` for a volume that it shall mount at `place`, with its files in `files`.
 pub fn arguments(
     style: &Style,
@@ -45,6 +48,12 @@ pub fn arguments(
     files: &Path,
 ) -> Result<Vec<OsString>, OptionNotTaken> {
     let mut options = for_helpers(&request.options);
+    let program = name.rsplit('.').next().unwrap_or(name);
+    for (called, word) in WORDS {
+        if called == program && !matches!(style, Style::Configured(_)) && !options.has_flag(word) {
+            options.push_flag(word);
+        }
+    }
     let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
     match style {
         Style::Mount8 => {

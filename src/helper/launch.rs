@@ -3,9 +3,10 @@
 //! Runs in the mounter, on the volume's own thread, inside the helper's mount namespace.
 
 use super::account::{Account, Shown};
+use super::beginning::{environment, stdin};
 use super::confine::{ConfineError, confine_this_thread};
 use super::domain::enter_domain;
-use super::find::{HelperProgram, search_path};
+use super::find::HelperProgram;
 use super::output::HelperOutput;
 use super::reaper::{Ending, Reaper};
 use crate::config::handover::Handover;
@@ -14,28 +15,29 @@ use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::preload::{self, FurnishError, is_static};
 use crate::engine::seccomp::filter::{self, MountCalls};
 use crate::engine::seccomp::listener::Listener;
-use crate::engine::{Engine, Method};
+use crate::engine::{Engine, EngineEvent, Method};
 use crate::node::cgroup::{Cgroup, Placement};
 use crate::observe::events;
 use caps::Capability;
 use linux::sys::keyring::join_new_session_keyring;
 use linux::sys::seccomp::restrict;
 use linux::sys::spawn::{Program, SpawnError, User};
-use rustix::fs::{Mode, OFlags, fchown, open};
-use rustix::io::ioctl_fionbio;
-use std::collections::BTreeMap;
-use std::env;
-use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fchown;
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 /// How long killed processes may take to go: they can be held up in the kernel, by storage that does not answer.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
+/// How long a helper that has failed may go on until it has ended by itself.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A helper that runs.
 #[derive(Debug)]
@@ -119,6 +121,8 @@ pub enum LaunchError {
 /// What is to be started, and where.
 #[allow(missing_debug_implementations, reason = "it holds secrets")]
 pub struct Start<'a> {
+    /// The state directory.
+    pub state: &'a Path,
     /// The program.
     pub program: &'a HelperProgram,
     /// Its arguments, without its name.
@@ -139,8 +143,9 @@ pub struct Start<'a> {
 /// It holds no descriptor but 0 (`/dev/null`, or a pipe with what it shall read), 1 and 2 (one pipe to us): all of ours
 /// are close-on-exec.
 pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Helper, LaunchError> {
-    let Start { program, arguments, settings, account: (account, shown), handover, mut placement } = start;
-    let (output, writer) = HelperOutput::new().map_err(LaunchError::Prepare)?;
+    let Start { state, program, arguments, settings, account: (account, shown), handover, mut placement } = start;
+    let (mut output, writer) = HelperOutput::new().map_err(LaunchError::Prepare)?;
+    output.hear_syslog(state);
     let processes = HelperProcesses::of_this_thread().map_err(LaunchError::Prepare)?;
     let stdin = stdin(&handover, account)?;
     let user = (!account.is_root()).then(|| User {
@@ -240,23 +245,6 @@ impl LaunchError {
     }
 }
 
-/// Our own environment, without the variables that lead to the mounter, and with those of its account and those configured for
-/// the type.
-fn environment(handover: &Handover, shown: Option<Shown>) -> BTreeMap<OsString, OsString> {
-    let ours = env::vars_os().filter(|(name, _)| name != api::client::SOCKET_VARIABLE && name != "HOSTPROCPATH");
-    let mut environment: BTreeMap<_, _> = ours.collect();
-    environment.insert("PATH".into(), search_path().into());
-    if let Some(Shown { name, home, .. }) = shown {
-        environment.extend(
-            [("HOME", home.into()), ("USER", name.clone().into()), ("LOGNAME", name.into())]
-                .map(|(variable, value): (&str, OsString)| (variable.into(), value)),
-        );
-    }
-    let configured = handover.environment.iter();
-    environment.extend(configured.map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned())));
-    environment
-}
-
 /// Binds the thread that is about to start the helper with a filter. Returns the engine that receives the helper's calls, which
 /// is the preload engine's `server` if there is one, and whether a filter is in force.
 fn filtered(server: Option<preload::Server>, io_uring: bool) -> Result<(Engine, bool), LaunchError> {
@@ -292,21 +280,6 @@ fn missed_call_hint(method: &Method, program: &Path) -> Option<String> {
     })
 }
 
-/// What is written is in the pipe before the helper starts, and is gone from there once it has read it.
-fn stdin(handover: &Handover, account: &Account<'_>) -> Result<OwnedFd, LaunchError> {
-    let Some(text) = &handover.stdin else {
-        let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        return null.map_err(|errno| LaunchError::Prepare(errno.into()));
-    };
-    let (reader, mut writer) = io::pipe().map_err(LaunchError::Stdin)?;
-    // No process reads yet: what does not fit must be an error and not a wait.
-    ioctl_fionbio(&writer, true).map_err(|errno| LaunchError::Stdin(errno.into()))?;
-    writer.write_all(text).map_err(LaunchError::Stdin)?;
-    // So that it may open /dev/stdin.
-    fchown(&reader, Some(account.uid), Some(account.gid)).map_err(|errno| LaunchError::Stdin(errno.into()))?;
-    Ok(reader.into())
-}
-
 impl Helper {
     /// Everything it started.
     pub fn processes(&self) -> &HelperProcesses {
@@ -329,6 +302,34 @@ impl Helper {
         self.cgroup.as_ref().and_then(Cgroup::ran_out_of_memory)
     }
 
+    /// Waits for a moment until it has ended by itself: a program of its may still have something to say.
+    pub fn hear_out(&mut self) {
+        let deadline = Instant::now() + LAST_WORDS;
+        let ended = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(left) = Timespec::try_from(left) else { break Ok(false) };
+            let mut fds: Vec<_> =
+                [self.engine.as_fd()].into_iter().chain(self.output.descriptors()).map(readable).collect();
+            match poll(&mut fds, Some(&left)) {
+                Ok(0) => break Ok(false),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => break Err(errno.into()),
+            }
+            let called = !fds[0].revents().is_empty();
+            self.output.drain();
+            if called {
+                match self.engine.handle_event(None) {
+                    Ok(EngineEvent::HelperGone) => break Ok(true),
+                    Ok(EngineEvent::Call) => {}
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            warn!("cannot wait for what the helper may still say: {error}");
+        }
+    }
+
     /// Kills everything the helper started, and returns all that it has written.
     pub fn end(mut self) -> HelperOutput {
         if let Err(error) = self.processes.kill() {
@@ -348,13 +349,16 @@ impl Helper {
     }
 }
 
+fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::IN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Config;
     use api::exit::chain;
     use nix::sched::{CloneFlags, unshare};
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     /// Launches a program in a mount namespace of its own, and returns the first that it writes.
     fn launched(program: &'static str, placement: fn() -> Placement<'static>) -> Result<Vec<String>, LaunchError> {
@@ -367,10 +371,12 @@ mod tests {
             let handover = Handover::default();
             let arguments = vec!["started".into()];
             let (root, placement) = (Account::root(), placement());
-            let start = Start { program: &program, arguments, settings, account: (&root, None), handover, placement };
+            let state = Path::new("/run/hostmount");
+            let start =
+                Start { state, program: &program, arguments, settings, account: (&root, None), handover, placement };
             let mut helper = launch(&Method::Seccomp, &Reaper::default(), start)?;
             let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
-            poll(&mut [PollFd::new(&helper.output, PollFlags::IN)], Some(&patience)).unwrap();
+            poll(&mut [readable(helper.output.descriptors().next().unwrap())], Some(&patience)).unwrap();
             helper.output.drain();
             Ok(helper.output.lines())
         };

@@ -190,6 +190,11 @@ fn log_file(state: &Path) -> PathBuf {
     state.join(MOUNT_POINTS).join(".log")
 }
 
+/// Where a helper's `/dev/log` leads to: in its mount namespace, and nowhere else. No target has that name.
+pub fn syslog_socket(state: &Path) -> PathBuf {
+    state.join(MOUNT_POINTS).join(".syslog")
+}
+
 /// Shows the helper a file of the node's, in the calling thread's mount namespace. Returns its path; no target has that name.
 pub fn show_log_file(state: &Path, tree: Tree) -> Result<PathBuf, PrepareError> {
     let path = log_file(state);

@@ -1,8 +1,9 @@
-//! What a helper writes to its standard output and error.
+//! What a helper writes to its standard output and error, and to syslog(3).
 //!
 //! They go to the log line by line; the last lines are kept for the caller. Runs in the mounter. Reading never waits,
 //! and what is kept and what is logged is bounded, so that a helper that writes without end fills nothing.
 
+use super::syslog::Syslog;
 use crate::observe::events;
 use crate::observe::ration::Ration;
 use linux::processes::Process;
@@ -14,8 +15,10 @@ use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use tracing::info;
+use std::path::Path;
+use tracing::{info, warn};
 
+const LOST: &str = "what the helper says by syslog(3) is lost: cannot make its /dev/log";
 /// How many lines are kept, and how many bytes of each.
 const LINES: usize = 64;
 const LINE: usize = 1024;
@@ -23,13 +26,17 @@ const LINE: usize = 1024;
 const LOGGED: u64 = 200;
 /// How much fits into the pipe while the mounter is busy, or away.
 const PIPE: usize = 1 << 20;
+/// How many messages are read at one go; the kernel holds fewer in most cases.
+const MESSAGES: usize = 64;
 /// How much is read at one go, so that one helper cannot keep the mounter from its other work.
 const PORTION: usize = 64 << 10;
 
-/// The reading end and the last lines.
+/// The reading ends and the last lines.
 #[derive(Debug)]
 pub struct HelperOutput {
-    pipe: PipeReader,
+    /// Gone when no process can write to it any more: a daemon closes it.
+    pipe: Option<PipeReader>,
+    syslog: Option<Syslog>,
     ended: bool,
     partial: Vec<u8>,
     lines: VecDeque<String>,
@@ -46,22 +53,53 @@ impl HelperOutput {
         fcntl_setpipe_size(&pipe, PIPE)?;
         let file = format!("/proc/self/fd/{}", pipe.as_raw_fd());
         let writer = OpenOptions::new().read(true).write(true).open(file)?;
-        Ok((Self::reading(pipe), writer))
+        Ok((Self::reading(Some(pipe)), writer))
     }
 
-    /// What these processes write, which an earlier mounter started: from the same pipe, if one of them still has it.
-    pub fn of_processes(processes: &[Process]) -> Option<Self> {
+    /// Hears what the helper says by syslog(3) as well. The calling thread is in its mount namespace.
+    pub fn hear_syslog(&mut self, state: &Path) {
+        match Syslog::listen(state) {
+            Ok(syslog) => self.syslog = Some(syslog),
+            Err(error) => warn!("{LOST}: {error}"),
+        }
+    }
+
+    /// No process of the helper is left. Returns what is not to be watched any more.
+    pub fn helper_gone(&mut self) -> Option<impl AsFd + use<>> {
+        self.drain();
+        self.syslog.take()
+    }
+
+    /// What is not to be watched any more, as no process can write to it.
+    pub fn take_ended(&mut self) -> Option<impl AsFd + use<>> {
+        self.pipe.take_if(|_| self.ended)
+    }
+
+    /// What these processes write, which an earlier mounter started: to the same pipe, if one of them still has it, and by
+    /// syslog(3). `None`: neither can be heard.
+    pub fn of_processes(processes: &[Process], state: &Path) -> Option<Self> {
         let files = processes.iter().flat_map(|process| ["fd/1", "fd/2"].map(|name| process.file(name)));
         let pipe = files.into_iter().find_map(|file| {
             std::fs::read_link(&file).ok().filter(|leads_to| leads_to.as_os_str().as_bytes().starts_with(b"pipe:"))?;
             OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()
-        })?;
-        Some(Self::reading(OwnedFd::from(pipe).into()))
+        });
+        let syslog = processes.first().and_then(|process| match Syslog::listen_again(process, state) {
+            Ok(syslog) => Some(syslog),
+            Err(error) => {
+                warn!("{LOST}: {error}");
+                None
+            }
+        });
+        (pipe.is_some() || syslog.is_some()).then(|| {
+            let pipe = pipe.map(|pipe| OwnedFd::from(pipe).into());
+            Self { ended: pipe.is_none(), syslog, ..Self::reading(pipe) }
+        })
     }
 
-    fn reading(pipe: PipeReader) -> Self {
+    fn reading(pipe: Option<PipeReader>) -> Self {
         Self {
             pipe,
+            syslog: None,
             ended: false,
             partial: Vec::new(),
             lines: VecDeque::new(),
@@ -69,12 +107,29 @@ impl HelperOutput {
         }
     }
 
+    /// What becomes readable when it writes.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let pipe = self.pipe.iter().filter(|_| !self.ended);
+        pipe.map(AsFd::as_fd).chain(self.syslog.iter().map(AsFd::as_fd))
+    }
+
     /// Reads what is there now.
     pub fn drain(&mut self) {
+        self.read_pipe();
+        for _ in 0..MESSAGES {
+            let Some(message) = self.syslog.as_ref().and_then(Syslog::next) else { return };
+            let unfinished = std::mem::take(&mut self.partial);
+            self.take(&message);
+            self.end_line();
+            self.partial = unfinished;
+        }
+    }
+
+    fn read_pipe(&mut self) {
         let mut buffer = [0; 8192];
         let mut taken = 0;
-        while taken < PORTION && !self.ended {
-            match rustix::io::read(&self.pipe, &mut buffer) {
+        while let Some(pipe) = self.pipe.as_ref().filter(|_| taken < PORTION && !self.ended) {
+            match rustix::io::read(pipe, &mut buffer) {
                 Ok(0) => self.ended = true,
                 Ok(length) => {
                     taken += length;
@@ -90,9 +145,9 @@ impl HelperOutput {
         }
     }
 
-    /// Whether no process can write to it any more.
+    /// Whether nothing can be heard any more.
     pub fn has_ended(&self) -> bool {
-        self.ended
+        self.ended && self.syslog.is_none()
     }
 
     /// The last lines, and what was written of one more.
@@ -125,12 +180,6 @@ impl HelperOutput {
     }
 }
 
-impl AsFd for HelperOutput {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pipe.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,7 +203,7 @@ mod tests {
         drop(writer);
         // A process that another test is just starting may hold a copy for a moment.
         while !output.has_ended() {
-            poll(&mut [PollFd::new(&output, PollFlags::IN)], None).unwrap();
+            poll(&mut [PollFd::from_borrowed_fd(output.descriptors().next().unwrap(), PollFlags::IN)], None).unwrap();
             output.drain();
         }
     }

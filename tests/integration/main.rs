@@ -52,6 +52,7 @@ mod systemd;
 mod test_node;
 mod user_namespaces;
 mod walls;
+mod why_it_failed;
 mod without_mounter;
 
 use std::process::ExitCode;
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
         filesystems,
         old_kernels,
         preload,
+        why_it_failed,
         without_mounter,
         releases,
         image,

@@ -12,6 +12,7 @@ use crate::helper::account::{Account, mounters_home};
 use crate::helper::arguments::{self, arguments};
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
+use crate::helper::log_files;
 use crate::helper::namespace::{self, Needs, PrepareError, files_directory, in_words_of_the_node};
 use crate::helper::output::HelperOutput;
 use crate::helper::uids::NoUidLeft;
@@ -135,7 +136,9 @@ pub fn bring_up(
     show_log_file(mounter, &mut request, &account)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
     let placement = placement(mounter, &plan.target, caller, settings.memory_limit);
-    let start = Start { program: &program, arguments, settings, account: (&account, shown), handover, placement };
+    let state = &mounter.state;
+    let start =
+        Start { state, program: &program, arguments, settings, account: (&account, shown), handover, placement };
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
     let mut broker = Broker::new(plan.grant, place);
     let allowed = within.map_or(settings.ready_timeout, |within| within.min(settings.ready_timeout));
@@ -158,16 +161,20 @@ fn failed(
     plan: &Plan,
     program: String,
     account: &Account<'_>,
-    (helper, broker): (Helper, Broker),
+    (mut helper, broker): (Helper, Broker),
     reason: NotReady,
 ) -> BringUpError {
+    if reason.is_its_own() {
+        helper.hear_out();
+    }
     let refused = broker.objections();
     let mut objections = refused.clone();
     if objections.is_empty() && broker.progress() == Progress::Waiting {
         objections.extend(helper.missed_call_hint().map(str::to_owned));
     }
     objections.extend(helper.ran_out_of_memory());
-    let lines = end(helper, broker).lines();
+    let mut lines = end(helper, broker).lines();
+    lines.extend(log_files::last_errors());
     if !account.is_root() && lines.iter().any(|line| speaks_of_permission(line)) {
         objections.push(format!(
             "it ran as uid {}: files of the container that only root may read are named in its type's `readable`, and what it shall \

@@ -55,6 +55,13 @@ pub enum NotReady {
     Wait(#[source] io::Error),
 }
 
+impl NotReady {
+    /// Whether the helper itself has come to its end.
+    pub fn is_its_own(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Ended | Self::Died(_) | Self::Withdrawn)
+    }
+}
+
 /// What else a wait depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Watched<'a> {
@@ -182,8 +189,8 @@ fn next_events(
     if let Some(caller) = caller {
         add(Source::Caller, PollFd::from_borrowed_fd(caller, PollFlags::IN | PollFlags::RDHUP));
     }
-    if !helper.output.has_ended() {
-        add(Source::Output, PollFd::new(&helper.output, PollFlags::IN));
+    for fd in helper.output.descriptors() {
+        add(Source::Output, PollFd::from_borrowed_fd(fd, PollFlags::IN));
     }
     if !exited {
         add(Source::Ending, PollFd::new(&helper.ending, PollFlags::IN));

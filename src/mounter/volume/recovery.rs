@@ -80,7 +80,7 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &PopulatedNamespace) {
         Ok(None) => mounter.registry.add_ended(volume),
         Ok(Some(watch)) => {
             info!(event = events::ADOPTED, device = %volume.identity.device, "an earlier mounter's volume is taken in");
-            let output = HelperOutput::of_processes(&home.processes);
+            let output = HelperOutput::of_processes(&home.processes, &mounter.state);
             let cgroup = mounter.cgroups.of(home.processes[0].pid());
             mounter.registry.add(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
         }

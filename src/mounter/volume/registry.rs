@@ -244,7 +244,7 @@ impl Registry {
     fn forget(&self, volumes: &mut Volumes, id: VolumeId, before: State) {
         let Some(mut entry) = volumes.by_id.remove(&id) else { return };
         let _span = entry.volume.span().entered();
-        self.let_go(&mut entry.engine);
+        self.stop_watching(entry.engine.take());
         match before {
             State::Ended { .. } | State::Dead { .. } => {
                 info!(event = events::UNMOUNTED, "unmounted");
@@ -259,7 +259,7 @@ impl Registry {
             }
             _ => {}
         }
-        self.let_go(&mut entry.output);
+        entry.output.iter().flat_map(HelperOutput::descriptors).for_each(|fd| self.stop_watching([fd]));
     }
 
     /// When the next volume is to be tried again, or a descriptor to be watched.
@@ -287,7 +287,9 @@ impl Registry {
             Channel::Engine => match entry.engine.as_mut()?.handle_event(None) {
                 Ok(EngineEvent::HelperGone) => {
                     entry.refused = entry.engine.iter().flat_map(Engine::refused).collect();
-                    self.let_go(&mut entry.engine);
+                    self.stop_watching(entry.engine.take());
+                    self.stop_watching(entry.output.as_mut().and_then(HelperOutput::helper_gone));
+                    self.read_output(entry);
                     let cgroup = entry.cgroup.take();
                     cgroup.iter().for_each(Cgroup::kill);
                     if let Some(why) = cgroup.and_then(|cgroup| cgroup.ran_out_of_memory()) {
@@ -313,17 +315,14 @@ impl Registry {
     }
 
     fn read_output(&self, entry: &mut Entry) {
-        let ended = entry.output.as_mut().is_none_or(|output| {
-            output.drain();
-            output.has_ended()
-        });
-        if ended {
+        let Some(output) = &mut entry.output else { return };
+        output.drain();
+        self.stop_watching(output.take_ended());
+        if output.has_ended() {
             entry.earlier_lines = entry.written();
-            self.let_go(&mut entry.output);
-        } else if entry.writes.must_rest(Instant::now())
-            && let Some(output) = &entry.output
-        {
-            let _ = epoll::delete(&self.events, output);
+            entry.output = None;
+        } else if entry.writes.must_rest(Instant::now()) {
+            output.descriptors().for_each(|fd| self.stop_watching([fd]));
         }
     }
 
@@ -347,7 +346,8 @@ impl Registry {
     fn watch(&self, id: VolumeId, entry: &mut Entry) {
         let awake = |pace: &Pace| pace.rests_until().is_none();
         let engine = entry.engine.as_ref().filter(|_| awake(&entry.calls)).map(|fd| (Channel::Engine, fd.as_fd()));
-        let output = entry.output.as_ref().filter(|_| awake(&entry.writes)).map(|fd| (Channel::Output, fd.as_fd()));
+        let output = entry.output.iter().filter(|_| awake(&entry.writes)).flat_map(HelperOutput::descriptors);
+        let output = output.map(|fd| (Channel::Output, fd));
         let watched = engine.into_iter().chain(output).try_for_each(|(channel, fd)| {
             match epoll::add(&self.events, fd, epoll::EventData::new_u64(token(id, channel)), epoll::EventFlags::IN) {
                 // At an earlier try.
@@ -363,8 +363,8 @@ impl Registry {
         entry.unwatched = watched.is_err();
     }
 
-    fn let_go(&self, slot: &mut Option<impl AsFd>) {
-        if let Some(fd) = slot.take() {
+    fn stop_watching(&self, fds: impl IntoIterator<Item = impl AsFd>) {
+        for fd in fds {
             // Not closing alone: a copy of the descriptor in a process just being forked would keep the events coming.
             let _ = epoll::delete(&self.events, &fd);
         }

@@ -191,14 +191,20 @@ pub(super) fn list(attempts: &mut Attempts) {
     });
     attempts
         .add("find another helper's files", SECRETS, |_| got(fs::read_dir("/run/hostmount/files")?.next().is_some()));
+    attempts.add("put a link in the place of its /dev/log", "a socket of the next mounter's elsewhere", |_| {
+        let socket = fs::canonicalize("/dev/log")?;
+        fs::remove_file(&socket)?;
+        Ok(std::os::unix::fs::symlink("/etc/passwd", socket)?)
+    });
     attempts.add("change its own files", SECRETS, |_| Ok(fs::write("/run/hostmount/files/evil", "")?));
     attempts.add("find another helper's mount point", "others' filesystems", |around| {
         let own = &around.mount_point;
         fn look(directory: &Path, own: &str) -> bool {
             let entries = fs::read_dir(directory).into_iter().flatten().flatten();
             entries.map(|entry| entry.path()).any(|path| {
-                // .log is a file of its own.
-                let others = !own.starts_with(&*path.to_string_lossy()) && !path.ends_with(".log");
+                // These are its own.
+                let known = path.ends_with(".log") || path.ends_with(".syslog");
+                let others = !own.starts_with(&*path.to_string_lossy()) && !known;
                 others || (path.to_str() != Some(own) && look(&path, own))
             })
         }

@@ -1,0 +1,48 @@
+//! What a helper begins with, beside its arguments: its environment and its standard input.
+//!
+//! Runs in the mounter, on the volume's own thread.
+
+use super::account::{Account, Shown};
+use super::find::search_path;
+use super::launch::LaunchError;
+use crate::config::handover::Handover;
+use rustix::fs::{Mode, OFlags, fchown, open};
+use rustix::io::ioctl_fionbio;
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+/// Our own environment, without the variables that lead to the mounter, and with those of its account and those configured for
+/// the type.
+pub fn environment(handover: &Handover, shown: Option<Shown>) -> BTreeMap<OsString, OsString> {
+    let ours = env::vars_os().filter(|(name, _)| name != api::client::SOCKET_VARIABLE && name != "HOSTPROCPATH");
+    let mut environment: BTreeMap<_, _> = ours.collect();
+    environment.insert("PATH".into(), search_path().into());
+    if let Some(Shown { name, home, .. }) = shown {
+        environment.extend(
+            [("HOME", home.into()), ("USER", name.clone().into()), ("LOGNAME", name.into())]
+                .map(|(variable, value): (&str, OsString)| (variable.into(), value)),
+        );
+    }
+    let configured = handover.environment.iter();
+    environment.extend(configured.map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned())));
+    environment
+}
+
+/// What is written is in the pipe before the helper starts, and is gone from there once it has read it.
+pub fn stdin(handover: &Handover, account: &Account<'_>) -> Result<OwnedFd, LaunchError> {
+    let Some(text) = &handover.stdin else {
+        let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        return null.map_err(|errno| LaunchError::Prepare(errno.into()));
+    };
+    let (reader, mut writer) = io::pipe().map_err(LaunchError::Stdin)?;
+    // No process reads yet: what does not fit must be an error and not a wait.
+    ioctl_fionbio(&writer, true).map_err(|errno| LaunchError::Stdin(errno.into()))?;
+    writer.write_all(text).map_err(LaunchError::Stdin)?;
+    // So that it may open /dev/stdin.
+    fchown(&reader, Some(account.uid), Some(account.gid)).map_err(|errno| LaunchError::Stdin(errno.into()))?;
+    Ok(reader.into())
+}
