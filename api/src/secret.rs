@@ -52,7 +52,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// For the socket, both ends of which are root's, and nothing else.
+/// For the socket, both ends of which are root's, and for what the mounter keeps where nobody else reads it; nothing else.
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&Zeroizing::new(BASE64_STANDARD.encode(self.reveal())))

@@ -1,4 +1,5 @@
-//! `libhostmount_preload.so`: replaces libc's mount() and umount() in a helper, and makes capset() do nothing there.
+//! `libhostmount_preload.so`: replaces libc's mount() and umount() in a helper, makes capset() do nothing there, and
+//! refuses what of ioctl() would not get on with that.
 //!
 //! Runs in helpers' processes, by `/etc/ld.so.preload` or `LD_PRELOAD`. With a mounter ([`mounter`]) the helper has no
 //! capability and the mounter performs the call; without one ([`node`]) a copy of the process mounts on the node.
@@ -90,6 +91,31 @@ macro_rules! not_here {
 }
 
 not_here! { fsopen fsconfig fsmount fspick open_tree open_tree_attr move_mount mount_setattr }
+
+/// `FUSE_DEV_IOC_SYNC_INIT` (Linux 6.18).
+const SYNC_INIT: c_ulong = 0xe503;
+
+/// ioctl(2), but that a FUSE device answers ENOTTY to a request for a synchronous INIT, as before Linux 6.18. libfuse then takes
+/// its INIT after mount(2). With one it would wait for ever, once fsopen(2) has been refused: its thread that reads the device
+/// waits in the kernel until the device is mounted.
+///
+/// C declares it with a variable argument; there is one at most, and the calling conventions of the architectures that this is
+/// built for pass it as a named one.
+///
+/// # Safety
+///
+/// As for libc's: `argument` is what the request takes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+    if request & 0xffff_ffff == SYNC_INIT {
+        return answer(Err(Errno(libc::ENOTTY)));
+    }
+    // SAFETY: what the caller vouches for is what this asks for.
+    match unsafe { sys::ioctl(fd, request, argument) } {
+        Ok(number) => number,
+        Err(errno) => answer(Err(errno)),
+    }
+}
 
 fn answer(done: Result<(), Errno>) -> c_int {
     match done {

@@ -3,7 +3,7 @@
 //! Runs in a helper's process, on any of its threads, and in the child that [`fork`](crate::node) makes: no
 //! allocation, no locks, nothing but the calls.
 
-use core::ffi::{CStr, c_char, c_int, c_long, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_ulong, c_void};
 use core::mem::zeroed;
 
 /// Why a call failed.
@@ -173,6 +173,16 @@ pub(crate) unsafe fn mount(
 pub(crate) unsafe fn capset(header: *mut c_void, data: *const c_void) -> Result<(), Errno> {
     // SAFETY: the caller vouches for the pointers; the kernel checks them once more.
     check(unsafe { libc::syscall(libc::SYS_capset, header, data) }).map(drop)
+}
+
+/// ioctl(2), and what it returns.
+///
+/// # Safety
+///
+/// `argument` is what the request takes: the caller of libc's ioctl() vouches for it.
+pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> Result<c_int, Errno> {
+    // SAFETY: as the caller vouches.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, fd, request, argument) }).map(|number| number as c_int)
 }
 
 /// umount2(2).

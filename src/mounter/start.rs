@@ -113,7 +113,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let own_paths = sockets.chain([settings.state.clone()]).chain(programs).chain(plugins).collect();
     let method = engine::choose(settings.engine, settings.preload)?;
     namespace::create_directories(&settings.state).map_err(step("prepare the state directory"))?;
-    let records = Records::below(&settings.state).map_err(step("prepare the state directory"))?;
+    let records = Records::below(&settings.state, &settings.host_proc).map_err(step("prepare the state directory"))?;
     install::install(&node, &settings.places, settings.types)?;
     let doors = door::open(&settings.config.doors, &settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;

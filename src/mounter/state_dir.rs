@@ -15,12 +15,13 @@ use std::path::Path;
 use tracing::{info, warn};
 
 /// What may be in a state directory: of another one the mode is not ours to change.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "lock",
     "lock.taking",
     "mnt",
     "files",
     "volumes",
+    "secrets",
     "preload",
     "hostmount.sock",
     "hostmount.new",

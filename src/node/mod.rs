@@ -12,6 +12,7 @@ mod own_fuse;
 #[cfg(test)]
 mod own_mounts;
 pub mod programs;
+pub mod ramfs;
 pub mod target;
 pub mod tree;
 pub mod visible_mounts;

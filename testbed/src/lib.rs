@@ -5,5 +5,6 @@
 
 pub mod demo;
 pub mod hostile;
+pub mod libfuse;
 pub mod machine;
 pub mod memfs;

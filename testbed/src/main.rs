@@ -1,7 +1,7 @@
-//! Called as `mount.memfs` it is a helper, as `hostile` one that was taken over; under its own name it shows the demo.
+//! Called as `mount.memfs` or `libfuse` it is a helper, as `hostile` one that was taken over; under its own name it shows the demo.
 
 use api::exit::{Exit, chain};
-use hostmount_testbed::{demo, hostile, memfs};
+use hostmount_testbed::{demo, hostile, libfuse, memfs};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     let name = arguments.next().unwrap_or_default();
     match Path::new(&name).file_name().and_then(|name| name.to_str()) {
         Some("mount.memfs") => return memfs::main(arguments),
+        Some("libfuse") => return libfuse::main(arguments),
         Some("hostile") => return hostile::main(arguments),
         _ => {}
     }

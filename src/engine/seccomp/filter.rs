@@ -18,6 +18,7 @@ const X32_BIT: u32 = 0x4000_0000;
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARG0_LOW: u32 = 16;
+const ARG1_LOW: u32 = 24;
 const ARG2_LOW: u32 = 32;
 
 /// Not in the libc crate yet (6.15 and later).
@@ -36,6 +37,11 @@ const NEW_MOUNTS: [i64; 7] = [
     libc::SYS_move_mount,
     libc::SYS_mount_setattr,
 ];
+
+/// `FUSE_DEV_IOC_SYNC_INIT` (Linux 6.18), with which libfuse asks for its INIT while fsconfig(2) creates the filesystem. A thread
+/// that reads such a descriptor waits in the kernel until it is mounted, and after fsopen(2) was refused that never happens:
+/// the daemon would hang. ENOTTY, as on a kernel without it, upon which libfuse takes its INIT after mount(2), as ever.
+const SYNC_INIT: u32 = 0xe503;
 
 /// What no helper needs: most of it takes a capability that it has not got either, the rest reaches other processes of its
 /// uid, or parts of the kernel in which faults are found again and again.
@@ -118,6 +124,8 @@ enum Verdict {
     Without(u32),
     /// EAFNOSUPPORT unless its first argument is one of [`FAMILIES`], or netlink's and its third NETLINK_ROUTE.
     Socket,
+    /// ENOTTY if its second argument is this, else it is performed.
+    NotCommand(u32),
 }
 
 /// Who sees to a helper's mount(2) and umount2(2).
@@ -146,6 +154,7 @@ fn table(mount_calls: MountCalls, io_uring: bool) -> Vec<(u32, Verdict)> {
     put(&KEYS, enosys);
     put(&LEFT_BEHIND, enosys);
     put(&[libc::SYS_socket], Verdict::Socket);
+    put(&[libc::SYS_ioctl], Verdict::NotCommand(SYNC_INIT));
     if !io_uring {
         put(&IO_URING, eperm);
     }
@@ -228,6 +237,12 @@ impl Verdict {
                 ]);
                 program
             }
+            Self::NotCommand(command) => vec![
+                load(ARG1_LOW),
+                jump(BPF_JEQ, command, 0, 1),
+                answer_errno(libc::ENOTTY),
+                answer(SECCOMP_RET_ALLOW),
+            ],
         }
     }
 }
@@ -274,7 +289,7 @@ mod tests {
     use super::*;
 
     /// Runs a program as the kernel would, for one call.
-    fn run_program(program: &[Instruction], arch: u32, number: u32, [arg0, arg2]: [u64; 2]) -> u32 {
+    fn run_program(program: &[Instruction], arch: u32, number: u32, [arg0, arg1, arg2]: [u64; 3]) -> u32 {
         let (mut at, mut a) = (0, 0u32);
         loop {
             let Instruction { code, jt, jf, k } = program[at];
@@ -286,6 +301,7 @@ mod tests {
                         NUMBER => number,
                         ARCH => arch,
                         ARG0_LOW => (arg0 & 0xffff_ffff) as u32,
+                        ARG1_LOW => (arg1 & 0xffff_ffff) as u32,
                         ARG2_LOW => (arg2 & 0xffff_ffff) as u32,
                         _ => panic!("loads {k}"),
                     };
@@ -300,7 +316,7 @@ mod tests {
     }
 
     fn run(arch: u32, number: u32, arg0: u64) -> u32 {
-        run_program(&program(MountCalls::Stopped, false), arch, number, [arg0, 0])
+        run_program(&program(MountCalls::Stopped, false), arch, number, [arg0, 0, 0])
     }
 
     fn native(number: i64, arg0: u64) -> u32 {
@@ -319,6 +335,7 @@ mod tests {
             Some(Verdict::Without(bits)) if arg0 as u32 & bits != 0 => EPERM,
             Some(Verdict::Without(_)) => SECCOMP_RET_ALLOW,
             Some(Verdict::Socket) if [1, 2, 10, 16].contains(&(arg0 as u32)) => SECCOMP_RET_ALLOW,
+            Some(Verdict::NotCommand(_)) => SECCOMP_RET_ALLOW,
             Some(Verdict::Socket) => SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned(),
         }
     }
@@ -332,10 +349,10 @@ mod tests {
                 for (number, arg0) in
                     (0..1000).flat_map(|number| [0, 1, 2, 10, 16, 17, 38, 1 << 28, u64::MAX].map(|arg0| (number, arg0)))
                 {
-                    let verdict = run_program(&program, NATIVE, number, [arg0, 0]);
+                    let verdict = run_program(&program, NATIVE, number, [arg0, 0, 0]);
                     assert_eq!(verdict, expected(&table, number, arg0), "{number}({arg0:#x})");
                 }
-                assert_eq!(run_program(&program, NATIVE, X32_BIT - 1, [0; 2]), SECCOMP_RET_ALLOW);
+                assert_eq!(run_program(&program, NATIVE, X32_BIT - 1, [0; 3]), SECCOMP_RET_ALLOW);
             }
         }
     }
@@ -379,7 +396,7 @@ mod tests {
         assert_eq!(native(libc::SYS_unshare, CLONE_NEWTIME.into()), EPERM);
         assert_eq!(native(libc::SYS_clone, 17), SECCOMP_RET_ALLOW);
         assert_eq!(native(libc::SYS_unshare, libc::CLONE_FS as u64), SECCOMP_RET_ALLOW);
-        let later = |number| run_program(&without_clone3(), NATIVE, call(number), [0; 2]);
+        let later = |number| run_program(&without_clone3(), NATIVE, call(number), [0; 3]);
         assert_eq!((later(libc::SYS_clone3), later(libc::SYS_clone)), (ENOSYS, SECCOMP_RET_ALLOW));
     }
 
@@ -387,7 +404,7 @@ mod tests {
     fn of_netlink_only_routes() {
         let program = program(MountCalls::Stopped, false);
         let socket = |family: i32, protocol: u64| {
-            run_program(&program, NATIVE, call(libc::SYS_socket), [family as u64, protocol])
+            run_program(&program, NATIVE, call(libc::SYS_socket), [family as u64, 0, protocol])
         };
         let refused = SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned();
         assert_eq!(socket(libc::AF_NETLINK, libc::NETLINK_ROUTE as u64), SECCOMP_RET_ALLOW);
@@ -396,6 +413,21 @@ mod tests {
             assert_eq!(socket(libc::AF_NETLINK, protocol as u64), refused, "{protocol}");
         }
         assert_eq!((socket(libc::AF_VSOCK, 0), socket(libc::AF_ALG, 0)), (refused, refused));
+    }
+
+    #[test]
+    fn a_synchronous_init_is_not_to_be_had() {
+        for mount_calls in [MountCalls::Stopped, MountCalls::LeftAlone] {
+            let program = program(mount_calls, false);
+            let ioctl = |command: u64| run_program(&program, NATIVE, call(libc::SYS_ioctl), [0, command, 0]);
+            // The kernel takes the lower half of the command alone.
+            assert_eq!(
+                [0xe503, 0xffff_ffff_0000_e503].map(ioctl),
+                [SECCOMP_RET_ERRNO | libc::ENOTTY.cast_unsigned(); 2]
+            );
+            // FUSE_DEV_IOC_CLONE, TCGETS.
+            assert_eq!([0x8004_e500, 0x5401].map(ioctl), [SECCOMP_RET_ALLOW; 2]);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What the mounter knows of a volume, and all the volumes that it knows.
 //!
-//! Runs in the mounter. [`state`] is the life of one, pure; [`registry`] holds them all; [`record`] and [`recovery`] carry them
-//! over from one mounter to the next; [`views`] shows them.
+//! Runs in the mounter. [`state`] is the life of one, pure; [`registry`] holds them all; [`record`], [`kept_secrets`] and [`recovery`]
+//! carry them over from one mounter to the next; [`views`] shows them.
 
+pub mod kept_secrets;
 mod pace;
 pub mod past;
 pub mod record;
@@ -58,7 +59,7 @@ pub struct Volume {
 pub enum Known {
     /// All of it.
     All,
-    /// All but its secrets, which are never recorded.
+    /// All but its secrets: an earlier mounter could not keep them, or did not.
     AllButSecrets,
     /// What its mount shows: neither its options nor how its source was written.
     MountAlone,
@@ -70,7 +71,7 @@ impl Known {
         match self {
             Self::All => None,
             Self::AllButSecrets => Some(
-                "its secrets are not known any more, as an earlier mounter has mounted it: it cannot be healed; \
+                "its secrets are not known any more, as an earlier mounter has mounted it and could not keep them: it cannot be healed; \
                  give them anew (hostmount swap --secret), or unmount it and mount it again",
             ),
             Self::MountAlone => Some(

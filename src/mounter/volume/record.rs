@@ -1,9 +1,10 @@
 //! What the next mounter must know of a volume: a file for each, in the state directory.
 //!
 //! Runs in the mounter. Requests may hold secrets in their options, so records are kept on a memory filesystem only,
-//! readable by root only. A volume's [secrets](api::secret) are not recorded, only that it had some: the next mounter
-//! cannot start a fresh helper for it. A file appears whole, by rename(2).
+//! readable by root only. A volume's [secrets](api::secret) are not in its record, only that it has some: they are
+//! [kept](super::kept_secrets) where nothing is swapped out. A file appears whole, by rename(2).
 
+use super::kept_secrets::KeptSecrets;
 use super::{Known, Volume};
 use crate::config::Config;
 use crate::engine::helper_processes::HelperProcesses;
@@ -17,8 +18,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, open, openat, renameat, statfs, unlinkat
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -29,9 +30,13 @@ const VERSION: u32 = 2;
 /// What statfs(2) calls filesystems that are in memory.
 const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// The directory of the records, or none if it would be on a disk.
+/// The records, and what is kept with them.
 #[derive(Debug)]
-pub struct Records(Option<Directory>);
+pub struct Records {
+    /// None if it would be on a disk.
+    directory: Option<Directory>,
+    secrets: KeptSecrets,
+}
 
 /// Held by a descriptor: volumes' threads stand in their helpers' mount namespaces, which do not show it.
 #[derive(Debug)]
@@ -70,24 +75,29 @@ struct Record {
 }
 
 impl Records {
-    /// The records below `state`.
-    pub fn below(state: &Path) -> io::Result<Self> {
+    /// The records below `state`. `host_proc` is a proc filesystem that shows the node's processes.
+    pub fn below(state: &Path, host_proc: &Path) -> io::Result<Self> {
         if !MEMORY.contains(&statfs(state)?.f_type) {
             warn!(
                 "{} is not on a memory filesystem: volumes will not be known any more after a restart of the mounter",
                 state.display()
             );
-            return Ok(Self(None));
+            return Ok(Self { directory: None, secrets: KeptSecrets::default() });
         }
         let path = state.join("volumes");
         DirBuilder::new().recursive(true).mode(Mode::RWXU.bits()).create(&path)?;
-        Ok(Self(Some(Directory::open(path)?)))
+        Ok(Self { directory: Some(Directory::open(path)?), secrets: KeptSecrets::below(state, host_proc) })
     }
 
     /// Keeps what is known of a volume. That it cannot be kept is no reason to fail: the volume works.
     pub fn keep(&self, volume: &Volume) {
-        let (Some(directory), Some(name)) = (&self.0, name_of(volume.identity)) else { return };
-        if let Err(error) = write(directory, &name, volume) {
+        let (Some(directory), Some(name)) = (&self.directory, name_of(volume.identity)) else { return };
+        // Before the record: without one they are dropped.
+        if let Err(error) = self.secrets.keep(&name, &volume.plan.request.secrets) {
+            warn!("cannot keep the volume's secrets, a later mounter cannot heal it: {}", chain(&error));
+        }
+        let written = describe(volume).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|record| write_at(directory.fd.as_fd(), &name, &record)) {
             let file = directory.path.join(name);
             warn!("cannot keep a record of the volume, a later mounter will not know it: {}: {error}", file.display());
         }
@@ -95,25 +105,34 @@ impl Records {
 
     /// The helper is gone, or serves nothing new any more.
     pub fn drop(&self, filesystem: Identity) {
-        let (Some(directory), Some(name)) = (&self.0, name_of(filesystem)) else { return };
+        let (Some(directory), Some(name)) = (&self.directory, name_of(filesystem)) else { return };
         match unlinkat(&directory.fd, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => warn!("cannot remove a record: {}: {error}", directory.path.join(name).display()),
+            Err(error) => warn!("cannot remove a record: {}: {error}", directory.path.join(&name).display()),
+        }
+        self.secrets.drop(&name);
+    }
+
+    fn recall_secrets(&self, volume: &mut Volume) {
+        if volume.known == Known::AllButSecrets
+            && let Some(secrets) = name_of(volume.identity).and_then(|name| self.secrets.read(&name))
+        {
+            volume.plan.request.secrets = secrets;
+            volume.known = Known::All;
         }
     }
 
     /// No records: nothing is kept.
     #[cfg(test)]
     pub(super) fn none() -> Self {
-        Self(None)
+        Self { directory: None, secrets: KeptSecrets::default() }
     }
 
     /// All volumes that were kept, the oldest first: of several at one target the last is on top. A record that is no
     /// record is removed: it would not be better the next time. One that this version does not understand stays: another
     /// version may, and its volume is found by its mount.
     pub fn read(&self, config: &Config) -> Vec<Volume> {
-        let Some(directory) = &self.0 else { return Vec::new() };
-        let directory = &directory.path;
+        let Some(Directory { path: directory, .. }) = &self.directory else { return Vec::new() };
         let files = match fs::read_dir(directory) {
             Ok(files) => files.flatten().map(|entry| entry.path()),
             Err(error) => {
@@ -133,6 +152,10 @@ impl Records {
             }
         };
         let mut volumes: Vec<Volume> = files.filter_map(volume).collect();
+        volumes.iter_mut().for_each(|volume| self.recall_secrets(volume));
+        // One that is not understood has its own as well.
+        let there = fs::read_dir(directory).into_iter().flatten().flatten();
+        self.secrets.retain(&there.filter_map(|entry| entry.file_name().into_string().ok()).collect());
         volumes.sort_by_key(|volume| volume.since);
         volumes
     }
@@ -167,18 +190,26 @@ pub fn describe(volume: &Volume) -> serde_json::Result<Vec<u8>> {
     })
 }
 
-fn write(directory: &Directory, name: &str, volume: &Volume) -> io::Result<()> {
+/// Writes a file that root alone may read, whole or not at all.
+pub(super) fn write_at(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = format!("{}new", name.trim_end_matches("json"));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let new = openat(&directory.fd, &unfinished, flags, Mode::RUSR | Mode::WUSR)?;
-    let written = File::from(new)
-        .write_all(&describe(volume)?)
-        .and_then(|()| Ok(renameat(&directory.fd, &unfinished, &directory.fd, name)?));
+    let new = openat(directory, &unfinished, flags, Mode::RUSR | Mode::WUSR)?;
+    let written =
+        File::from(new).write_all(bytes).and_then(|()| Ok(renameat(directory, &unfinished, directory, name)?));
     if written.is_err() {
         // Each volume has a name of its own: on a full filesystem they would become more and more.
-        let _ = unlinkat(&directory.fd, &unfinished, AtFlags::empty());
+        let _ = unlinkat(directory, &unfinished, AtFlags::empty());
     }
     written
+}
+
+/// The content of such a file.
+pub(super) fn read_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
+    let file = openat(directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Why a record is of no use.
@@ -228,6 +259,12 @@ pub fn understand(record: &[u8], config: &Config) -> Result<Volume, Unreadable> 
 mod tests {
     use super::*;
 
+    impl Records {
+        fn of(directory: PathBuf) -> Self {
+            Self { directory: Some(Directory::open(directory).unwrap()), secrets: KeptSecrets::default() }
+        }
+    }
+
     /// What comes of one record whose request has these options.
     fn read_one(options: &str) -> (Vec<Volume>, bool) {
         let directory = std::env::temp_dir().join(format!("hostmount-record-{}-{options}", std::process::id()));
@@ -239,7 +276,7 @@ mod tests {
             r#"{{"version":2,"request":{request},"had_secrets":false,"helper":"h","device":[0,7],"connection":8,"since":{since},"namespace":[4,5]}}"#
         );
         fs::write(&file, record).unwrap();
-        let volumes = Records(Some(Directory::open(directory.clone()).unwrap())).read(&Config::default());
+        let volumes = Records::of(directory.clone()).read(&Config::default());
         let stays = file.exists();
         fs::remove_dir_all(directory).unwrap();
         (volumes, stays)
@@ -261,7 +298,7 @@ mod tests {
         let (newer, damaged) = (directory.join("7-8.json"), directory.join("7-9.json"));
         fs::write(&newer, r#"{"version":999,"anything":true}"#).unwrap();
         fs::write(&damaged, r#"{"version":"#).unwrap();
-        assert!(Records(Some(Directory::open(directory.clone()).unwrap())).read(&Config::default()).is_empty());
+        assert!(Records::of(directory.clone()).read(&Config::default()).is_empty());
         assert_eq!((newer.exists(), damaged.exists()), (true, false));
         fs::remove_dir_all(directory).unwrap();
     }
