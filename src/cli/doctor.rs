@@ -6,7 +6,8 @@
 use crate::config::Config;
 use crate::config::user::{Readable, UidRange};
 use crate::engine::preload::DEFAULT_OBJECT;
-use crate::engine::seccomp::filter::{self, MountCalls};
+use crate::engine::seccomp::calls::Heard;
+use crate::engine::seccomp::filter;
 use crate::engine::{Choice, choose};
 use crate::helper::account::Account;
 use crate::helper::confine::confine_this_thread;
@@ -141,7 +142,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         "run the container privileged, without a seccomp profile: without it helpers may make calls that they do not need",
         in_thread(|| {
             set_no_new_privs(true)?;
-            restrict(&filter::program(MountCalls::LeftAlone, false))?;
+            restrict(&filter::program(Heard::ByNobody, false))?;
             Ok("helpers are refused the calls that they do not need".into())
         }),
     );

@@ -88,6 +88,11 @@ impl Broker {
         self.objections.words()
     }
 
+    /// Where those are kept that are none of its business.
+    pub fn objections_mut(&mut self) -> &mut Objections {
+        &mut self.objections
+    }
+
     /// The same, for the engine that answers the helper's calls from here on.
     pub fn take_objections(&mut self) -> Objections {
         std::mem::take(&mut self.objections)

@@ -13,7 +13,8 @@ use crate::config::handover::Handover;
 use crate::config::settings::Settings;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::preload::{self, FurnishError, is_static};
-use crate::engine::seccomp::filter::{self, MountCalls};
+use crate::engine::seccomp::calls::Heard;
+use crate::engine::seccomp::filter;
 use crate::engine::seccomp::listener::Listener;
 use crate::engine::{Engine, EngineEvent, Method};
 use crate::node::cgroup::{Cgroup, Placement};
@@ -255,7 +256,7 @@ fn filtered(server: Option<preload::Server>, io_uring: bool) -> Result<(Engine, 
         }
         Some(server) => {
             // This engine is for kernels and containers that have no seccomp(2), too.
-            let filtered = restrict(&filter::program(MountCalls::LeftAlone, io_uring));
+            let filtered = restrict(&filter::program(Heard::ByNobody, io_uring));
             if let Err(error) = &filtered {
                 debug!("the helper runs without a seccomp filter: {error}");
             }

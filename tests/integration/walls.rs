@@ -7,7 +7,7 @@ use crate::harness::{Test, tests};
 use crate::node::cgroups::HIERARCHIES;
 use crate::node::job::{TARGET, use_it};
 use crate::node::mounter::Mounter;
-use crate::node::{TestNode, preloaded};
+use crate::node::{NODE_BIN, TestNode, preloaded};
 use hostmount::helper::domain::{Domain, enter_domain};
 use hostmount::observe::events;
 use std::fs;
@@ -15,6 +15,7 @@ use std::fs;
 pub(crate) fn tests() -> Vec<Test> {
     const NEEDED: &[&str] = &["bindfs", "make", "perl"];
     tests![
+        what_is_refused_is_in_the_logs.needs(&["bindfs", "perl"]),
         calls_that_no_helper_needs.needs(NEEDED),
         io_uring_for_a_type_that_is_set_to_have_it.needs(NEEDED),
         the_node_and_the_container_are_read_only.needs(NEEDED).needs_cgroups(),
@@ -67,11 +68,11 @@ fn attempt(test: &TestNode, mounter: &Mounter, attempts: &[(&str, String)]) -> S
     for (name, code) in attempts {
         lines.push_str(&format!("attempt q({name}), sub {{ {code} }};\n"));
     }
-    lines.push_str("exec 'bindfs', @ARGV;\n");
+    lines.push_str("print \"all tried\\n\";\nexec 'bindfs', @ARGV;\n");
     test.container.program("/usr/sbin/mount.fuse.hostile", lines);
-    let times = mounter.count(events::MOUNTED);
+    let times = mounter.said().matches("all tried").count();
     test.mount(&MOUNT).ok("mount");
-    mounter.wait_for(events::MOUNTED, times + 1);
+    mounter.wait_for_helper("all tried", times + 1);
     use_it(test);
     let said = mounter.said();
     assert_eq!(said.matches("refused: ").count() + said.matches("GRANTED: ").count(), attempts.len(), "{said}");
@@ -91,6 +92,31 @@ fn assert_nothing_granted(prepare: fn(&TestNode), attempts: &[(&str, String)]) {
         test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
     }
     assert!(granted.is_empty(), "{granted:#?}");
+}
+
+/// What the kernel would refuse without a word: `hostmount logs` has it, of a helper that mounts and after it has mounted.
+fn what_is_refused_is_in_the_logs() {
+    use libc::*;
+    let (test, mounter) = start("seccomp", "");
+    let call = |number: c_long, arguments: &str| format!("sys({number}, {arguments})");
+    let attempts = [
+        ("trace", call(SYS_ptrace, "0, 0, 0, 0")),
+        ("unshare", call(SYS_unshare, "0x10000000")),
+        ("io_uring", call(SYS_io_uring_setup, "1, 0")),
+        ("limit", call(SYS_prlimit64, "1, 4, 0, 0")),
+        ("later", format!("if (!fork) {{ sleep 1; sys({SYS_bpf}, 0, 0, 0) while 1; }}; 0")),
+    ];
+    attempt(&test, &mounter, &attempts);
+    let logs = || test.node.sh_ok(&format!("{NODE_BIN}/hostmount logs {TARGET}"));
+    let said = logs();
+    for call in ["ptrace(2)", "unshare(2)", "io_uring_setup(2)", "prlimit64(2)"] {
+        assert!(said.contains(&format!("hostmount refused a call of it: {call}")), "{call}: {said}");
+    }
+    // A call that is made without end is there once.
+    mounter.wait_for_helper("refused a call of the helper's: bpf(2)", 10);
+    let said = logs();
+    assert_eq!(said.matches("bpf(2)").count(), 1, "{said}");
+    test.node.sh_ok("pkill -9 mount.fuse.host");
 }
 
 fn calls_that_no_helper_needs() {

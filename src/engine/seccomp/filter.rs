@@ -2,8 +2,9 @@
 //!
 //! Pure. The program looks at the architecture first: system call numbers mean nothing without it.
 
+use super::calls::{FAMILIES, Heard, Verdict, call, errno_action, table};
+use libc::SECCOMP_RET_ALLOW;
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
-use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_USER_NOTIF};
 use linux::sys::seccomp::Instruction;
 
 #[cfg(target_arch = "x86_64")]
@@ -21,152 +22,6 @@ const ARG0_LOW: u32 = 16;
 const ARG1_LOW: u32 = 24;
 const ARG2_LOW: u32 = 32;
 
-/// Not in the libc crate yet (6.15 and later).
-const SYS_OPEN_TREE_ATTR: i64 = 467;
-
-/// What the mounter does for a helper, within its grant.
-const MOUNTS: [i64; 2] = [libc::SYS_mount, libc::SYS_umount2];
-
-/// The new mount interface: ENOSYS, upon which libmount and libfuse fall back to mount(2).
-const NEW_MOUNTS: [i64; 7] = [
-    libc::SYS_fsopen,
-    libc::SYS_fspick,
-    libc::SYS_fsmount,
-    libc::SYS_open_tree,
-    SYS_OPEN_TREE_ATTR,
-    libc::SYS_move_mount,
-    libc::SYS_mount_setattr,
-];
-
-/// `FUSE_DEV_IOC_SYNC_INIT` (Linux 6.18), with which libfuse asks for its INIT while fsconfig(2) creates the filesystem. A thread
-/// that reads such a descriptor waits in the kernel until it is mounted, and after fsopen(2) was refused that never happens:
-/// the daemon would hang. ENOTTY, as on a kernel without it, upon which libfuse takes its INIT after mount(2), as ever.
-const SYNC_INIT: u32 = 0xe503;
-
-/// What no helper needs: most of it takes a capability that it has not got either, the rest reaches other processes of its
-/// uid, or parts of the kernel in which faults are found again and again.
-const FORBIDDEN: &[i64] = &[
-    // Other processes.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    libc::SYS_process_madvise,
-    libc::SYS_setns,
-    // Surface.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    // Past all paths. With CAP_DAC_READ_SEARCH, which a type may be set to keep, it opens any file of a filesystem.
-    libc::SYS_open_by_handle_at,
-    // The node as a whole.
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    SYS_QUOTACTL_FD,
-    libc::SYS_syslog,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_adjtimex,
-    libc::SYS_clock_adjtime,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
-];
-
-/// Not in the libc crate for every architecture (5.14 and later).
-const SYS_QUOTACTL_FD: i64 = 443;
-
-/// Keyrings outlive processes and are shared by a uid. As on a kernel without them: mount.ceph then hands its secret to
-/// mount(2) instead, and goes no such way after EPERM.
-const KEYS: [i64; 3] = [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl];
-
-/// What these make stays when the helper is gone, and is the whole container's. As on a kernel without them.
-const LEFT_BEHIND: [i64; 4] = [libc::SYS_shmget, libc::SYS_msgget, libc::SYS_semget, libc::SYS_mq_open];
-
-/// The families of sockets that helpers speak with their servers and among themselves. Of netlink only what tells addresses and
-/// routes, as getaddrinfo(3) asks it. Others lead to the hypervisor (vsock), or to rarely used parts of the kernel (AF_ALG, TIPC).
-const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-
-/// EPERM, as the sysctl `kernel.io_uring_disabled` answers: programs know it.
-const IO_URING: [i64; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
-
-/// Namespaces of any kind, for `unshare`; `clone` has its exit signal where CLONE_NEWTIME is.
-const NEW_NAMESPACES: u32 = (libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP)
-    .cast_unsigned();
-const CLONE_NEWTIME: u32 = 0x80;
-
-/// What becomes of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// The listener answers it.
-    Stop,
-    /// It is answered with this error, or with success for 0, and not performed.
-    Answer(i32),
-    /// EPERM if its first argument has any of these bits, else it is performed.
-    Without(u32),
-    /// EAFNOSUPPORT unless its first argument is one of [`FAMILIES`], or netlink's and its third NETLINK_ROUTE.
-    Socket,
-    /// ENOTTY if its second argument is this, else it is performed.
-    NotCommand(u32),
-}
-
-/// Who sees to a helper's mount(2) and umount2(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MountCalls {
-    /// The filter's listener, and it logs what else was tried of the mount interfaces.
-    Stopped,
-    /// Nobody: the kernel refuses them. The `preload` engine's object does not make them.
-    LeftAlone,
-}
-
-/// Every call that is not simply let through.
-fn table(mount_calls: MountCalls, io_uring: bool) -> Vec<(u32, Verdict)> {
-    let eperm = Verdict::Answer(libc::EPERM);
-    let enosys = Verdict::Answer(libc::ENOSYS);
-    let mut table = Vec::new();
-    let mut put = |calls: &[i64], verdict| table.extend(calls.iter().map(|number| (call(*number), verdict)));
-    match mount_calls {
-        MountCalls::Stopped => {
-            put(&MOUNTS, Verdict::Stop);
-            put(&NEW_MOUNTS, Verdict::Stop);
-        }
-        MountCalls::LeftAlone => put(&NEW_MOUNTS, enosys),
-    }
-    put(FORBIDDEN, eperm);
-    put(&KEYS, enosys);
-    put(&LEFT_BEHIND, enosys);
-    put(&[libc::SYS_socket], Verdict::Socket);
-    put(&[libc::SYS_ioctl], Verdict::NotCommand(SYNC_INIT));
-    if !io_uring {
-        put(&IO_URING, eperm);
-    }
-    put(&[libc::SYS_capset], Verdict::Answer(0));
-    put(&[libc::SYS_unshare], Verdict::Without(NEW_NAMESPACES | CLONE_NEWTIME));
-    put(&[libc::SYS_clone], Verdict::Without(NEW_NAMESPACES));
-    // The limits of another process: it may be the mounter, whose uid is the same.
-    put(&[libc::SYS_prlimit64], Verdict::Without(u32::MAX));
-    table.sort_unstable_by_key(|(number, _)| *number);
-    table
-}
-
 /// The program for a helper, and for the thread that starts it.
 ///
 /// Calls for an architecture other than the native one are answered ENOSYS, all of them: their numbers differ. A new
@@ -175,10 +30,10 @@ fn table(mount_calls: MountCalls, io_uring: bool) -> Vec<(u32, Verdict)> {
 ///
 /// capset(2) is answered with success and not performed. A helper that gives up capabilities has none; one that arms
 /// itself for its mount(2), as mount.cifs does, needs none, since that is performed for it.
-pub fn program(mount_calls: MountCalls, io_uring: bool) -> Vec<Instruction> {
+pub fn program(heard: Heard, io_uring: bool) -> Vec<Instruction> {
     let mut program = vec![load(ARCH), jump(BPF_JEQ, NATIVE, 1, 0), answer_errno(libc::ENOSYS), load(NUMBER)];
     program.extend([jump(BPF_JGE, X32_BIT, 0, 1), answer_errno(libc::ENOSYS)]);
-    program.extend(search(&table(mount_calls, io_uring)));
+    program.extend(search(&table(heard, io_uring)));
     program
 }
 
@@ -213,13 +68,12 @@ impl Verdict {
     /// The number is known: what is left to do.
     fn instructions(self) -> Vec<Instruction> {
         match self {
-            Self::Stop => vec![answer(SECCOMP_RET_USER_NOTIF)],
-            Self::Answer(errno) => vec![answer_errno(errno)],
-            Self::Without(bits) => vec![
+            Self::Always(action) => vec![answer(action)],
+            Self::With(bits, action) => vec![
                 load(ARG0_LOW),
                 statement(BPF_ALU | BPF_AND | BPF_K, bits),
                 jump(BPF_JEQ, 0, 1, 0),
-                answer_errno(libc::EPERM),
+                answer(action),
                 answer(SECCOMP_RET_ALLOW),
             ],
             Self::Socket => {
@@ -259,11 +113,6 @@ pub fn without_clone3() -> Vec<Instruction> {
     ]
 }
 
-/// System call numbers are small: the conversion never cuts anything off.
-fn call(number: i64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
 fn load(offset: u32) -> Instruction {
     statement(BPF_LD | BPF_W | BPF_ABS, offset)
 }
@@ -273,7 +122,7 @@ fn answer(action: u32) -> Instruction {
 }
 
 fn answer_errno(errno: i32) -> Instruction {
-    answer(SECCOMP_RET_ERRNO | errno.cast_unsigned())
+    answer(errno_action(errno))
 }
 
 fn statement(code: u32, k: u32) -> Instruction {
@@ -287,6 +136,8 @@ fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> Instruction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::seccomp::calls::{CLONE_NEWTIME, MOUNTS, NEW_MOUNTS, refusal};
+    use libc::{SECCOMP_RET_ERRNO, SECCOMP_RET_USER_NOTIF};
 
     /// Runs a program as the kernel would, for one call.
     fn run_program(program: &[Instruction], arch: u32, number: u32, [arg0, arg1, arg2]: [u64; 3]) -> u32 {
@@ -316,7 +167,7 @@ mod tests {
     }
 
     fn run(arch: u32, number: u32, arg0: u64) -> u32 {
-        run_program(&program(MountCalls::Stopped, false), arch, number, [arg0, 0, 0])
+        run_program(&program(Heard::ByListener, false), arch, number, [arg0, 0, 0])
     }
 
     fn native(number: i64, arg0: u64) -> u32 {
@@ -324,16 +175,15 @@ mod tests {
     }
 
     const ENOSYS: u32 = SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    const EPERM: u32 = SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    const REFUSED: u32 = SECCOMP_RET_USER_NOTIF;
 
     /// What the table says, read from the top.
     fn expected(table: &[(u32, Verdict)], number: u32, arg0: u64) -> u32 {
         match table.iter().find(|(listed, _)| *listed == number).map(|(_, verdict)| *verdict) {
             None => SECCOMP_RET_ALLOW,
-            Some(Verdict::Stop) => SECCOMP_RET_USER_NOTIF,
-            Some(Verdict::Answer(errno)) => SECCOMP_RET_ERRNO | errno.cast_unsigned(),
-            Some(Verdict::Without(bits)) if arg0 as u32 & bits != 0 => EPERM,
-            Some(Verdict::Without(_)) => SECCOMP_RET_ALLOW,
+            Some(Verdict::Always(action)) => action,
+            Some(Verdict::With(bits, action)) if arg0 as u32 & bits != 0 => action,
+            Some(Verdict::With(..)) => SECCOMP_RET_ALLOW,
             Some(Verdict::Socket) if [1, 2, 10, 16].contains(&(arg0 as u32)) => SECCOMP_RET_ALLOW,
             Some(Verdict::NotCommand(_)) => SECCOMP_RET_ALLOW,
             Some(Verdict::Socket) => SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned(),
@@ -342,9 +192,9 @@ mod tests {
 
     #[test]
     fn the_search_finds_what_the_table_says() {
-        for mount_calls in [MountCalls::Stopped, MountCalls::LeftAlone] {
+        for heard in [Heard::ByListener, Heard::ByNobody] {
             for io_uring in [false, true] {
-                let (program, table) = (program(mount_calls, io_uring), table(mount_calls, io_uring));
+                let (program, table) = (program(heard, io_uring), table(heard, io_uring));
                 assert!(table.windows(2).all(|pair| pair[0].0 < pair[1].0), "a call is listed twice");
                 for (number, arg0) in
                     (0..1000).flat_map(|number| [0, 1, 2, 10, 16, 17, 38, 1 << 28, u64::MAX].map(|arg0| (number, arg0)))
@@ -370,11 +220,33 @@ mod tests {
     #[test]
     fn what_no_helper_needs_is_refused() {
         for number in [libc::SYS_ptrace, libc::SYS_setns, libc::SYS_bpf, libc::SYS_io_uring_setup, libc::SYS_reboot] {
-            assert_eq!(native(number, 0), EPERM, "{number}");
+            assert_eq!(native(number, 0), REFUSED, "{number}");
         }
         assert_eq!(native(libc::SYS_keyctl, 0), ENOSYS);
         assert_eq!(native(libc::SYS_name_to_handle_at, 0), SECCOMP_RET_ALLOW);
-        assert_eq!((native(libc::SYS_prlimit64, 0), native(libc::SYS_prlimit64, 1)), (SECCOMP_RET_ALLOW, EPERM));
+        assert_eq!((native(libc::SYS_prlimit64, 0), native(libc::SYS_prlimit64, 1)), (SECCOMP_RET_ALLOW, REFUSED));
+    }
+
+    #[test]
+    fn without_a_listener_the_kernel_refuses_the_same_calls() {
+        let eperm = errno_action(libc::EPERM);
+        let (heard, unheard) = (table(Heard::ByListener, false), table(Heard::ByNobody, false));
+        for (number, verdict) in heard {
+            let other = unheard.iter().find(|(listed, _)| *listed == number).map(|(_, verdict)| *verdict);
+            let mount = MOUNTS.into_iter().chain(NEW_MOUNTS).any(|listed| call(listed) == number);
+            match verdict {
+                Verdict::Always(REFUSED) if !mount => {
+                    assert_eq!(other, Some(Verdict::Always(eperm)), "{number}");
+                    assert!(refusal(number.into()).is_some(), "{number}");
+                }
+                Verdict::With(bits, REFUSED) => {
+                    assert_eq!(other, Some(Verdict::With(bits, eperm)), "{number}");
+                    assert!(refusal(number.into()).is_some(), "{number}");
+                }
+                verdict if !mount => assert_eq!(other, Some(verdict), "{number}"),
+                _ => assert_eq!(refusal(number.into()), None, "{number}"),
+            }
+        }
     }
 
     #[test]
@@ -390,10 +262,10 @@ mod tests {
     fn no_new_namespaces() {
         for new in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWNET, libc::CLONE_NEWCGROUP] {
             let new = u64::from(new.cast_unsigned());
-            assert_eq!(native(libc::SYS_clone, new | 17), EPERM);
-            assert_eq!(native(libc::SYS_unshare, new), EPERM);
+            assert_eq!(native(libc::SYS_clone, new | 17), REFUSED);
+            assert_eq!(native(libc::SYS_unshare, new), REFUSED);
         }
-        assert_eq!(native(libc::SYS_unshare, CLONE_NEWTIME.into()), EPERM);
+        assert_eq!(native(libc::SYS_unshare, CLONE_NEWTIME.into()), REFUSED);
         assert_eq!(native(libc::SYS_clone, 17), SECCOMP_RET_ALLOW);
         assert_eq!(native(libc::SYS_unshare, libc::CLONE_FS as u64), SECCOMP_RET_ALLOW);
         let later = |number| run_program(&without_clone3(), NATIVE, call(number), [0; 3]);
@@ -402,7 +274,7 @@ mod tests {
 
     #[test]
     fn of_netlink_only_routes() {
-        let program = program(MountCalls::Stopped, false);
+        let program = program(Heard::ByListener, false);
         let socket = |family: i32, protocol: u64| {
             run_program(&program, NATIVE, call(libc::SYS_socket), [family as u64, 0, protocol])
         };
@@ -417,8 +289,8 @@ mod tests {
 
     #[test]
     fn a_synchronous_init_is_not_to_be_had() {
-        for mount_calls in [MountCalls::Stopped, MountCalls::LeftAlone] {
-            let program = program(mount_calls, false);
+        for heard in [Heard::ByListener, Heard::ByNobody] {
+            let program = program(heard, false);
             let ioctl = |command: u64| run_program(&program, NATIVE, call(libc::SYS_ioctl), [0, command, 0]);
             // The kernel takes the lower half of the command alone.
             assert_eq!(

@@ -3,7 +3,8 @@
 //! While a volume is being mounted its own thread answers, with a [`Broker`] that may perform the call; it stands in
 //! the helper's mount namespace. For the rest of the helper's life the mounter's main thread answers: it refuses every call.
 
-use super::filter::{self, MountCalls};
+use super::calls::{Heard, refusal};
+use super::filter;
 use super::memory::StoppedThread;
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, MountCall, Progress};
@@ -39,7 +40,7 @@ pub struct Listener {
 impl Listener {
     /// Binds the calling thread, and everything that it starts from here on, which may use io_uring(7) or not.
     pub fn install(io_uring: bool) -> io::Result<Self> {
-        let program = filter::program(MountCalls::Stopped, io_uring);
+        let program = filter::program(Heard::ByListener, io_uring);
         Ok(Self { fd: seccomp::install(&program)?, unanswered_mount: None, objections: Objections::default() })
     }
 
@@ -94,7 +95,7 @@ impl Listener {
                 let target = thread.open_path(call.args[0], call.args[1] & UMOUNT_NOFOLLOW == 0)?;
                 broker.unmount(&target)
             }
-            _ => self.refuse(call),
+            number => forbidden(number, call.tid, broker.objections_mut()),
         }
     }
 
@@ -113,10 +114,7 @@ impl Listener {
                 self.objections.log(|| info!(event = events::HELPER_REFUSED, thread, "{words}"));
                 Err(Errno::INVAL)
             }
-            number => {
-                self.objections.log(|| info!(thread, number, "answered ENOSYS to a call of the new mount interface"));
-                Err(Errno::NOSYS)
-            }
+            number => forbidden(number, thread, &mut self.objections),
         }
     }
 
@@ -128,9 +126,19 @@ impl Listener {
             libc::SYS_mount => broker.mount_again(),
             // Helpers do that when they give up; there is nothing else that one could unmount.
             libc::SYS_umount2 => broker.give_up(),
-            _ => self.refuse(call),
+            number => forbidden(number, call.tid, broker.objections_mut()),
         }
     }
+}
+
+/// The answer to a call that is none of the old mount interface.
+fn forbidden(number: i64, thread: u32, objections: &mut Objections) -> Result<(), Errno> {
+    let Some((errno, words)) = refusal(number) else {
+        objections.log(|| info!(thread, number, "answered ENOSYS to a call of the new mount interface"));
+        return Err(Errno::NOSYS);
+    };
+    objections.add(words);
+    Err(errno)
 }
 
 fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
