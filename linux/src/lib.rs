@@ -7,5 +7,6 @@ pub mod mount_namespace;
 pub mod mount_table;
 pub mod namespace;
 pub mod processes;
+pub mod standard;
 pub mod statx;
 pub mod sys;

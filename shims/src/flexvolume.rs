@@ -69,7 +69,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         Some(_) => Answer::NotSupported,
         None => Answer::Failure("an argument is not valid UTF-8".to_owned()),
     };
-    println!("{}", answer.to_json());
+    linux::say!("{}", answer.to_json());
     match answer {
         Answer::Success | Answer::Capabilities => ExitCode::SUCCESS,
         Answer::Failure(_) | Answer::NotSupported => ExitCode::FAILURE,

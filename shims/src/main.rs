@@ -11,10 +11,10 @@ fn main() -> ExitCode {
     by_name(&arguments).or_else(|| by_name(rest)).unwrap_or_else(|| {
         // An installation runs this to see whether the program can run on the node.
         if rest.first().is_some_and(|word| word == "--version") {
-            println!("hostmount-shim {}", env!("CARGO_PKG_VERSION"));
+            linux::say!("hostmount-shim {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        eprintln!("hostmount-shim: call it as mount or umount, or as the FlexVolume driver fuse.");
+        linux::complain!("hostmount-shim: call it as mount or umount, or as the FlexVolume driver fuse.");
         api::exit::Exit::Usage.into()
     })
 }

@@ -124,12 +124,12 @@ fn mount(request: Request, origin: Origin) -> ExitCode {
 /// Prints the helper's output to standard error, where mount(8)'s helpers write it.
 fn show(output: &[String]) {
     for line in output {
-        eprintln!("{}", shown(line));
+        linux::complain!("{}", shown(line));
     }
 }
 
 fn fail(target: &str, exit: Exit, message: &str) -> ExitCode {
-    eprintln!("mount: {}: {}.", shown(target), shown(message));
+    linux::complain!("mount: {}: {}.", shown(target), shown(message));
     exit.into()
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn become_it(name: &str, arguments: &[OsString]) -> ExitCode {
     for program in candidates(name) {
         error = Command::new(&program).arg0(name).args(arguments).exec();
     }
-    eprintln!("{name}: this node has no {name} program of its own, and hostmount does not serve this: {error}");
+    linux::complain!("{name}: this node has no {name} program of its own, and hostmount does not serve this: {error}");
     Exit::Usage.into()
 }
 

@@ -45,10 +45,10 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for target in given.targets {
         match unmount_on(node.as_ref(), &target, given.flags) {
-            Ok(()) if given.verbose => println!("umount: {} unmounted", shown_path(&target)),
+            Ok(()) if given.verbose => linux::say!("umount: {} unmounted", shown_path(&target)),
             Ok(()) => {}
             Err(errno) => {
-                eprintln!("umount: {}: {}.", shown_path(&target), words(errno));
+                linux::complain!("umount: {}: {}.", shown_path(&target), words(errno));
                 code = exit_of(errno).into();
             }
         }

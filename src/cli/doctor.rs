@@ -115,8 +115,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     );
     // A second wall, which there is or is not.
     match thread::spawn(enter_domain).join() {
-        Ok(Domain::Nothing) => println!("note  landlock: {}", Domain::Nothing),
-        Ok(domain) => println!("ok    landlock: {domain}"),
+        Ok(Domain::Nothing) => linux::say!("note  landlock: {}", Domain::Nothing),
+        Ok(domain) => linux::say!("ok    landlock: {domain}"),
         Err(panic) => std::panic::resume_unwind(panic),
     }
     show(
@@ -131,8 +131,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Ok("helpers see none but their own".into())
     });
     match hidden {
-        Ok(hidden) => println!("ok    processes: {hidden}"),
-        Err(why) => println!(
+        Ok(hidden) => linux::say!("ok    processes: {hidden}"),
+        Err(why) => linux::say!(
             "note  processes: helpers see that others run, and how they were called: {}",
             shown_lines(&chain(&*why))
         ),
@@ -147,15 +147,21 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         }),
     );
     // The mounter need not run: an image can be tried before it serves.
-    show("mounter", "start `hostmount serve`", mounter().map(|volumes| format!("answers; it has {volumes} volumes")));
+    show(
+        "mounter",
+        "start `hostmount serve`",
+        mounter().map(|volumes| {
+            format!("answers; it has {volumes} {volume}", volume = if volumes == 1 { "volume" } else { "volumes" })
+        }),
+    );
     if needed.iter().all(|good| *good) { ExitCode::SUCCESS } else { Exit::System.into() }
 }
 
 /// Prints one finding, and returns whether it is a success.
 fn show(what: &str, advice: &str, finding: Finding) -> bool {
     match &finding {
-        Ok(seen) => println!("ok    {what}: {}", shown_lines(seen)),
-        Err(error) => println!("FAIL  {what}: {}\n      {advice}", shown_lines(&chain(error.as_ref()))),
+        Ok(seen) => linux::say!("ok    {what}: {}", shown_lines(seen)),
+        Err(error) => linux::say!("FAIL  {what}: {}\n      {advice}", shown_lines(&chain(error.as_ref()))),
     }
     finding.is_ok()
 }

@@ -50,7 +50,7 @@ pub(super) fn heal(arguments: &HealArguments) -> Result<(), Complaint> {
     let client = Client::from_environment(Origin::Operator);
     let heal = |target: &str| outcome(target, client.heal(target)?);
     match &arguments.which.target {
-        Some(target) => heal(target).map(|line| println!("{}", shown(&line))),
+        Some(target) => heal(target).map(|line| linux::say!("{}", shown(&line))),
         None => all(&client, |volume| matches!(volume.state, VolumeState::Dead | VolumeState::Hung), heal),
     }
 }
@@ -60,7 +60,7 @@ pub(super) fn swap(arguments: &SwapArguments) -> Result<(), Complaint> {
     let client = Client::from_environment(Origin::Operator);
     let swap = |target: &str, changes| outcome(target, client.swap(target, changes)?);
     match &arguments.which.target {
-        Some(target) => swap(target, arguments.changes()?).map(|line| println!("{}", shown(&line))),
+        Some(target) => swap(target, arguments.changes()?).map(|line| linux::say!("{}", shown(&line))),
         None => all(&client, |_| true, |target| swap(target, Changes::default())),
     }
 }
@@ -106,7 +106,7 @@ fn all(
                 Complaint(failure)
             })?;
             done += 1;
-            println!("{done}/{}  {}", targets.len(), shown(&line));
+            linux::say!("{done}/{}  {}", targets.len(), shown(&line));
         }
     }
     Ok(())

@@ -39,13 +39,13 @@ pub(super) fn install(arguments: Arguments) -> Result<(), Complaint> {
     let node = MountNamespace::of_node(&arguments.host_proc.unwrap_or_else(host_proc)).map_err(system)?;
     if arguments.uninstall {
         let removed = node.visit(|| places.uninstall()).map_err(system)?.map_err(system)?;
-        removed.iter().for_each(|path| println!("removed {}", path.display()));
+        removed.iter().for_each(|path| linux::say!("removed {}", path.display()));
         return Ok(());
     }
     let config = Config::load(arguments.config.as_deref()).map_err(|error| complaint(Exit::Usage, error))?;
     let programs = Programs::of_this_container(served_types(&config)).map_err(system)?;
     let installed = node.visit(|| places.install(&programs)).map_err(system)?.map_err(system)?;
-    installed.iter().for_each(|path| println!("installed {}", path.display()));
+    installed.iter().for_each(|path| linux::say!("installed {}", path.display()));
     Ok(())
 }
 

@@ -20,8 +20,8 @@ pub(super) enum Format {
 pub(super) fn list(format: Format) -> Result<(), Complaint> {
     let volumes = Client::from_environment(Origin::Operator).list()?;
     match format {
-        Format::Table => print!("{}", table(&volumes)),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&volumes).unwrap_or_default()),
+        Format::Table => linux::standard::put(format_args!("{}", table(&volumes))),
+        Format::Json => linux::say!("{}", serde_json::to_string_pretty(&volumes).unwrap_or_default()),
     }
     Ok(())
 }

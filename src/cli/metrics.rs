@@ -6,6 +6,6 @@ use api::origin::Origin;
 
 /// Runs `hostmount metrics`.
 pub(super) fn metrics() -> Result<(), Complaint> {
-    print!("{}", Client::from_environment(Origin::Operator).metrics()?);
+    linux::standard::put(format_args!("{}", Client::from_environment(Origin::Operator).metrics()?));
     Ok(())
 }

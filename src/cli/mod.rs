@@ -122,7 +122,7 @@ impl Complaint {
 
 fn end(done: Result<(), Complaint>) -> ExitCode {
     let Err(Complaint(Failure { exit, message, output, .. })) = done else { return ExitCode::SUCCESS };
-    eprintln!("hostmount: {}.", shown_lines(&message));
-    output.iter().for_each(|line| eprintln!("  {}", shown(line)));
+    linux::complain!("hostmount: {}.", shown_lines(&message));
+    output.iter().for_each(|line| linux::complain!("  {}", shown(line)));
     exit.into()
 }

@@ -35,7 +35,7 @@ pub(super) fn policy(action: Action) -> Result<(), Complaint> {
     let client = Client::from_environment(Origin::Operator);
     let (from, arguments) = match action {
         Action::Show => {
-            print!("{}", shown_lines(&client.policy()?));
+            linux::standard::put(format_args!("{}", shown_lines(&client.policy()?)));
             return Ok(());
         }
         Action::Check { from, arguments } => (from, arguments),
@@ -54,6 +54,6 @@ pub(super) fn policy(action: Action) -> Result<(), Complaint> {
         }
     };
     client.check_policy(from, request)?;
-    println!("{} may have it", shown(from.name()));
+    linux::say!("{} may have it", shown(from.name()));
     Ok(())
 }

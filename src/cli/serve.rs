@@ -73,6 +73,6 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
 }
 
 fn fail(error: &dyn Error, exit: Exit) -> ExitCode {
-    eprintln!("hostmount: {}.", shown_lines(&chain(error)));
+    linux::complain!("hostmount: {}.", shown_lines(&chain(error)));
     exit.into()
 }

@@ -14,8 +14,8 @@ const LINES: usize = 5;
 pub(super) fn status(target: &str, format: Format) -> Result<(), Complaint> {
     let volume = Client::from_environment(Origin::Operator).status(target)?;
     match format {
-        Format::Table => print!("{}", words(&volume)),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&volume).unwrap_or_default()),
+        Format::Table => linux::standard::put(format_args!("{}", words(&volume))),
+        Format::Json => linux::say!("{}", serde_json::to_string_pretty(&volume).unwrap_or_default()),
     }
     Ok(())
 }
@@ -23,7 +23,7 @@ pub(super) fn status(target: &str, format: Format) -> Result<(), Complaint> {
 /// Runs `hostmount logs`.
 pub(super) fn logs(target: &str) -> Result<(), Complaint> {
     let volume = Client::from_environment(Origin::Operator).status(target)?;
-    volume.lines.iter().for_each(|line| println!("{}", shown(line)));
+    volume.lines.iter().for_each(|line| linux::say!("{}", shown(line)));
     Ok(())
 }
 

@@ -4,11 +4,15 @@ use crate::harness::{Test, tests};
 use crate::node::{Done, NODE_BIN, Place, TestNode};
 use hostmount::observe::events;
 use std::fs;
+use std::io::{self, Read};
+use std::process::Stdio;
+use testbed::machine::Room;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         doctor_reports_what_works_and_what_to_do.needs(&["bindfs"]).quick(),
         the_probe_is_quiet.quick(),
+        a_reader_that_has_gone.quick(),
         a_volumes_output_outlives_it.quick()
     ]
 }
@@ -16,6 +20,39 @@ pub(crate) fn tests() -> Vec<Test> {
 /// A helper for type `fuse.talk` that prints `started` and its source, and fails if the source is `bad`.
 const TALK: &str =
     "#!/bin/sh\necho started for $2\necho told $1 >&2\n[ $1 != bad ] || exit 3\nexec mount.memfs \"$@\"\n";
+
+/// As `hostmount doctor | head -1`: no panic, and the exit code is what it is otherwise.
+fn a_reader_that_has_gone() {
+    let test = talking_node();
+    let _mounter = test.start_mounter(&[], &[]);
+    // The code, with a pipe without a reader as standard output, and perhaps as standard error.
+    let run = |words: &[&str], both: bool| {
+        let mut command = Room::command(format!("/usr/local/bin/{}", words[0]));
+        let (_, writer) = io::pipe().unwrap();
+        let (mut errors, error_writer) = io::pipe().unwrap();
+        command.args(&words[1..]).stdin(Stdio::null()).stdout(writer.try_clone().unwrap());
+        let (stderr, _) = if both { (writer, drop(error_writer)) } else { (error_writer, drop(writer)) };
+        command.stderr(stderr);
+        let code = test.container.spawn(command).wait().unwrap().code();
+        let mut said = String::new();
+        errors.read_to_string(&mut said).unwrap();
+        assert!(!said.contains("panicked"), "{words:?}: {said}");
+        code
+    };
+    for words in ["doctor", "metrics", "list", "list --output json", "policy show", "--help"] {
+        let words: Vec<_> = ["hostmount"].into_iter().chain(words.split(' ')).collect();
+        assert_eq!(run(&words, false), Some(0), "{words:?}");
+    }
+    for words in
+        [&["hostmount", "status", "/mnt/none"][..], &["hostmount-shim", "mount", "-t", "fuse.talk", "bad", "/mnt/v"]]
+    {
+        let code = test.container.run(format!("/usr/local/bin/{}", words[0]), &words[1..]).code;
+        assert_eq!(run(words, true), code, "{words:?}");
+    }
+    let full = test.container.sh("/usr/local/bin/hostmount doctor >/dev/full");
+    assert_eq!(full.code, Some(2));
+    assert_eq!(full.stderr, "cannot write to standard output: No space left on device (os error 28)\n");
+}
 
 fn hostmount(place: &Place, arguments: &[&str]) -> Done {
     let program =
