@@ -9,6 +9,7 @@
 //! heal = true
 //! hang_seconds = 120
 //! on_hang = "report"
+//! upgrade = "swap"
 //!
 //! [helpers]
 //! uids = "1900000000-1900065535"
@@ -53,6 +54,7 @@
 //! heal = false
 //! hang_seconds = 0
 //! on_hang = "heal"
+//! upgrade = "leave"
 //! ```
 
 pub mod command;
@@ -66,7 +68,7 @@ use api::request::Request;
 use doors::Doors;
 use policy::Policy;
 use serde::Deserialize;
-use settings::{MemoryLimit, OnHang, Section, Settings};
+use settings::{MemoryLimit, OnHang, Section, Settings, Upgrade};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,6 +127,7 @@ struct ConfigFile {
     heal: Option<bool>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
+    upgrade: Option<Upgrade>,
     helpers: Helpers,
     doors: doors::Section,
     policy: Policy,
@@ -242,6 +245,7 @@ impl ConfigFile {
             heal: self.heal,
             hang_seconds: self.hang_seconds,
             on_hang: self.on_hang,
+            upgrade: self.upgrade,
             ..Section::default()
         };
         let others = everywhere.resolve(&default.others)?;

@@ -51,6 +51,8 @@ pub struct Settings {
     pub hang_time: Option<Duration>,
     /// What is done about a volume that hangs.
     pub on_hang: OnHang,
+    /// What becomes of a volume whose helper runs from an earlier container's image.
+    pub upgrade: Upgrade,
     /// Options for volumes whose caller gives none of the same name.
     pub default_options: MountOptions,
     /// Options that every volume gets, last; they replace the caller's options of the same name.
@@ -75,6 +77,7 @@ impl Default for Settings {
             heal: true,
             hang_time: Some(Duration::from_secs(120)),
             on_hang: OnHang::Report,
+            upgrade: Upgrade::Swap,
             default_options: MountOptions::default(),
             forced_options: MountOptions::default(),
         }
@@ -89,6 +92,16 @@ pub enum OnHang {
     Report,
     /// Its helper is killed as well, so that it is healed.
     Heal,
+}
+
+/// What becomes of a volume whose helper runs from the image of an earlier container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Upgrade {
+    /// It is swapped: a helper of this container's image serves it.
+    Swap,
+    /// It keeps its helper.
+    Leave,
 }
 
 /// The settings of one type as they are written. All of them are optional.
@@ -112,6 +125,7 @@ pub(super) struct Section {
     pub(super) heal: Option<bool>,
     pub(super) hang_seconds: Option<u64>,
     pub(super) on_hang: Option<OnHang>,
+    pub(super) upgrade: Option<Upgrade>,
     pub(super) default_options: MountOptions,
     pub(super) forced_options: MountOptions,
 }
@@ -140,6 +154,7 @@ impl Section {
             heal: self.heal.unwrap_or(others.heal),
             hang_time: self.hang_seconds.map_or(others.hang_time, hang_time),
             on_hang: self.on_hang.unwrap_or(others.on_hang),
+            upgrade: self.upgrade.unwrap_or(others.upgrade),
             default_options: self.default_options,
             forced_options: self.forced_options,
         };

@@ -183,6 +183,7 @@ impl EventLoop {
                 match task {
                     Task::Search(ids) => self.mounter.to_do.search_again(ids),
                     Task::Heal(id) => _ = self.mounter.registry.report(id, Event::HealingFailed),
+                    Task::Upgrade(id) => self.mounter.to_do.upgrade_again(id),
                 }
             }
         }

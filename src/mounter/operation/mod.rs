@@ -16,3 +16,4 @@ pub mod ready;
 pub mod replace;
 pub mod stats;
 pub mod unmount;
+pub mod upgrade;

@@ -100,7 +100,15 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
         }
         Ok(shown) => {
             let (helper, identity, processes) = (fresh.program.clone(), fresh.identity, fresh.processes());
-            let next = Volume { plan, helper, identity, processes, since: volume.since, known: Known::All };
+            let next = Volume {
+                plan,
+                helper,
+                identity,
+                processes,
+                since: volume.since,
+                known: Known::All,
+                earlier_image: false,
+            };
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
             let released = fresh.release(&mounter.state);

@@ -61,7 +61,7 @@ pub(super) struct Entry {
     pub(super) volume: Volume,
     pub(super) state: State,
     /// The fresh filesystem that is being put in its place.
-    successor: Option<Identity>,
+    pub(super) successor: Option<Identity>,
     /// Gone when nothing of the helper runs any more.
     engine: Option<Engine>,
     /// Gone when nobody can write any more.
@@ -97,9 +97,9 @@ impl Registry {
     }
 
     /// Adds a volume whose helper serves it.
-    pub fn add(&self, volume: Volume, serving: Serving) {
+    pub fn add(&self, volume: Volume, serving: Serving) -> VolumeId {
         let state = State::serving(Instant::now(), 0);
-        self.enter(&mut self.locked(), volume, state, Some(serving), Vec::new());
+        self.enter(&mut self.locked(), volume, state, Some(serving), Vec::new())
     }
 
     /// Adds a volume whose helper ended while no mounter ran.
@@ -127,7 +127,7 @@ impl Registry {
         state: State,
         serving: Option<Serving>,
         earlier_lines: Vec<String>,
-    ) {
+    ) -> VolumeId {
         volumes.last += 1;
         let id = VolumeId(volumes.last);
         if volume.known == Known::All {
@@ -153,6 +153,7 @@ impl Registry {
         };
         self.watch(id, &mut entry);
         volumes.by_id.insert(id, entry);
+        id
     }
 
     /// Volume `id` is given this fresh filesystem: from now on its places show the one or the other.
