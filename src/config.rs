@@ -9,6 +9,7 @@
 //! heal = true
 //! hang_seconds = 120
 //! on_hang = "report"
+//! abandoned_seconds = 10
 //! upgrade = "swap"
 //!
 //! [helpers]
@@ -53,6 +54,7 @@
 //! ready_timeout_seconds = 30
 //! heal = false
 //! hang_seconds = 0
+//! abandoned_seconds = 0
 //! on_hang = "heal"
 //! upgrade = "leave"
 //! ```
@@ -127,6 +129,7 @@ struct ConfigFile {
     heal: Option<bool>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
+    abandoned_seconds: Option<u64>,
     upgrade: Option<Upgrade>,
     helpers: Helpers,
     doors: doors::Section,
@@ -228,7 +231,16 @@ impl Config {
 
     /// The shortest time after which a volume of any type hangs; `None`: no volume is looked at.
     pub fn shortest_hang_time(&self) -> Option<Duration> {
-        self.types.values().chain([&self.others]).filter_map(|settings| settings.hang_time).min()
+        self.shortest(|settings| settings.hang_time)
+    }
+
+    /// The shortest time after which a volume of any type is ended that nobody has any more; `None`: none is.
+    pub fn shortest_abandoned_time(&self) -> Option<Duration> {
+        self.shortest(|settings| settings.abandoned_time)
+    }
+
+    fn shortest(&self, time: impl Fn(&Settings) -> Option<Duration>) -> Option<Duration> {
+        self.types.values().chain([&self.others]).filter_map(|settings| time(settings)).min()
     }
 }
 
@@ -245,6 +257,7 @@ impl ConfigFile {
             heal: self.heal,
             hang_seconds: self.hang_seconds,
             on_hang: self.on_hang,
+            abandoned_seconds: self.abandoned_seconds,
             upgrade: self.upgrade,
             ..Section::default()
         };

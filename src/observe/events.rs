@@ -53,6 +53,10 @@ pub const INNER_MOUNT_LOST: &str = "volume.inner-mount-lost";
 pub const DRAINED: &str = "volume.drained";
 /// A volume does not answer.
 pub const HUNG: &str = "volume.hung";
+/// A volume that nobody has any more does not answer: it is ended.
+pub const ABANDONED: &str = "volume.abandoned";
+/// A volume does not answer, and processes have it that live.
+pub const IN_USE: &str = "volume.in-use";
 /// A volume that hung answers again.
 pub const ANSWERS: &str = "volume.answers";
 /// The options or secrets of an earlier mounter's volume are not known.

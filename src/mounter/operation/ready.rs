@@ -44,9 +44,9 @@ pub enum NotReady {
         /// Whether it had mounted.
         mounted: bool,
     },
-    /// The caller's program was ended.
-    #[error("the caller went away")]
-    CallerGone,
+    /// The caller's program was ended, or the volume that it was for was unmounted.
+    #[error("nobody waits for it any more: the caller went away, or the volume was unmounted")]
+    Unwanted,
     /// SIGTERM.
     #[error("the mounter is being stopped")]
     Stopping,
@@ -60,8 +60,8 @@ pub enum NotReady {
 pub struct Watched<'a> {
     /// Who may be stopping.
     pub mounter: &'a Mounter,
-    /// The caller's connection, if somebody waits.
-    pub caller: Option<BorrowedFd<'a>>,
+    /// Readable, or hung up, when nobody wants it any more.
+    pub purpose: BorrowedFd<'a>,
     /// How long it may take.
     pub allowed: Duration,
 }
@@ -73,7 +73,7 @@ enum Source {
     Engine,
     Ending,
     Probe,
-    Caller,
+    Purpose,
     Stopping,
 }
 
@@ -105,7 +105,7 @@ fn wait<'scope>(
     watched: Watched<'_>,
     asked: &mut Option<Identity>,
 ) -> Result<(), NotReady> {
-    let Watched { mounter, caller, allowed } = watched;
+    let Watched { mounter, purpose, allowed } = watched;
     let deadline = Instant::now() + allowed;
     let mut exited = false;
     let mut probe = None;
@@ -128,7 +128,7 @@ fn wait<'scope>(
         if left.is_zero() {
             return Err(NotReady::TimedOut { allowed, mounted });
         }
-        let events = next_events(helper, exited, probe.as_ref(), mounter, caller, left).map_err(NotReady::Wait)?;
+        let events = next_events(helper, exited, probe.as_ref(), mounter, purpose, left).map_err(NotReady::Wait)?;
         for source in events {
             match source {
                 Source::Output => helper.output.drain(),
@@ -154,7 +154,7 @@ fn wait<'scope>(
                     let answer = probe.take().map(Probe::answer);
                     return answer.unwrap_or(Ok(())).map_err(NotReady::Died);
                 }
-                Source::Caller => return Err(NotReady::CallerGone),
+                Source::Purpose => return Err(NotReady::Unwanted),
                 Source::Stopping => return Err(NotReady::Stopping),
             }
         }
@@ -170,7 +170,7 @@ fn next_events(
     exited: bool,
     probe: Option<&Probe<'_>>,
     mounter: &Mounter,
-    caller: Option<BorrowedFd<'_>>,
+    purpose: BorrowedFd<'_>,
     left: Duration,
 ) -> io::Result<Vec<Source>> {
     let mut sources = vec![Source::Stopping, Source::Engine];
@@ -179,9 +179,7 @@ fn next_events(
         sources.push(source);
         fds.push(fd);
     };
-    if let Some(caller) = caller {
-        add(Source::Caller, PollFd::from_borrowed_fd(caller, PollFlags::IN | PollFlags::RDHUP));
-    }
+    add(Source::Purpose, PollFd::from_borrowed_fd(purpose, PollFlags::IN | PollFlags::RDHUP));
     if !helper.output.has_ended() {
         add(Source::Output, PollFd::new(&helper.output, PollFlags::IN));
     }

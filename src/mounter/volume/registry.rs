@@ -18,7 +18,7 @@ use crate::observe::events;
 use crate::policy::Plan;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -74,6 +74,8 @@ pub(super) struct Entry {
     earlier_lines: Vec<String>,
     /// Keeps the number of a dead volume's filesystem from being used again, for as long as it may be healed.
     pin: Option<Tree>,
+    /// Closed when the volume is no more, for the operation that prepares something for it.
+    there: Option<PipeWriter>,
     /// Its descriptors could not be watched yet.
     unwatched: bool,
     calls: Pace,
@@ -147,6 +149,7 @@ impl Registry {
             refused: Vec::new(),
             earlier_lines,
             pin: None,
+            there: None,
             unwatched: false,
             calls: Pace::default(),
             writes: Pace::default(),
@@ -154,6 +157,16 @@ impl Registry {
         self.watch(id, &mut entry);
         volumes.by_id.insert(id, entry);
         id
+    }
+
+    /// A descriptor that is hung up when volume `id` is no more.
+    pub fn until_gone(&self, id: VolumeId) -> io::Result<PipeReader> {
+        let (reader, there) = io::pipe()?;
+        // One operation at a time asks: the last one's is not needed any more.
+        if let Some(entry) = self.locked().by_id.get_mut(&id) {
+            entry.there = Some(there);
+        }
+        Ok(reader)
     }
 
     /// Volume `id` is given this fresh filesystem: from now on its places show the one or the other.
