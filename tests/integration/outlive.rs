@@ -19,6 +19,10 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         bindfs_with_the_seccomp_engine.needs(IMAGE).needs_cgroups(),
         sshfs_with_the_preload_engine.needs(IMAGE).needs(sshd::PROGRAMS).needs_cgroups(),
+        an_update_while_the_server_is_frozen_leaves_the_volume_as_it_is
+            .needs(IMAGE)
+            .needs(sshd::PROGRAMS)
+            .needs_cgroups(),
         an_image_that_is_collected_takes_nothing_from_its_volumes.needs(IMAGE).needs(sshd::PROGRAMS).needs_cgroups(),
     ]
 }
@@ -53,6 +57,10 @@ readable = ['/run/key']
 command = ['sshfs', '{source}', '{target}', '-o', '{options}']
 readable = ['/run/key']
 upgrade = 'leave'
+[filesystem.brief]
+command = ['sshfs', '{source}', '{target}', '-o', '{options}']
+readable = ['/run/key']
+ready_timeout_seconds = 4
 [filesystem.keyed]
 command = ['sshfs', '{source}', '{target}', '-o', '{options}']
 readable = ['/run/key']
@@ -231,6 +239,27 @@ fn sshfs_with_the_preload_engine() {
         &format!("{NODE_BIN}/hostmount mount -t fuse.sshfs -o {options},{KEY} {source} {TARGET}"),
         "sshfs",
     );
+}
+
+fn an_update_while_the_server_is_frozen_leaves_the_volume_as_it_is() {
+    let (runtime, server) = with_sshd("seccomp");
+    let (node, options) = (&runtime.node, sshfs_options());
+    runtime.run(1);
+    let mount = format!("{NODE_BIN}/hostmount mount -o {options},{KEY} -t fuse.brief");
+    node.sh_ok(&format!("{mount} root@{SERVER_ADDRESS}:/srv/export {TARGET} && echo served >{TARGET}/f"));
+    server.place.sh_ok("kill -STOP $(pidof sshd)");
+    runtime.remove(1);
+    runtime.run(2);
+    runtime.wait_for(events::NOT_UPGRADED, 1);
+    server.place.sh_ok("kill -CONT $(pidof sshd)");
+    assert_eq!(node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
+    let list = runtime.list();
+    assert!(list.contains("\"mounted\"") && list.contains("runs from the image of an earlier container"), "{list}");
+    // It would be tried again in a minute.
+    node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
+    assert!(!runtime.list().contains("earlier container") && reads(node, TARGET));
+    node.sh_ok(&format!("umount {TARGET}"));
+    runtime.remove(2);
 }
 
 /// Reads a volume until that works; sshfs starts a new ssh at an access, which may fail itself.

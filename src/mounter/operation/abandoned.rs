@@ -98,12 +98,12 @@ fn volumes_with_waiting(mounter: &Mounter) -> Vec<(VolumeId, Volume, u64)> {
         // Of others the node's own processes are the users, and those are always there.
         volume.plan.settings.abandoned_time.is_some() && volume.plan.target.starts_with(&mounter.config.kubelet_dir)
     };
-    let volumes = mounter.registry.serving().into_iter().filter(|(_, volume)| kubelets(volume));
-    let waiting = volumes.filter_map(|(id, volume)| {
-        let waiting = mounter.connections.waiting(volume.identity).ok()?;
-        Some((id, volume, waiting))
+    let filesystems = mounter.registry.filesystems(kubelets).into_iter();
+    let waiting = filesystems.filter_map(|(id, filesystem)| {
+        let waiting = mounter.connections.waiting(filesystem).ok().filter(|waiting| *waiting > 0)?;
+        Some((id, mounter.registry.volume(id)?, waiting))
     });
-    waiting.filter(|(_, _, waiting)| *waiting > 0).collect()
+    waiting.collect()
 }
 
 impl Since {

@@ -201,6 +201,14 @@ impl Registry {
         self.locked().by_id.is_empty()
     }
 
+    /// The filesystems of those volumes that a helper serves, and that are `wanted`.
+    pub fn filesystems(&self, wanted: impl Fn(&Volume) -> bool) -> Vec<(VolumeId, Identity)> {
+        let volumes = self.locked();
+        let serves = |entry: &Entry| entry.state.is_current() && entry.state.has_helper() && wanted(&entry.volume);
+        let serving = volumes.by_id.iter().filter(|(_, entry)| serves(entry));
+        serving.map(|(id, entry)| (*id, entry.volume.identity)).collect()
+    }
+
     /// The volumes that a helper serves.
     pub fn serving(&self) -> Vec<(VolumeId, Volume)> {
         let volumes = self.locked();
