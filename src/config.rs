@@ -9,6 +9,8 @@
 //! heal = true
 //! hang_seconds = 120
 //! on_hang = "report"
+//! abandoned_seconds = 10
+//! upgrade = "swap"
 //!
 //! [helpers]
 //! uids = "1900000000-1900065535"
@@ -52,7 +54,9 @@
 //! ready_timeout_seconds = 30
 //! heal = false
 //! hang_seconds = 0
+//! abandoned_seconds = 0
 //! on_hang = "heal"
+//! upgrade = "leave"
 //! ```
 
 pub mod command;
@@ -66,7 +70,7 @@ use api::request::Request;
 use doors::Doors;
 use policy::Policy;
 use serde::Deserialize;
-use settings::{MemoryLimit, OnHang, Section, Settings};
+use settings::{MemoryLimit, OnHang, Section, Settings, Upgrade};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,6 +129,8 @@ struct ConfigFile {
     heal: Option<bool>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
+    abandoned_seconds: Option<u64>,
+    upgrade: Option<Upgrade>,
     helpers: Helpers,
     doors: doors::Section,
     policy: Policy,
@@ -225,7 +231,16 @@ impl Config {
 
     /// The shortest time after which a volume of any type hangs; `None`: no volume is looked at.
     pub fn shortest_hang_time(&self) -> Option<Duration> {
-        self.types.values().chain([&self.others]).filter_map(|settings| settings.hang_time).min()
+        self.shortest(|settings| settings.hang_time)
+    }
+
+    /// The shortest time after which a volume of any type is ended that nobody has any more; `None`: none is.
+    pub fn shortest_abandoned_time(&self) -> Option<Duration> {
+        self.shortest(|settings| settings.abandoned_time)
+    }
+
+    fn shortest(&self, time: impl Fn(&Settings) -> Option<Duration>) -> Option<Duration> {
+        self.types.values().chain([&self.others]).filter_map(|settings| time(settings)).min()
     }
 }
 
@@ -242,6 +257,8 @@ impl ConfigFile {
             heal: self.heal,
             hang_seconds: self.hang_seconds,
             on_hang: self.on_hang,
+            abandoned_seconds: self.abandoned_seconds,
+            upgrade: self.upgrade,
             ..Section::default()
         };
         let others = everywhere.resolve(&default.others)?;

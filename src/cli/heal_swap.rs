@@ -9,10 +9,15 @@ use api::origin::Origin;
 use api::secret::Secret;
 use api::shown::shown;
 use api::volume::{VolumeState, VolumeView};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
 
 /// How many volumes are replaced at a time with `--all`: a node must not start all its helpers at once.
 const AT_A_TIME: usize = 4;
+
+/// Longer than a helper takes whose server answers.
+const SILENT: Duration = Duration::from_secs(3);
 
 /// Which volumes.
 #[derive(Debug, clap::Args)]
@@ -48,7 +53,7 @@ pub(super) struct SwapArguments {
 /// Runs `hostmount heal`.
 pub(super) fn heal(arguments: &HealArguments) -> Result<(), Complaint> {
     let client = Client::from_environment(Origin::Operator);
-    let heal = |target: &str| outcome(target, client.heal(target)?);
+    let heal = |target: &str| outcome(target, not_silently(target, || client.heal(target))?);
     match &arguments.which.target {
         Some(target) => heal(target).map(|line| linux::say!("{}", shown(&line))),
         None => all(&client, |volume| matches!(volume.state, VolumeState::Dead | VolumeState::Hung), heal),
@@ -58,7 +63,7 @@ pub(super) fn heal(arguments: &HealArguments) -> Result<(), Complaint> {
 /// Runs `hostmount swap`.
 pub(super) fn swap(arguments: &SwapArguments) -> Result<(), Complaint> {
     let client = Client::from_environment(Origin::Operator);
-    let swap = |target: &str, changes| outcome(target, client.swap(target, changes)?);
+    let swap = |target: &str, changes| outcome(target, not_silently(target, || client.swap(target, changes))?);
     match &arguments.which.target {
         Some(target) => swap(target, arguments.changes()?).map(|line| linux::say!("{}", shown(&line))),
         None => all(&client, |_| true, |target| swap(target, Changes::default())),
@@ -110,6 +115,23 @@ fn all(
         }
     }
     Ok(())
+}
+
+/// Says what is waited for, if it takes long.
+fn not_silently<T>(target: &str, ask: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (answered, waits) = channel::<()>();
+        scope.spawn(move || {
+            if waits.recv_timeout(SILENT) == Err(RecvTimeoutError::Timeout) {
+                let words = "its fresh helper does not answer yet; perhaps the volume's server does not. The helper is given up after its \
+                             ready_timeout_seconds (120 unless the configuration says otherwise)";
+                eprintln!("hostmount: {}: {words}.", shown(target));
+            }
+        });
+        let answer = ask();
+        drop(answered);
+        answer
+    })
 }
 
 /// The result, in a line.

@@ -51,6 +51,10 @@ pub struct Settings {
     pub hang_time: Option<Duration>,
     /// What is done about a volume that hangs.
     pub on_hang: OnHang,
+    /// After how long without an answer a volume is ended that no living process of a pod has; `None`: never.
+    pub abandoned_time: Option<Duration>,
+    /// What becomes of a volume whose helper runs from an earlier container's image.
+    pub upgrade: Upgrade,
     /// Options for volumes whose caller gives none of the same name.
     pub default_options: MountOptions,
     /// Options that every volume gets, last; they replace the caller's options of the same name.
@@ -75,6 +79,8 @@ impl Default for Settings {
             heal: true,
             hang_time: Some(Duration::from_secs(120)),
             on_hang: OnHang::Report,
+            abandoned_time: Some(Duration::from_secs(10)),
+            upgrade: Upgrade::Swap,
             default_options: MountOptions::default(),
             forced_options: MountOptions::default(),
         }
@@ -89,6 +95,16 @@ pub enum OnHang {
     Report,
     /// Its helper is killed as well, so that it is healed.
     Heal,
+}
+
+/// What becomes of a volume whose helper runs from the image of an earlier container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Upgrade {
+    /// It is swapped: a helper of this container's image serves it.
+    Swap,
+    /// It keeps its helper.
+    Leave,
 }
 
 /// The settings of one type as they are written. All of them are optional.
@@ -112,6 +128,8 @@ pub(super) struct Section {
     pub(super) heal: Option<bool>,
     pub(super) hang_seconds: Option<u64>,
     pub(super) on_hang: Option<OnHang>,
+    pub(super) abandoned_seconds: Option<u64>,
+    pub(super) upgrade: Option<Upgrade>,
     pub(super) default_options: MountOptions,
     pub(super) forced_options: MountOptions,
 }
@@ -138,8 +156,10 @@ impl Section {
             memory_limit: self.memory_limit,
             ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
             heal: self.heal.unwrap_or(others.heal),
-            hang_time: self.hang_seconds.map_or(others.hang_time, hang_time),
+            hang_time: self.hang_seconds.map_or(others.hang_time, unless_zero),
+            abandoned_time: self.abandoned_seconds.map_or(others.abandoned_time, unless_zero),
             on_hang: self.on_hang.unwrap_or(others.on_hang),
+            upgrade: self.upgrade.unwrap_or(others.upgrade),
             default_options: self.default_options,
             forced_options: self.forced_options,
         };
@@ -163,7 +183,7 @@ pub(super) fn process_limit(limit: u64) -> Result<u64, ConfigError> {
     Ok(limit)
 }
 
-fn hang_time(seconds: u64) -> Option<Duration> {
+fn unless_zero(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 

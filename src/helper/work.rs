@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::ops::Sub;
+use std::time::Duration;
 
 /// What the processes of a helper had done up to now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,10 +32,15 @@ pub struct Done {
 impl Work {
     /// What all of them had done just now.
     pub fn of(helper: &HelperProcesses) -> io::Result<Self> {
-        let processes = helper.list()?;
+        let processes: Vec<_> = helper.list()?.into_iter().map(|(process, _)| process).collect();
+        Ok(Self::of_processes(&processes))
+    }
+
+    /// The same of processes that are known to be its own.
+    pub fn of_processes(processes: &[Process]) -> Self {
         // A process that exits meanwhile is left out.
-        let processes = processes.iter().filter_map(|(process, _)| Some((process.pid(), done(process)?))).collect();
-        Ok(Self { processes })
+        let processes = processes.iter().filter_map(|process| Some((process.pid(), done(process)?))).collect();
+        Self { processes }
     }
 
     /// Whether there is no process that could do anything.
@@ -53,6 +59,18 @@ impl Work {
             turns: sum.turns + one.turns,
             time: sum.time + one.time,
         })
+    }
+}
+
+impl Done {
+    /// Whether this, in this `time`, is more than a helper does by itself that has nothing to do (timers, keeping a connection alive),
+    /// and with `more` requests that have come meanwhile. For short times: a helper may do by itself what it does rarely.
+    pub fn is_work(&self, time: Duration, more: u64) -> bool {
+        // As in `operation::hang`, whose times are long.
+        let by_itself = |per_second: f64, once: u64, per_request: u64| {
+            (per_second * time.as_secs_f64()) as u64 + once + per_request * more
+        };
+        self.calls > by_itself(0.4, 4, 16) || self.turns > by_itself(10.0, 10, 16) || self.time > by_itself(1.0, 1, 1)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::Mounter;
 use super::door::{CONNECTIONS, Door, Shut};
-use super::operation::{hang, heal};
+use super::operation::{abandoned, hang, heal};
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
 use super::to_do::Task;
@@ -47,10 +47,29 @@ pub(super) struct EventLoop {
     signals: SignalFd,
     node_mounts: File,
     threads: Arc<Threads>,
-    /// When volumes are looked at next for hangs; never while there is none.
-    next_look: Option<Instant>,
+    /// For what volumes are looked at from time to time.
+    looks: [Look; 2],
     /// For what can go wrong again and again.
     log: Ration,
+}
+
+/// A look at all volumes from time to time.
+#[derive(Clone, Copy)]
+struct Look {
+    /// What it looks for.
+    what: &'static str,
+    /// Never: none.
+    between: Option<Duration>,
+    run: fn(&Mounter),
+    /// Never while there is no volume.
+    next: Option<Instant>,
+}
+
+impl Look {
+    /// So many `times` in this time.
+    fn new(what: &'static str, time: Option<Duration>, times: u32, run: fn(&Mounter)) -> Self {
+        Self { what, between: time.map(|time| time / times), run, next: None }
+    }
 }
 
 /// The threads that the mounter waits for before it stops.
@@ -82,6 +101,11 @@ impl EventLoop {
             .map_err(step("create a signal descriptor"))?;
         let table = mounter.host_proc.join("1/mountinfo");
         let node_mounts = File::open(&table).map_err(step(format!("open {}", table.display())))?;
+        let config = &mounter.config;
+        let looks = [
+            Look::new("hung", config.shortest_hang_time(), hang::LOOKS, hang::look),
+            Look::new("abandoned", config.shortest_abandoned_time(), abandoned::LOOKS, abandoned::look),
+        ];
         let threads = Arc::new(Threads { count: AtomicUsize::new(0), ended: event_descriptor()? });
         let this = Self {
             mounter,
@@ -90,7 +114,7 @@ impl EventLoop {
             signals,
             node_mounts,
             threads,
-            next_look: None,
+            looks,
             log: Ration::new("troubles of the mounter's", 20),
         };
         for door in &this.doors {
@@ -183,6 +207,7 @@ impl EventLoop {
                 match task {
                     Task::Search(ids) => self.mounter.to_do.search_again(ids),
                     Task::Heal(id) => _ = self.mounter.registry.report(id, Event::HealingFailed),
+                    Task::Upgrade(id) => self.mounter.to_do.upgrade_again(id),
                 }
             }
         }
@@ -191,19 +216,24 @@ impl EventLoop {
 
     /// Has volumes looked at when it is time; how long until the next time?
     fn look_if_due(&mut self) -> Option<Duration> {
-        let between = self.mounter.config.shortest_hang_time()? / hang::LOOKS;
-        if self.mounter.registry.is_empty() {
-            self.next_look = None;
-            return None;
-        }
-        let now = Instant::now();
-        if self.next_look.is_some_and(|at| at <= now) {
-            if let Err(error) = self.start("look", None, hang::look) {
-                self.log.log(|| error!("cannot start a thread to look for hung volumes: {error}"));
+        let (now, none) = (Instant::now(), self.mounter.registry.is_empty());
+        let mut soonest = None;
+        for at in 0..self.looks.len() {
+            let Look { what, between, run, next } = self.looks[at];
+            let Some(between) = between.filter(|_| !none) else {
+                self.looks[at].next = None;
+                continue;
+            };
+            let due = next.is_some_and(|next| next <= now);
+            if due && let Err(error) = self.start("look", None, run) {
+                self.log.log(|| error!("cannot start a thread to look for volumes that are {what}: {error}"));
             }
-            self.next_look = None;
+            let next = next.filter(|_| !due).unwrap_or(now + between);
+            self.looks[at].next = Some(next);
+            let wait = next.saturating_duration_since(now);
+            soonest = Some(soonest.map_or(wait, |soonest: Duration| soonest.min(wait)));
         }
-        Some(self.next_look.get_or_insert(now + between).saturating_duration_since(now))
+        soonest
     }
 
     /// Collects the processes that have ended. Whether a signal asks us to stop.

@@ -34,6 +34,7 @@ use crate::node::mount_search::MountSearch;
 use crate::observe::metrics::Metrics;
 use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
+use operation::abandoned::Waiting;
 use operation::hang::Hangs;
 use operation::stats::Spaces;
 use std::os::fd::{AsFd, OwnedFd};
@@ -72,6 +73,8 @@ pub struct Mounter {
     pub registry: Registry,
     /// What is to be done about volumes without a helper.
     pub to_do: ToDo,
+    /// For which of them requests wait.
+    pub waiting: Waiting,
     /// Which of them hang.
     pub hangs: Hangs,
     /// What has happened so far.

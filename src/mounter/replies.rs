@@ -112,7 +112,7 @@ fn to_bring_up(error: BringUpError) -> Failure {
         }
         BringUpError::Launch(LaunchError::Exec { .. }) => Exit::MountFailure,
         BringUpError::Launch(_) => Exit::System,
-        BringUpError::Helper { reason: NotReady::CallerGone | NotReady::Stopping, .. } => Exit::Interrupted,
+        BringUpError::Helper { reason: NotReady::Unwanted | NotReady::Stopping, .. } => Exit::Interrupted,
         BringUpError::Helper { reason: NotReady::Wait(_), .. } => Exit::System,
         BringUpError::NoHelper(_) | BringUpError::LogFile { .. } | BringUpError::Helper { .. } => Exit::MountFailure,
     };

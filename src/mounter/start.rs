@@ -4,6 +4,7 @@
 
 use super::Mounter;
 use super::event_loop::{EventLoop, event_descriptor};
+use super::operation::abandoned::Waiting;
 use super::operation::hang::Hangs;
 use super::operation::stats::Spaces;
 use super::step::{StepError, step};
@@ -135,6 +136,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         state: settings.state,
         own_paths,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
+        waiting: Waiting::default(),
         hangs: Hangs::default(),
         metrics: Metrics::default(),
         target_locks: TargetLocks::default(),

@@ -3,6 +3,7 @@
 //! Runs in the mounter's main thread, before any other thread is there.
 
 use super::step::{StepError, step};
+use crate::node::dying::{Life, life_of};
 use linux::processes::{self, Process};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock, open};
@@ -123,16 +124,9 @@ impl Holder {
     /// Whether it is there, and will run another instruction.
     fn lives(&self, host_proc: &Path) -> bool {
         let process = Process::at(host_proc, self.pid);
-        let status = process.read("status").unwrap_or_default();
-        process.start().is_ok_and(|start| start == self.start) && !is_ending(&status)
+        let life = life_of(&process);
+        process.start().is_ok_and(|start| start == self.start) && life > Life::Killed
     }
-}
-
-/// Whether a process has exited, or has been killed and is stuck in the kernel, by the text of /proc/PID/status.
-fn is_ending(status: &str) -> bool {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
-    let killed = |set: &str| u64::from_str_radix(set, 16).is_ok_and(|set| set >> (libc::SIGKILL - 1) & 1 == 1);
-    field("State:").starts_with(['Z', 'X']) || killed(field("SigPnd:")) || killed(field("ShdPnd:"))
 }
 
 /// Whether the lock that is in our way is that of a mounter that runs.
@@ -149,8 +143,8 @@ fn holder_lives(file: &File, path: &Path, host_proc: &Path) -> io::Result<bool> 
         // An earlier version's, which says nothing of itself; the kernel names it if it is in our PID namespace.
         None => {
             let named = Some(held.l_pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
-            let status = named.and_then(|pid| Process::at(Path::new(processes::OWN), pid).read("status").ok());
-            !status.is_some_and(|status| is_ending(&status))
+            let named = named.map(|pid| Process::at(Path::new(processes::OWN), pid));
+            !named.is_some_and(|process| process.start().is_ok() && life_of(&process) <= Life::Killed)
         }
     })
 }
@@ -158,17 +152,6 @@ fn holder_lives(file: &File, path: &Path, host_proc: &Path) -> io::Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_is_ending() {
-        let status = |state: &str, own: &str, shared: &str| {
-            format!("Name:\tx\nState:\t{state}\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\tffffffffffffffff\n")
-        };
-        let (none, kill) = ("0000000000000000", "0000000000000100");
-        assert!(!is_ending(&status("S (sleeping)", none, "0000000000010000")));
-        assert!(is_ending(&status("Z (zombie)", none, none)));
-        assert!(is_ending(&status("D (disk sleep)", kill, none)) && is_ending(&status("D (disk sleep)", none, kill)));
-    }
 
     #[test]
     fn a_holder_is_told_by_its_start_too() {

@@ -1,5 +1,5 @@
-//! What is to be done about volumes whose helpers have ended: which of them are searched for, together, and how many are
-//! healed at a time. So a hundred deaths at once cost what a hundred cost, and a node with little processor time starts a
+//! What is to be done about volumes whose helpers have ended, or run from an earlier image: which of them are searched for, together,
+//! how many are healed at a time, and how many are swapped. So a hundred deaths at once cost what a hundred cost, and a node with little processor time starts a
 //! few helpers after each other rather than all against each other.
 //!
 //! In the mounter: every thread adds to it, the main thread begins what is due. No call waits.
@@ -22,6 +22,11 @@ const REST: u32 = 10;
 /// How long a search that could not be made rests.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How many volumes are swapped at a time because of an update: nobody waits for that.
+const UPGRADES_AT_ONCE: usize = 4;
+/// When one that failed is tried again.
+pub(super) const UPGRADE_AGAIN: Duration = Duration::from_secs(60);
+
 /// One piece of it, for a thread of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
@@ -29,6 +34,8 @@ pub enum Task {
     Search(Vec<VolumeId>),
     /// Heal this one.
     Heal(VolumeId),
+    /// Swap this one, whose helper runs from an earlier image.
+    Upgrade(VolumeId),
 }
 
 /// All of it.
@@ -45,14 +52,24 @@ struct Lists {
     heal: VecDeque<VolumeId>,
     /// When each heal that is under way was begun.
     healing: Vec<Instant>,
+    /// Each with when it is due, in that order.
+    upgrade: VecDeque<(Instant, VolumeId)>,
+    upgrading: usize,
 }
 
 /// A task that is under way, until this is dropped.
 #[derive(Debug)]
 pub struct UnderWay<'a> {
     list: &'a ToDo,
-    search: bool,
+    task: Kind,
     began: Instant,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Search,
+    Heal,
+    Upgrade,
 }
 
 impl ToDo {
@@ -80,6 +97,18 @@ impl ToDo {
         self.locked().heal.push_back(id);
     }
 
+    /// A volume's helper runs from an earlier image: it is to be swapped.
+    pub fn upgrade(&self, id: VolumeId) {
+        let mut lists = self.locked();
+        let failed = lists.upgrade.iter().position(|(due, _)| *due > Instant::now()).unwrap_or(lists.upgrade.len());
+        lists.upgrade.insert(failed, (Instant::now(), id));
+    }
+
+    /// That failed.
+    pub fn upgrade_again(&self, id: VolumeId) {
+        self.locked().upgrade.push_back((Instant::now() + UPGRADE_AGAIN, id));
+    }
+
     /// What can be begun at `now`. The caller begins it, or hands it to [`not_begun`](Self::not_begun).
     pub fn next(&self, now: Instant) -> Option<Task> {
         let mut lists = self.locked();
@@ -88,12 +117,18 @@ impl ToDo {
             lists.at_once = false;
             return Some(Task::Search(std::mem::take(&mut lists.search).into_iter().collect()));
         }
-        if !lists.can_heal(now) {
-            return None;
+        if lists.can_heal(now)
+            && let Some(id) = lists.heal.pop_front()
+        {
+            lists.healing.push(now);
+            return Some(Task::Heal(id));
         }
-        let id = lists.heal.pop_front()?;
-        lists.healing.push(now);
-        Some(Task::Heal(id))
+        // Those that are dead come first.
+        if lists.upgrading < UPGRADES_AT_ONCE && lists.upgrade.front().is_some_and(|(due, _)| *due <= now) {
+            lists.upgrading += 1;
+            return lists.upgrade.pop_front().map(|(_, id)| Task::Upgrade(id));
+        }
+        None
     }
 
     /// How long until something can be begun that cannot be now, if nothing else happens.
@@ -102,12 +137,18 @@ impl ToDo {
         let rests = lists.rests_until.filter(|_| !lists.searching && !lists.search.is_empty());
         let room = lists.healing.iter().filter(|began| **began + LASTS > now).min().map(|began| *began + LASTS);
         let room = room.filter(|_| !lists.heal.is_empty() && lists.healing.len() < IN_ALL);
-        rests.into_iter().chain(room).min().map(|at| at.saturating_duration_since(now))
+        let upgrade = lists.upgrade.front().filter(|_| lists.upgrading < UPGRADES_AT_ONCE).map(|(due, _)| *due);
+        rests.into_iter().chain(room).chain(upgrade).min().map(|at| at.saturating_duration_since(now))
     }
 
     /// The task, which was begun at `began`, is under way for as long as what is returned.
     pub fn under_way(&self, task: &Task, began: Instant) -> UnderWay<'_> {
-        UnderWay { list: self, search: matches!(task, Task::Search(_)), began }
+        let task = match task {
+            Task::Search(_) => Kind::Search,
+            Task::Heal(_) => Kind::Heal,
+            Task::Upgrade(_) => Kind::Upgrade,
+        };
+        UnderWay { list: self, task, began }
     }
 
     fn locked(&self) -> MutexGuard<'_, Lists> {
@@ -131,13 +172,19 @@ impl Lists {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let mut lists = self.list.locked();
-        if self.search {
-            let now = Instant::now();
-            let rest = now + now.saturating_duration_since(self.began).saturating_mul(REST);
-            lists.searching = false;
-            lists.rests_until = lists.rests_until.max(Some(rest));
-        } else if let Some(at) = lists.healing.iter().position(|began| *began == self.began) {
-            lists.healing.swap_remove(at);
+        match self.task {
+            Kind::Search => {
+                let now = Instant::now();
+                let rest = now + now.saturating_duration_since(self.began).saturating_mul(REST);
+                lists.searching = false;
+                lists.rests_until = lists.rests_until.max(Some(rest));
+            }
+            Kind::Heal => {
+                if let Some(at) = lists.healing.iter().position(|began| *began == self.began) {
+                    lists.healing.swap_remove(at);
+                }
+            }
+            Kind::Upgrade => lists.upgrading -= 1,
         }
     }
 }
@@ -180,6 +227,27 @@ mod tests {
         list.search(id);
         list.search_at_once(other);
         assert_eq!(list.next(now), Some(Task::Search(vec![id, other])));
+    }
+
+    #[test]
+    fn a_few_upgrades_are_under_way_at_a_time_and_one_that_failed_waits() {
+        let list = ToDo::default();
+        ids(0..9).into_iter().for_each(|id| list.upgrade(id));
+        let now = Instant::now();
+        let begun: Vec<_> = std::iter::from_fn(|| list.next(now)).collect();
+        assert_eq!((begun.len(), list.next_due(now)), (UPGRADES_AT_ONCE, None), "one that ends wakes the main thread");
+        list.upgrade_again(ids(0..1)[0]);
+        begun.iter().for_each(|task| drop(list.under_way(task, now)));
+        // Who is dead comes first.
+        list.heal(ids(99..100)[0]);
+        assert_eq!(list.next(now), Some(Task::Heal(ids(99..100)[0])));
+        let rest: Vec<_> = std::iter::from_fn(|| list.next(now)).collect();
+        rest.iter().for_each(|task| drop(list.under_way(task, now)));
+        let last: Vec<_> = std::iter::from_fn(|| list.next(now)).collect();
+        last.iter().for_each(|task| drop(list.under_way(task, now)));
+        assert_eq!(rest.len() + last.len(), 5);
+        assert!(list.next_due(now).is_some_and(|due| due >= UPGRADE_AGAIN));
+        assert_eq!(list.next(now + UPGRADE_AGAIN * 2), Some(Task::Upgrade(ids(0..1)[0])));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod connections;
+pub mod dying;
 pub mod file_locks;
 pub mod inner_mounts;
 pub mod kernel;

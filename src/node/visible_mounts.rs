@@ -10,7 +10,7 @@ use super::tree::Tree;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::mount_table::{Device, Mount};
 use linux::namespace::NamespaceId;
-use linux::processes::PopulatedNamespace;
+use linux::processes::{PopulatedNamespace, Process};
 use linux::statx;
 use linux::sys::ask::{self, Patience};
 use rustix::fs::{CWD, OFlags};
@@ -88,6 +88,11 @@ impl VisibleMount {
     /// Whether it is attached in this mount namespace.
     pub fn is_in(&self, namespace: NamespaceId) -> bool {
         self.namespace.populated.id == namespace
+    }
+
+    /// The processes that lived in its mount namespace when it was found.
+    pub fn processes(&self) -> &[Process] {
+        &self.namespace.populated.processes
     }
 
     /// A copy of what is mounted at `master` since that was replaced, down to this mount's directory, if it is the filesystem

@@ -41,6 +41,10 @@ pub const HEAL_FAILED: &str = "volume.heal-failed";
 pub const HEALED: &str = "volume.healed";
 /// A fresh helper serves a volume: after a heal or a swap.
 pub const REPLACED: &str = "volume.replaced";
+/// A volume has a helper of this container's image, in the place of one of an earlier container's.
+pub const UPGRADED: &str = "volume.upgraded";
+/// A volume keeps its helper of an earlier container's image, for now or for good.
+pub const NOT_UPGRADED: &str = "volume.not-upgraded";
 /// A place of a volume still shows the old filesystem after a heal or a swap.
 pub const PLACE_LEFT: &str = "volume.place-left";
 /// A mount inside a volume was lost in a heal or a swap.
@@ -49,6 +53,10 @@ pub const INNER_MOUNT_LOST: &str = "volume.inner-mount-lost";
 pub const DRAINED: &str = "volume.drained";
 /// A volume does not answer.
 pub const HUNG: &str = "volume.hung";
+/// A volume that nobody has any more does not answer: it is ended.
+pub const ABANDONED: &str = "volume.abandoned";
+/// A volume does not answer, and processes have it that live.
+pub const IN_USE: &str = "volume.in-use";
 /// A volume that hung answers again.
 pub const ANSWERS: &str = "volume.answers";
 /// The options or secrets of an earlier mounter's volume are not known.

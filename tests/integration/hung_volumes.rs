@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_forced_umount_ends_waiting_requests_with_an_error.needs(&["bindfs"]),
         a_hung_volume_is_healed_if_on_hang_is_heal.needs(&["bindfs"]).quick(),
         an_operator_heals_a_hung_volume.needs(&["bindfs"]),
+        a_heal_says_that_it_waits_for_the_server.needs(&["sshfs"]).needs(sshd::PROGRAMS),
         a_stopped_server_makes_the_volume_hang.needs(&["sshfs"]).needs(sshd::PROGRAMS),
         a_stopped_glusterfs_brick_makes_the_volume_hang.needs(gluster::PROGRAMS),
         a_wait_for_a_file_lock_is_not_a_hang.needs(gluster::PROGRAMS).needs(&["flock"]),
@@ -169,6 +170,21 @@ fn a_stopped_server_makes_the_volume_hang() {
     server.place.sh_ok("kill -CONT $(pidof sshd)");
     assert_eq!(end(reader), "served\n");
     setting.mounter.wait_for(events::ANSWERS, 1);
+}
+
+fn a_heal_says_that_it_waits_for_the_server() {
+    let (server, test) = Sshd::with_node();
+    let source = format!("root@{SERVER_ADDRESS}:/srv/export");
+    let config = "hang_seconds = 1\nready_timeout_seconds = 6\n";
+    let setting = Setting::mount(test, config, &["-t", "fuse.sshfs", "-o", &format!("port={PORT}"), &source, TARGET]);
+    server.place.sh_ok("kill -STOP $(pidof sshd)");
+    let reader = start(&setting.pod, "cat /data/f || echo failed");
+    setting.mounter.wait_for(events::HUNG, 1);
+    let done = setting.test.node.sh(&format!("{NODE_BIN}/hostmount heal {TARGET}"));
+    let said = "its fresh helper does not answer yet";
+    assert!(done.code != Some(0) && done.stderr.matches(said).count() == 1, "{done:?}");
+    assert_eq!(end(reader), "failed\n");
+    server.place.sh_ok("kill -CONT $(pidof sshd)");
 }
 
 fn a_stopped_glusterfs_brick_makes_the_volume_hang() {

@@ -6,6 +6,7 @@
 #[path = "../node/mod.rs"]
 mod node;
 
+mod abandoned;
 mod bad_luck;
 mod bind;
 mod bounds;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         hostile_helper,
         races,
         hung_volumes,
+        abandoned,
         server_gone,
         chaos,
         storm,

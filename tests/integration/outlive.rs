@@ -5,9 +5,11 @@ use crate::node::preloaded::install;
 use crate::node::programs::show_programs;
 use crate::node::sshd::{self, Sshd};
 use crate::node::{self, NODE_BIN, PODMAN, Place, SERVER_ADDRESS, cgroups};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hostmount::engine::preload::DEFAULT_OBJECT;
 use hostmount::observe::events;
 use std::fs;
+use std::io::Read;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +19,11 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         bindfs_with_the_seccomp_engine.needs(IMAGE).needs_cgroups(),
         sshfs_with_the_preload_engine.needs(IMAGE).needs(sshd::PROGRAMS).needs_cgroups(),
+        an_update_while_the_server_is_frozen_leaves_the_volume_as_it_is
+            .needs(IMAGE)
+            .needs(sshd::PROGRAMS)
+            .needs_cgroups(),
+        an_image_that_is_collected_takes_nothing_from_its_volumes.needs(IMAGE).needs(sshd::PROGRAMS).needs_cgroups(),
     ]
 }
 
@@ -42,6 +49,29 @@ bindfs \"$@\" || exit 1
 (while sleep 0.02; do for d in /tmp /run /var/tmp /var/log/writer; do touch $d/file && rm $d/file || echo cannot write to $d; done; done) &
 ";
 
+/// Two ways to call sshfs, beside its own type; and the fake helper's processes never end, as some of them serve nothing.
+const CONFIG: &str = "
+[filesystem.sshfs]
+readable = ['/run/key']
+[filesystem.left]
+command = ['sshfs', '{source}', '{target}', '-o', '{options}']
+readable = ['/run/key']
+upgrade = 'leave'
+[filesystem.brief]
+command = ['sshfs', '{source}', '{target}', '-o', '{options}']
+readable = ['/run/key']
+ready_timeout_seconds = 4
+[filesystem.keyed]
+command = ['sshfs', '{source}', '{target}', '-o', '{options}']
+readable = ['/run/key']
+files.key = { content = '{secret:key}', option = 'IdentityFile' }
+[policy.flexvolume.filesystem.keyed]
+sources = ['**']
+options = ['*']
+[filesystem.writer]
+upgrade = 'leave'
+";
+
 struct Runtime {
     node: Place,
     engine: &'static str,
@@ -57,7 +87,10 @@ impl Runtime {
         let node = Place(machine.node().clone());
         node.hide_selinux();
         install(&node);
-        node.visit(|| fs::write("/opt/image/writer", WRITER).unwrap());
+        node.visit(|| {
+            fs::write("/opt/image/writer", WRITER).unwrap();
+            fs::write("/opt/image/config.toml", CONFIG).unwrap();
+        });
         node.sh_ok(&format!(
             "set -e
             ln -s hostmount-shim {NODE_BIN}/mount; mkdir -p {TARGET} /run/hostmount /srv/data /run/key /mnt/writer
@@ -68,8 +101,7 @@ impl Runtime {
                 mkdir -p ./$(dirname $p); cp -L $p .$p
                 ldd $p | grep -o '/[^ ]*' | while read -r l; do mkdir -p .$(dirname $l); cp -L $l .$l; done
             done
-            cp {NODE_BIN}/hostmount {NODE_BIN}/hostmount-shim usr/local/bin/; cp /etc/passwd etc/; mkdir etc/hostmount
-            printf \"[filesystem.sshfs]\\nreadable = ['/run/key']\\n\" >etc/hostmount/config.toml
+            cp {NODE_BIN}/hostmount {NODE_BIN}/hostmount-shim usr/local/bin/; cp /etc/passwd etc/; mkdir etc/hostmount; cp /opt/image/config.toml etc/hostmount/
             install -m 755 /opt/image/writer usr/sbin/mount.fuse.writer",
             programs = PROGRAMS.join(" "),
         ));
@@ -104,9 +136,9 @@ impl Runtime {
     }
 
     #[track_caller]
-    fn wait_for(&self, event: &str) {
+    fn wait_for(&self, event: &str, times: usize) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.logs().contains(&format!("\"event\":\"{event}\"")) {
+        while self.logs().matches(&format!("\"event\":\"{event}\"")).count() < times {
             assert!(Instant::now() < deadline, "{event} is not in {}", self.logs());
             thread::sleep(Duration::from_millis(10));
         }
@@ -145,8 +177,7 @@ fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
         runtime.run(image + 1);
         let list = runtime.list();
         assert_eq!(list.matches("\"mounted\"").count(), 2, "{list}{}", runtime.logs());
-        let swapped = node.sh(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
-        assert_eq!(swapped.code, Some(0), "{swapped:?}");
+        runtime.wait_for(events::UPGRADED, 1);
         // The replaced helper exits: neither container nor helper has a copy of its mount.
         let deadline = Instant::now() + Duration::from_secs(30);
         while node.sh(&format!("pgrep -fc '^[^ ]*{helper} .*{TARGET}'")).stdout != "1\n" {
@@ -162,7 +193,7 @@ fn outlives(runtime: &Runtime, mount: &str, helper: &str) {
     assert!(!said.contains("cannot write") && !runtime.logs().contains("cannot write"), "{said}");
     // Healing uses this image's programs.
     node.sh_ok(&format!("kill -9 $(pgrep -f '^[^ ]*{helper} .*{TARGET}')"));
-    runtime.wait_for(events::HEALED);
+    runtime.wait_for(events::HEALED, 1);
     node.sh_ok(&format!(
         "cat {TARGET}/f; umount {TARGET}; kill $(pgrep -f '^/bin/sh [^ ]*mount.fuse.writer'); umount /mnt/writer"
     ));
@@ -180,17 +211,106 @@ fn bindfs_with_the_seccomp_engine() {
     outlives(&runtime, &format!("{NODE_BIN}/hostmount mount -t fuse.bindfs /srv/data {TARGET}"), "bindfs");
 }
 
-fn sshfs_with_the_preload_engine() {
+/// With a server for sshfs, and its key.
+fn with_sshd(engine: &'static str) -> (Runtime, Sshd) {
     let network = Network::new().unwrap();
     let server = Sshd::start(&network);
-    let runtime = Runtime::start(&network, "preload");
+    let runtime = Runtime::start(&network, engine);
     // A mount of its own below /run: what is mounted there stays visible to helpers.
     runtime.node.visit(|| {
         fs::write("/run/key/id", server.client_key()).unwrap();
         fs::write("/run/key/hosts", server.known_hosts()).unwrap();
     });
     runtime.node.sh_ok("chmod 600 /run/key/id");
-    let options = format!("port={},IdentityFile=/run/key/id,UserKnownHostsFile=/run/key/hosts", sshd::PORT);
-    let source = format!("root@{SERVER_ADDRESS}:/srv/export");
-    outlives(&runtime, &format!("{NODE_BIN}/hostmount mount -t fuse.sshfs -o {options} {source} {TARGET}"), "sshfs");
+    (runtime, server)
+}
+
+const KEY: &str = "IdentityFile=/run/key/id";
+
+fn sshfs_options() -> String {
+    format!("port={},UserKnownHostsFile=/run/key/hosts,reconnect", sshd::PORT)
+}
+
+fn sshfs_with_the_preload_engine() {
+    let (runtime, _server) = with_sshd("preload");
+    let (options, source) = (sshfs_options(), format!("root@{SERVER_ADDRESS}:/srv/export"));
+    outlives(
+        &runtime,
+        &format!("{NODE_BIN}/hostmount mount -t fuse.sshfs -o {options},{KEY} {source} {TARGET}"),
+        "sshfs",
+    );
+}
+
+fn an_update_while_the_server_is_frozen_leaves_the_volume_as_it_is() {
+    let (runtime, server) = with_sshd("seccomp");
+    let (node, options) = (&runtime.node, sshfs_options());
+    runtime.run(1);
+    let mount = format!("{NODE_BIN}/hostmount mount -o {options},{KEY} -t fuse.brief");
+    node.sh_ok(&format!("{mount} root@{SERVER_ADDRESS}:/srv/export {TARGET} && echo served >{TARGET}/f"));
+    server.place.sh_ok("kill -STOP $(pidof sshd)");
+    runtime.remove(1);
+    runtime.run(2);
+    runtime.wait_for(events::NOT_UPGRADED, 1);
+    server.place.sh_ok("kill -CONT $(pidof sshd)");
+    assert_eq!(node.sh_ok(&format!("cat {TARGET}/f")), "served\n");
+    let list = runtime.list();
+    assert!(list.contains("\"mounted\"") && list.contains("runs from the image of an earlier container"), "{list}");
+    // It would be tried again in a minute.
+    node.sh_ok(&format!("{NODE_BIN}/hostmount swap {TARGET}"));
+    assert!(!runtime.list().contains("earlier container") && reads(node, TARGET));
+    node.sh_ok(&format!("umount {TARGET}"));
+    runtime.remove(2);
+}
+
+/// Reads a volume until that works; sshfs starts a new ssh at an access, which may fail itself.
+fn reads(node: &Place, target: &str) -> bool {
+    (0..50).any(|_try| node.sh(&format!("cat {target}/f")).stdout == "served\n")
+}
+
+/// sshfs starts ssh again when its connection is lost: a program of an image that is no more.
+fn an_image_that_is_collected_takes_nothing_from_its_volumes() {
+    let (runtime, server) = with_sshd("seccomp");
+    let node = &runtime.node;
+    let (options, source) = (sshfs_options(), format!("root@{SERVER_ADDRESS}:/srv/export"));
+    let (keyed, driver) = ("/var/lib/kubelet/pods/p/volumes/hostmount~fuse/keyed", "/run/plugins/hostmount~fuse/fuse");
+    node.sh_ok(&format!("mkdir -p /mnt/left {keyed}; {NODE_BIN}/hostmount install --flexvolume /run/plugins"));
+    runtime.run(1);
+    let mount = format!("{NODE_BIN}/hostmount mount -o {options},{KEY}");
+    node.sh_ok(&format!("{mount} -t fuse.sshfs {source} {TARGET} && {mount} -t fuse.left {source} /mnt/left"));
+    let asked = serde_json::json!({
+        "fstype": "keyed",
+        "source": source,
+        "options": options,
+        "kubernetes.io/secret/key": BASE64_STANDARD.encode(server.client_key()),
+    });
+    node.run(driver, &["mount", keyed, &asked.to_string()]).ok("mount");
+    node.sh_ok(&format!("echo served >{TARGET}/f"));
+    let all = [TARGET, keyed, "/mnt/left"];
+    assert!(all.iter().all(|target| reads(node, target)));
+    let open = "exec 3<$1/f; touch /tmp/open; while [ ! -e /tmp/enough ]; do sleep 0.01; done; cat <&3";
+    let mut holder = Room::command("/bin/sh");
+    holder.args(["-c", open, "sh", TARGET]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut holder = node.spawn(holder);
+    node.sh_ok("until [ -e /tmp/open ]; do sleep 0.01; done");
+    runtime.remove(1);
+    node.sh_ok("sync; echo 3 >/proc/sys/vm/drop_caches");
+    runtime.run(2);
+    runtime.wait_for(events::UPGRADED, 2);
+    let notes = |list: &str| list.matches("runs from the image of an earlier container").count();
+    assert_eq!(notes(&runtime.list()), 1, "{}", runtime.list());
+    // What was open drains.
+    node.sh_ok("touch /tmp/enough");
+    let mut read = String::new();
+    holder.stdout.take().unwrap().read_to_string(&mut read).unwrap();
+    assert_eq!(read, "served\n");
+    // Each loses its connection.
+    node.sh_ok("pkill -9 -x ssh");
+    assert!(reads(node, TARGET) && reads(node, keyed), "{}", runtime.logs());
+    let left = node.sh("cat /mnt/left/f");
+    assert!(!reads(node, "/mnt/left") && left.stderr.contains("Input/output error"), "as before: {left:?}");
+    // Asked for, it is moved as well.
+    node.sh_ok(&format!("{NODE_BIN}/hostmount swap /mnt/left"));
+    assert!(reads(node, "/mnt/left") && notes(&runtime.list()) == 0);
+    node.sh_ok(&format!("umount {TARGET} {keyed} /mnt/left"));
+    runtime.remove(2);
 }

@@ -26,6 +26,7 @@ use api::exit::chain;
 use api::request::Request;
 use linux::mount_namespace::NamespaceError;
 use linux::sys::user_namespace::new_user_namespace;
+use rustix::process::Pid;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -106,12 +107,37 @@ pub struct Released {
     pub words: Vec<String>,
 }
 
-/// Launches the helper for a plan and waits until its filesystem answers. If `caller` goes away meanwhile, the helper is
-/// killed. On an error nothing is left of it.
+/// What a filesystem is brought up for. When that is no more, the helper is killed.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose<'a> {
+    /// A caller waits for it.
+    Caller(&'a Connection),
+    /// A volume is to be given it, for as long as it is there: until this is readable, or hung up.
+    Volume(BorrowedFd<'a>),
+}
+
+impl Purpose<'_> {
+    fn end(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Caller(caller) => caller.as_fd(),
+            Self::Volume(gone) => *gone,
+        }
+    }
+
+    fn process(&self) -> Option<Pid> {
+        match self {
+            Self::Caller(caller) => caller.process(),
+            Self::Volume(_) => None,
+        }
+    }
+}
+
+/// Launches the helper for a plan and waits until its filesystem answers, and not longer than there is a `purpose`. On an error nothing
+/// is left of it.
 pub fn bring_up(
     mounter: &Mounter,
     plan: &Plan,
-    caller: Option<&Connection>,
+    purpose: Purpose<'_>,
     within: Option<Duration>,
 ) -> Result<FreshFilesystem, BringUpError> {
     let settings = &plan.settings;
@@ -135,14 +161,14 @@ pub fn bring_up(
     settings.handover.point_to_files(&mut request.options, &files);
     show_log_file(mounter, &mut request, &account)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
-    let placement = placement(mounter, &plan.target, caller, settings.memory_limit);
+    let placement = placement(mounter, &plan.target, purpose.process(), settings.memory_limit);
     let state = &mounter.state;
     let start =
         Start { state, program: &program, arguments, settings, account: (&account, shown), handover, placement };
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
     let mut broker = Broker::new(plan.grant, place);
     let allowed = within.map_or(settings.ready_timeout, |within| within.min(settings.ready_timeout));
-    let watched = Watched { mounter, caller: caller.map(AsFd::as_fd), allowed };
+    let watched = Watched { mounter, purpose: purpose.end(), allowed };
     let ready = until_ready(&mut helper, &mut broker, watched);
     let reason = match (ready, broker.progress()) {
         (Ok(()), Progress::Mounted(device)) => {
@@ -197,13 +223,12 @@ fn speaks_of_permission(line: &str) -> bool {
 fn placement<'a>(
     mounter: &'a Mounter,
     target: &Path,
-    caller: Option<&Connection>,
+    caller: Option<Pid>,
     limit: Option<MemoryLimit>,
 ) -> Placement<'a> {
     if let Some(limit) = limit.filter(|_| !mounter.cgroups.can_limit()) {
         warn!("the memory_limit of {limit} is not in force: the node's cgroups cannot be used for it");
     }
-    let caller = caller.and_then(Connection::process);
     mounter.cgroups.placement(target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
         warn!("the helper has no cgroup of its own, and no limit; it ends with the container: {}", chain(&error));
         Placement::default()

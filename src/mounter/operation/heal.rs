@@ -5,6 +5,7 @@
 
 use super::kill::kill_helper;
 use super::replace::{ReplaceError, Replaced, replace};
+use super::upgrade::upgrade;
 use crate::mounter::Mounter;
 use crate::mounter::to_do::Task;
 use crate::mounter::volume::state::{Effect, Event, State, Where};
@@ -17,11 +18,12 @@ use std::path::Path;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
-/// Does what is to be done about volumes without a helper.
+/// Does what is to be done about volumes without a helper, or with one of an earlier image.
 pub fn carry_out(mounter: &Mounter, task: &Task) {
     match task {
         Task::Search(ids) => search(mounter, ids),
         Task::Heal(id) => heal_dead(mounter, *id),
+        Task::Upgrade(id) => upgrade(mounter, *id),
     }
 }
 

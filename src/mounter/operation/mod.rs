@@ -5,6 +5,7 @@
 //! old one everywhere ([`replace`]). [`heal`] and [`hang`] decide when. [`bind`] and [`mod@unmount`] show a volume at one more [`place`], and
 //! at one less; [`mod@stats`] says how it is.
 
+pub mod abandoned;
 pub mod bind;
 pub mod bring_up;
 pub mod hang;
@@ -16,3 +17,4 @@ pub mod ready;
 pub mod replace;
 pub mod stats;
 pub mod unmount;
+pub mod upgrade;

@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter, on a thread of the request's own; the node's namespace is only ever visited.
 
-use super::bring_up::{BringUpError, FreshFilesystem, bring_up};
+use super::bring_up::{BringUpError, FreshFilesystem, Purpose, bring_up};
 use super::place::{Place, PlaceError, mounts_of, open_place, take_away};
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
@@ -168,7 +168,7 @@ fn mount_at(
     within: Option<Duration>,
 ) -> Result<Mounted, MountError> {
     let _lock = mounter.target_locks.take(&plan.target)?;
-    let fresh = bring_up(mounter, &plan, Some(caller), within)?;
+    let fresh = bring_up(mounter, &plan, Purpose::Caller(caller), within)?;
     // The kernel refuses to mount a filesystem on itself, and mount(8) reports that. One of the kernel's own (NFS) is the
     // same whenever its export is mounted; a helper's is new each time.
     if target.mounted == Some(fresh.identity.device) {

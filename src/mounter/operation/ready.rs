@@ -44,9 +44,9 @@ pub enum NotReady {
         /// Whether it had mounted.
         mounted: bool,
     },
-    /// The caller's program was ended.
-    #[error("the caller went away")]
-    CallerGone,
+    /// The caller's program was ended, or the volume that it was for was unmounted.
+    #[error("nobody waits for it any more: the caller went away, or the volume was unmounted")]
+    Unwanted,
     /// SIGTERM.
     #[error("the mounter is being stopped")]
     Stopping,
@@ -67,8 +67,8 @@ impl NotReady {
 pub struct Watched<'a> {
     /// Who may be stopping.
     pub mounter: &'a Mounter,
-    /// The caller's connection, if somebody waits.
-    pub caller: Option<BorrowedFd<'a>>,
+    /// Readable, or hung up, when nobody wants it any more.
+    pub purpose: BorrowedFd<'a>,
     /// How long it may take.
     pub allowed: Duration,
 }
@@ -80,7 +80,7 @@ enum Source {
     Engine,
     Ending,
     Probe,
-    Caller,
+    Purpose,
     Stopping,
 }
 
@@ -112,7 +112,7 @@ fn wait<'scope>(
     watched: Watched<'_>,
     asked: &mut Option<Identity>,
 ) -> Result<(), NotReady> {
-    let Watched { mounter, caller, allowed } = watched;
+    let Watched { mounter, purpose, allowed } = watched;
     let deadline = Instant::now() + allowed;
     let mut exited = false;
     let mut probe = None;
@@ -135,7 +135,7 @@ fn wait<'scope>(
         if left.is_zero() {
             return Err(NotReady::TimedOut { allowed, mounted });
         }
-        let events = next_events(helper, exited, probe.as_ref(), mounter, caller, left).map_err(NotReady::Wait)?;
+        let events = next_events(helper, exited, probe.as_ref(), mounter, purpose, left).map_err(NotReady::Wait)?;
         for source in events {
             match source {
                 Source::Output => helper.output.drain(),
@@ -161,7 +161,7 @@ fn wait<'scope>(
                     let answer = probe.take().map(Probe::answer);
                     return answer.unwrap_or(Ok(())).map_err(NotReady::Died);
                 }
-                Source::Caller => return Err(NotReady::CallerGone),
+                Source::Purpose => return Err(NotReady::Unwanted),
                 Source::Stopping => return Err(NotReady::Stopping),
             }
         }
@@ -177,7 +177,7 @@ fn next_events(
     exited: bool,
     probe: Option<&Probe<'_>>,
     mounter: &Mounter,
-    caller: Option<BorrowedFd<'_>>,
+    purpose: BorrowedFd<'_>,
     left: Duration,
 ) -> io::Result<Vec<Source>> {
     let mut sources = vec![Source::Stopping, Source::Engine];
@@ -186,9 +186,7 @@ fn next_events(
         sources.push(source);
         fds.push(fd);
     };
-    if let Some(caller) = caller {
-        add(Source::Caller, PollFd::from_borrowed_fd(caller, PollFlags::IN | PollFlags::RDHUP));
-    }
+    add(Source::Purpose, PollFd::from_borrowed_fd(purpose, PollFlags::IN | PollFlags::RDHUP));
     for fd in helper.output.descriptors() {
         add(Source::Output, PollFd::from_borrowed_fd(fd, PollFlags::IN));
     }

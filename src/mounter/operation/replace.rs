@@ -3,7 +3,7 @@
 //!
 //! Runs in the mounter, on a thread of its own. It is the movement of mounting, with other places to graft to.
 
-use super::bring_up::{BringUpError, FreshFilesystem, bring_up};
+use super::bring_up::{BringUpError, FreshFilesystem, Purpose, bring_up};
 use crate::mounter::Mounter;
 use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::state::{Event, Where};
@@ -17,6 +17,7 @@ use api::exit::chain;
 use api::message::Changes;
 use api::origin::Origin;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use tracing::{info, warn};
 
@@ -88,7 +89,12 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
     // It may have been replaced or unmounted before the lock was had.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
     let plan = next_plan(mounter, &volume, asked)?;
-    let fresh = bring_up(mounter, &plan, None, None)?;
+    // It may be unmounted while its server does not answer.
+    let gone = mounter.registry.until_gone(id).map_err(ReplaceError::Search)?;
+    let fresh = match bring_up(mounter, &plan, Purpose::Volume(gone.as_fd()), None) {
+        Err(_) if mounter.registry.volume(id).is_none() => return Err(ReplaceError::NoVolume),
+        fresh => fresh?,
+    };
     mounter.registry.report(id, Event::ReplacementBegun);
     mounter.registry.expect(id, fresh.identity);
     match show_everywhere(mounter, volume.identity, &fresh) {
@@ -100,7 +106,15 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
         }
         Ok(shown) => {
             let (helper, identity, processes) = (fresh.program.clone(), fresh.identity, fresh.processes());
-            let next = Volume { plan, helper, identity, processes, since: volume.since, known: Known::All };
+            let next = Volume {
+                plan,
+                helper,
+                identity,
+                processes,
+                since: volume.since,
+                known: Known::All,
+                earlier_image: false,
+            };
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
             let released = fresh.release(&mounter.state);

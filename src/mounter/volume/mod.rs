@@ -52,6 +52,8 @@ pub struct Volume {
     pub processes: HelperProcesses,
     /// How much is known of what was asked for.
     pub known: Known,
+    /// Whether its helper runs from the image of an earlier container.
+    pub earlier_image: bool,
 }
 
 /// How much the mounter knows of what a volume was asked for with.
@@ -85,13 +87,20 @@ impl Known {
 impl Volume {
     /// A volume that has just been mounted.
     pub fn new(plan: Plan, helper: String, identity: Identity, processes: HelperProcesses) -> Self {
-        Self { plan, helper, identity, since: SystemTime::now(), processes, known: Known::All }
+        Self { plan, helper, identity, since: SystemTime::now(), processes, known: Known::All, earlier_image: false }
     }
 
     /// Why it is not healed when its helper has ended, and what to do then. None: it is healed.
     pub fn not_healed(&self) -> Option<&'static str> {
         let off = "healing is off: use `hostmount heal`, or unmount it and mount it again";
         self.known.note().or((!self.plan.settings.heal).then_some(off))
+    }
+
+    /// What an operator should know about it while its helper serves it.
+    fn note(&self) -> Option<&'static str> {
+        let earlier = "its helper runs from the image of an earlier container, and finds nothing there any more once that is removed; \
+                       `hostmount swap` gives it one of this container's";
+        self.known.note().or(self.earlier_image.then_some(earlier))
     }
 
     /// How it is shown in a list, in this state.

@@ -252,6 +252,7 @@ pub fn understand(record: &[u8], config: &Config) -> Result<Volume, Unreadable> 
         since,
         processes: HelperProcesses::of_namespace(NamespaceId { device, inode }),
         known,
+        earlier_image: false,
     })
 }
 

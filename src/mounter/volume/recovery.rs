@@ -5,6 +5,7 @@
 //! of a record.
 
 use super::{Known, Volume};
+use crate::config::settings::Upgrade;
 use crate::engine::Engine;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::watch::Watch;
@@ -12,6 +13,7 @@ use crate::helper::launch::Serving;
 use crate::helper::namespace;
 use crate::helper::output::HelperOutput;
 use crate::mounter::Mounter;
+use crate::mounter::operation::upgrade::have_same_image;
 use crate::node::mount_search::VisibleMounts;
 use crate::node::target::Target;
 use crate::observe::events;
@@ -32,6 +34,7 @@ use tracing::{info, info_span, warn};
 pub fn recover(mounter: &Mounter) -> io::Result<()> {
     let namespaces = processes::mount_namespaces(Path::new(processes::OWN))?;
     let table = Process::first(&mounter.host_proc).mounts()?;
+    let ours = Process::at(Path::new(processes::OWN), rustix::thread::gettid()).mounts()?;
     let recorded = mounter.registry.records().read(&mounter.config);
     // The list of connections is made, and numbered, anew when nobody has had it mounted.
     let renumbered = !table.iter().any(|mount| mount.fstype == "fusectl");
@@ -58,6 +61,7 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
                     // Its helper lives, so the device number is still its own.
                     volume.identity = mounter.connections.identify(volume.identity.device);
                 }
+                volume.earlier_image = !have_same_image(&ours, &mounts);
                 take_in(mounter, volume, home);
             }
             // Its helper died while nobody looked: the main thread sees what is left of it.
@@ -69,7 +73,8 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
         let mounts = home.mounts();
         if let Some(target) = namespace::target_of(&mounts, &mounter.state) {
             let _span = info_span!("volume", target = %target.display()).entered();
-            take_in_without_record(mounter, home, &mounts, &target, &table)?;
+            let earlier_image = !have_same_image(&ours, &mounts);
+            take_in_without_record(mounter, home, &mounts, &target, &table, earlier_image)?;
         }
     }
     Ok(())
@@ -82,7 +87,11 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &PopulatedNamespace) {
             info!(event = events::ADOPTED, device = %volume.identity.device, "an earlier mounter's volume is taken in");
             let output = HelperOutput::of_processes(&home.processes, &mounter.state);
             let cgroup = mounter.cgroups.of(home.processes[0].pid());
-            mounter.registry.add(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
+            let upgrade = volume.earlier_image && volume.plan.settings.upgrade == Upgrade::Swap;
+            let id = mounter.registry.add(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
+            if upgrade {
+                mounter.to_do.upgrade(id);
+            }
         }
         Err(error) => warn!("cannot watch the helper of an earlier mounter's volume: {error}"),
     }
@@ -95,6 +104,7 @@ fn take_in_without_record(
     mounts: &[Mount],
     target: &Path,
     table: &[Mount],
+    earlier_image: bool,
 ) -> io::Result<()> {
     let here = namespace::mounted_in(mounts, &mounter.state);
     let shown = match here {
@@ -114,7 +124,8 @@ fn take_in_without_record(
     match shown {
         Some(mount) => {
             let_go(home, here);
-            let Some(volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
+            let Some(mut volume) = volume_from(mounter, &mount, target, home) else { return Ok(()) };
+            volume.earlier_image = earlier_image;
             volume.known.note().into_iter().for_each(|note| warn!(event = events::FORGOTTEN, "{note}"));
             take_in(mounter, volume, home);
         }
@@ -148,6 +159,7 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Populated
         since: SystemTime::now(),
         processes: HelperProcesses::of_namespace(home.id),
         known: Known::MountAlone,
+        earlier_image: false,
     })
 }
 

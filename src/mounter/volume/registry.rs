@@ -18,7 +18,7 @@ use crate::observe::events;
 use crate::policy::Plan;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,7 +61,7 @@ pub(super) struct Entry {
     pub(super) volume: Volume,
     pub(super) state: State,
     /// The fresh filesystem that is being put in its place.
-    successor: Option<Identity>,
+    pub(super) successor: Option<Identity>,
     /// Gone when nothing of the helper runs any more.
     engine: Option<Engine>,
     /// Gone when nobody can write any more.
@@ -74,6 +74,8 @@ pub(super) struct Entry {
     earlier_lines: Vec<String>,
     /// Keeps the number of a dead volume's filesystem from being used again, for as long as it may be healed.
     pin: Option<Tree>,
+    /// Closed when the volume is no more, for the operation that prepares something for it.
+    there: Option<PipeWriter>,
     /// Its descriptors could not be watched yet.
     unwatched: bool,
     calls: Pace,
@@ -97,9 +99,9 @@ impl Registry {
     }
 
     /// Adds a volume whose helper serves it.
-    pub fn add(&self, volume: Volume, serving: Serving) {
+    pub fn add(&self, volume: Volume, serving: Serving) -> VolumeId {
         let state = State::serving(Instant::now(), 0);
-        self.enter(&mut self.locked(), volume, state, Some(serving), Vec::new());
+        self.enter(&mut self.locked(), volume, state, Some(serving), Vec::new())
     }
 
     /// Adds a volume whose helper ended while no mounter ran.
@@ -127,7 +129,7 @@ impl Registry {
         state: State,
         serving: Option<Serving>,
         earlier_lines: Vec<String>,
-    ) {
+    ) -> VolumeId {
         volumes.last += 1;
         let id = VolumeId(volumes.last);
         if volume.known == Known::All {
@@ -147,12 +149,24 @@ impl Registry {
             refused: Vec::new(),
             earlier_lines,
             pin: None,
+            there: None,
             unwatched: false,
             calls: Pace::default(),
             writes: Pace::default(),
         };
         self.watch(id, &mut entry);
         volumes.by_id.insert(id, entry);
+        id
+    }
+
+    /// A descriptor that is hung up when volume `id` is no more.
+    pub fn until_gone(&self, id: VolumeId) -> io::Result<PipeReader> {
+        let (reader, there) = io::pipe()?;
+        // One operation at a time asks: the last one's is not needed any more.
+        if let Some(entry) = self.locked().by_id.get_mut(&id) {
+            entry.there = Some(there);
+        }
+        Ok(reader)
     }
 
     /// Volume `id` is given this fresh filesystem: from now on its places show the one or the other.
@@ -185,6 +199,14 @@ impl Registry {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.locked().by_id.is_empty()
+    }
+
+    /// The filesystems of those volumes that a helper serves, and that are `wanted`.
+    pub fn filesystems(&self, wanted: impl Fn(&Volume) -> bool) -> Vec<(VolumeId, Identity)> {
+        let volumes = self.locked();
+        let serves = |entry: &Entry| entry.state.is_current() && entry.state.has_helper() && wanted(&entry.volume);
+        let serving = volumes.by_id.iter().filter(|(_, entry)| serves(entry));
+        serving.map(|(id, entry)| (*id, entry.volume.identity)).collect()
     }
 
     /// The volumes that a helper serves.

@@ -60,7 +60,10 @@ fn on_node(mounter: &Mounter) -> io::Result<HashSet<(PathBuf, Device)>> {
 /// As it is now, by its state, the node's mount table and the kernel's counters.
 fn view_now(mounter: &Mounter, id: VolumeId, entry: &Entry, on_node: &HashSet<(PathBuf, Device)>) -> VolumeView {
     let volume = &entry.volume;
-    if !entry.state.has_helper() {
+    let shows = |one: Identity| on_node.contains(&(volume.plan.target.clone(), one.device));
+    // It is there before it is the volume's, and the old one's helper may have ended by then.
+    let fresh_shows = entry.successor.is_some_and(shows);
+    if !entry.state.has_helper() && !fresh_shows {
         let note = volume.not_healed().map(|why| format!("not healed: {why}"));
         return VolumeView { note, ..volume.view(VolumeState::Dead) };
     }
@@ -69,7 +72,6 @@ fn view_now(mounter: &Mounter, id: VolumeId, entry: &Entry, on_node: &HashSet<(P
         let note = "no request is answered; `hostmount heal` kills its helper and starts a fresh one".to_owned();
         return VolumeView { waiting, hung_since: Some(since), note: Some(note), ..volume.view(VolumeState::Hung) };
     }
-    let shows = on_node.contains(&(volume.plan.target.clone(), volume.identity.device));
-    let state = if shows { VolumeState::Mounted } else { VolumeState::Detached };
-    VolumeView { waiting, note: volume.known.note().map(str::to_owned), ..volume.view(state) }
+    let state = if fresh_shows || shows(volume.identity) { VolumeState::Mounted } else { VolumeState::Detached };
+    VolumeView { waiting, note: volume.note().map(str::to_owned), ..volume.view(state) }
 }
