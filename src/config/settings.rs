@@ -47,6 +47,8 @@ pub struct Settings {
     pub ready_timeout: Duration,
     /// Whether a volume whose helper died gets a fresh one.
     pub heal: bool,
+    /// How long requests wait for that one; `None`: they do not.
+    pub hold_time: Option<Duration>,
     /// After how long without an answer a volume hangs; `None`: it is not checked.
     pub hang_time: Option<Duration>,
     /// What is done about a volume that hangs.
@@ -73,6 +75,7 @@ impl Default for Settings {
             memory_limit: None,
             ready_timeout: Duration::from_secs(120),
             heal: true,
+            hold_time: Some(Duration::from_secs(10)),
             hang_time: Some(Duration::from_secs(120)),
             on_hang: OnHang::Report,
             default_options: MountOptions::default(),
@@ -110,6 +113,7 @@ pub(super) struct Section {
     pub(super) memory_limit: Option<MemoryLimit>,
     pub(super) ready_timeout_seconds: Option<u64>,
     pub(super) heal: Option<bool>,
+    pub(super) hold_seconds: Option<u64>,
     pub(super) hang_seconds: Option<u64>,
     pub(super) on_hang: Option<OnHang>,
     pub(super) default_options: MountOptions,
@@ -138,7 +142,8 @@ impl Section {
             memory_limit: self.memory_limit,
             ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
             heal: self.heal.unwrap_or(others.heal),
-            hang_time: self.hang_seconds.map_or(others.hang_time, hang_time),
+            hold_time: self.hold_seconds.map_or(others.hold_time, unless_zero),
+            hang_time: self.hang_seconds.map_or(others.hang_time, unless_zero),
             on_hang: self.on_hang.unwrap_or(others.on_hang),
             default_options: self.default_options,
             forced_options: self.forced_options,
@@ -163,7 +168,7 @@ pub(super) fn process_limit(limit: u64) -> Result<u64, ConfigError> {
     Ok(limit)
 }
 
-fn hang_time(seconds: u64) -> Option<Duration> {
+fn unless_zero(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 

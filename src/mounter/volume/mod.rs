@@ -1,8 +1,10 @@
 //! What the mounter knows of a volume, and all the volumes that it knows.
 //!
-//! Runs in the mounter. [`state`] is the life of one, pure; [`registry`] holds them all; [`record`] and [`recovery`] carry them
+//! Runs in the mounter. [`state`] is the life of one and [`hold`] that of its connection, both pure; [`registry`] holds them all; [`record`] and [`recovery`] carry them
 //! over from one mounter to the next; [`views`] shows them.
 
+mod answering;
+pub mod hold;
 mod pace;
 pub mod past;
 pub mod record;
@@ -16,7 +18,7 @@ use crate::node::connections::Identity;
 use crate::policy::Plan;
 use api::volume::{VolumeState, VolumeView};
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Names a volume for as long as this mounter runs. A fresh helper that takes over makes a new one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +93,11 @@ impl Volume {
     pub fn not_healed(&self) -> Option<&'static str> {
         let off = "healing is off: use `hostmount heal`, or unmount it and mount it again";
         self.known.note().or((!self.plan.settings.heal).then_some(off))
+    }
+
+    /// How long requests wait for a fresh helper, if it is to get one.
+    pub fn hold_time(&self) -> Option<Duration> {
+        self.plan.settings.hold_time.filter(|_| self.not_healed().is_none())
     }
 
     /// How it is shown in a list, in this state.
