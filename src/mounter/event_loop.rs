@@ -37,7 +37,7 @@ const NODE_MOUNTS: u64 = u64::MAX;
 const THREAD_ENDED: u64 = u64::MAX - 1;
 
 /// How long after a process of a helper's has ended it is looked whether the others serve.
-const SERVERS: Duration = Duration::from_millis(500);
+const SERVERS: Duration = Duration::from_secs(1);
 /// How long no connection is taken after one could not be.
 const NO_ROOM: Duration = Duration::from_millis(200);
 

@@ -11,6 +11,7 @@ use linux::namespace::NamespaceId;
 use linux::processes::{Process, name_of};
 use linux::statx::character_device;
 use linux::sys::fuse::{HEAD, join_connection, read_head};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
@@ -81,8 +82,13 @@ impl FuseDevice {
     }
 
     /// What the helper had read and not answered waits to be read again. To be called when nothing of the helper runs any
-    /// more. An error: Linux before 6.9, or the connection has ended.
+    /// more. An error: Linux before 6.9, or the connection has ended, as it does when the filesystem is mounted nowhere.
     pub fn resend(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(&self.file, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        if fds[0].revents().contains(PollFlags::ERR) {
+            return Err(Errno::NODEV.into());
+        }
         rustix::io::write(&self.file, &RESEND)?;
         Ok(())
     }
@@ -166,7 +172,6 @@ impl AsFd for Answers {
 mod tests {
     use super::*;
     use crate::node::own_mounts::{in_own_mounts, mounted_at};
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::fs::statfs;
     use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
     use std::ffi::CString;

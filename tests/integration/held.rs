@@ -346,4 +346,10 @@ fn nothing_is_held_where_it_is_off() {
         assert!(is_dead(&pod.sh("stat /data/none").stderr));
         assert_eq!(setting.mounter.count(events::HELD), 0);
     }
+    // Nor is one that was unmounted.
+    let (setting, pod) = memfs("", UNLESS_FAIL);
+    drop(pod);
+    setting.test.umount(&[TARGET]).ok("umount");
+    setting.mounter.wait_for(events::UNMOUNTED, 1);
+    assert_eq!(setting.mounter.count(events::HELD), 0);
 }
