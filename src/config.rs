@@ -7,6 +7,7 @@
 //! kubelet_dir = "/var/lib/kubelet"
 //! ready_timeout_seconds = 120
 //! heal = true
+//! hold_seconds = 10
 //! hang_seconds = 120
 //! on_hang = "report"
 //! abandoned_seconds = 10
@@ -127,6 +128,7 @@ struct ConfigFile {
     kubelet_dir: Option<PathBuf>,
     ready_timeout_seconds: Option<u64>,
     heal: Option<bool>,
+    hold_seconds: Option<u64>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
     abandoned_seconds: Option<u64>,
@@ -255,6 +257,7 @@ impl ConfigFile {
         let everywhere = Section {
             ready_timeout_seconds: self.ready_timeout_seconds,
             heal: self.heal,
+            hold_seconds: self.hold_seconds,
             hang_seconds: self.hang_seconds,
             on_hang: self.on_hang,
             abandoned_seconds: self.abandoned_seconds,

@@ -47,6 +47,8 @@ pub struct Settings {
     pub ready_timeout: Duration,
     /// Whether a volume whose helper died gets a fresh one.
     pub heal: bool,
+    /// How long requests wait for that one; `None`: they do not.
+    pub hold_time: Option<Duration>,
     /// After how long without an answer a volume hangs; `None`: it is not checked.
     pub hang_time: Option<Duration>,
     /// What is done about a volume that hangs.
@@ -77,6 +79,7 @@ impl Default for Settings {
             memory_limit: None,
             ready_timeout: Duration::from_secs(120),
             heal: true,
+            hold_time: Some(Duration::from_secs(10)),
             hang_time: Some(Duration::from_secs(120)),
             on_hang: OnHang::Report,
             abandoned_time: Some(Duration::from_secs(10)),
@@ -126,6 +129,7 @@ pub(super) struct Section {
     pub(super) memory_limit: Option<MemoryLimit>,
     pub(super) ready_timeout_seconds: Option<u64>,
     pub(super) heal: Option<bool>,
+    pub(super) hold_seconds: Option<u64>,
     pub(super) hang_seconds: Option<u64>,
     pub(super) on_hang: Option<OnHang>,
     pub(super) abandoned_seconds: Option<u64>,
@@ -156,6 +160,7 @@ impl Section {
             memory_limit: self.memory_limit,
             ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
             heal: self.heal.unwrap_or(others.heal),
+            hold_time: self.hold_seconds.map_or(others.hold_time, unless_zero),
             hang_time: self.hang_seconds.map_or(others.hang_time, unless_zero),
             abandoned_time: self.abandoned_seconds.map_or(others.abandoned_time, unless_zero),
             on_hang: self.on_hang.unwrap_or(others.on_hang),

@@ -8,9 +8,10 @@
 use super::judge::{Call, Objection, Verdict, judge};
 use super::mount_point::{MountPoint, Mounted};
 use super::objections::Objections;
+use crate::node::fuse_device::is_fuse_device;
 use crate::policy::Grant;
 use linux::mount_table::Device;
-use linux::statx::{character_device, identity};
+use linux::statx::identity;
 use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -18,9 +19,6 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use tracing::{info, warn};
-
-/// `/dev/fuse`: character device 10:229 (Documentation/admin-guide/devices.txt).
-const FUSE_DEVICE: Device = Device { major: 10, minor: 229 };
 
 /// A helper's mount(2), as an engine caught it. The strings are the helper's and not to be trusted.
 #[derive(Debug)]
@@ -156,7 +154,7 @@ impl Broker {
     }
 
     fn try_mount(&mut self, call: &MountCall) -> Result<(), Objection> {
-        let device = call.device.as_ref().filter(|device| is_fuse_device(device));
+        let device = call.device.as_ref().filter(|device| is_fuse_device(device.as_fd()));
         let Verdict { fstype, flags, data, fuse } = judge(
             &self.grant,
             &Call {
@@ -178,10 +176,6 @@ impl Broker {
         info!(fstype, "mounted for the helper");
         Ok(())
     }
-}
-
-fn is_fuse_device(descriptor: &OwnedFd) -> bool {
-    character_device(descriptor.as_fd()).ok().flatten() == Some(FUSE_DEVICE)
 }
 
 impl Drop for Broker {

@@ -118,6 +118,8 @@ pub enum Engine {
 pub enum EngineEvent {
     /// It made a call, which has been answered; or there was nothing to do after all.
     Call,
+    /// A process of it has ended, and others are left. Not every engine hears of it.
+    ProcessEnded,
     /// No process of it is left.
     HelperGone,
 }
@@ -130,6 +132,15 @@ impl Engine {
             Self::Seccomp(listener) => listener.handle_event(broker),
             Self::Preload(server) => server.handle_event(broker),
             Self::Adopted(watch) => Ok(watch.handle_event()?.unwrap_or(EngineEvent::Call)),
+        }
+    }
+
+    /// Whether a process of the helper is known to be left: then its mount namespace, and the number of that, is still its own.
+    pub fn has_helper(&self) -> bool {
+        match self {
+            Self::Seccomp(listener) => listener.has_helper(),
+            // They hold the namespace.
+            Self::Preload(_) | Self::Adopted(_) => true,
         }
     }
 

@@ -74,6 +74,7 @@ impl Watch {
         if numbers.contains(&OTHER) {
             return Ok(None);
         }
+        let event = if numbers.is_empty() { EngineEvent::Call } else { EngineEvent::ProcessEnded };
         for number in numbers {
             // The last descriptor is kept: it stays readable, so that the end is reported again to a later caller.
             if self.known.len() == 1 {
@@ -88,7 +89,7 @@ impl Watch {
                 epoll::delete(&self.events, &process)?;
             }
         }
-        Ok(Some(EngineEvent::Call))
+        Ok(Some(event))
     }
 }
 

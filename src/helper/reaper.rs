@@ -35,15 +35,17 @@ impl Reaper {
         Ok((process, Ending(reader)))
     }
 
-    /// Collects all that have exited. The main thread calls it upon SIGCHLD.
-    pub fn reap(&self) {
+    /// Collects all that have exited. The main thread calls it upon SIGCHLD. Whether a process is among them that a helper left
+    /// behind: it may have been the one that served.
+    pub fn reap(&self) -> bool {
+        let mut left_behind = false;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if let Some(mut writer) = waiting.remove(&pid.as_raw_nonzero().get()) {
-                // Four bytes always fit a pipe; a reader that has gone does not care.
-                let _ = writer.write_all(&status.as_raw().to_ne_bytes());
-            }
+            let writer = waiting.remove(&pid.as_raw_nonzero().get());
+            // Four bytes always fit a pipe. Its reader has gone when the volume is mounted: the program went on serving.
+            left_behind |= writer.is_none_or(|mut writer| writer.write_all(&status.as_raw().to_ne_bytes()).is_err());
         }
+        left_behind
     }
 }
 

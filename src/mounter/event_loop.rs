@@ -6,7 +6,7 @@
 
 use super::Mounter;
 use super::door::{CONNECTIONS, Door, Shut};
-use super::operation::{abandoned, hang, heal};
+use super::operation::{abandoned, hang, heal, servers};
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
 use super::to_do::Task;
@@ -29,13 +29,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
-/// Marks events that are not a volume's; volumes' tokens begin at 2.
+/// Marks events that are not a volume's; volumes' tokens begin at 4.
 const CONNECTION: u64 = 0;
 const SIGNAL: u64 = 1;
 /// No volume has the highest id.
 const NODE_MOUNTS: u64 = u64::MAX;
 const THREAD_ENDED: u64 = u64::MAX - 1;
 
+/// How long after a process of a helper's has ended it is looked whether the others serve.
+const SERVERS: Duration = Duration::from_secs(1);
 /// How long no connection is taken after one could not be.
 const NO_ROOM: Duration = Duration::from_millis(200);
 
@@ -49,6 +51,8 @@ pub(super) struct EventLoop {
     threads: Arc<Threads>,
     /// For what volumes are looked at from time to time.
     looks: [Look; 2],
+    /// When helpers are looked at next for whether they still serve; never unless a process of one has ended.
+    next_look_at_servers: Option<Instant>,
     /// For what can go wrong again and again.
     log: Ration,
 }
@@ -115,6 +119,7 @@ impl EventLoop {
             node_mounts,
             threads,
             looks,
+            next_look_at_servers: None,
             log: Ration::new("troubles of the mounter's", 20),
         };
         for door in &this.doors {
@@ -141,9 +146,10 @@ impl EventLoop {
             buffer.clear();
             self.mounter.cgroups.sweep();
             self.mounter.registry.watch_again();
-            self.report_to_all(Event::RetryDue);
+            self.report_to_all(Event::Due);
             let begin = if stop { None } else { self.begin_what_is_due() };
-            let next = [self.mounter.registry.next_due(), begin, self.look_if_due(), self.open_again(stop)];
+            let servers = self.look_at_servers_if_due();
+            let next = [self.mounter.registry.next_due(), begin, servers, self.look_if_due(), self.open_again(stop)];
             let timeout = next.into_iter().flatten().min().and_then(|wait| Timespec::try_from(wait).ok());
             match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -214,6 +220,25 @@ impl EventLoop {
         self.mounter.to_do.next_due(now)
     }
 
+    /// Has helpers looked at of which a process has ended, a moment after that: most helpers end as a whole, and nothing is left
+    /// to be looked at. How long until it is time?
+    fn look_at_servers_if_due(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if self.mounter.registry.take_server_gone() {
+            self.next_look_at_servers.get_or_insert(now + SERVERS);
+        }
+        let at = self.next_look_at_servers?;
+        if now < at {
+            return Some(at - now);
+        }
+        self.next_look_at_servers = None;
+        if let Err(error) = self.start("servers", None, servers::look) {
+            self.log.log(|| error!("cannot start a thread to look at helpers: {error}"));
+            self.next_look_at_servers = Some(now + SERVERS);
+        }
+        self.next_look_at_servers.map(|at| at - now)
+    }
+
     /// Has volumes looked at when it is time; how long until the next time?
     fn look_if_due(&mut self) -> Option<Duration> {
         let (now, none) = (Instant::now(), self.mounter.registry.is_empty());
@@ -242,7 +267,9 @@ impl EventLoop {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             stop |= signal.ssi_signo != Signal::SIGCHLD as u32;
         }
-        self.mounter.reaper.reap();
+        if self.mounter.reaper.reap() {
+            self.mounter.registry.note_server_gone();
+        }
         stop
     }
 

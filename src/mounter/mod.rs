@@ -60,7 +60,9 @@ pub struct Mounter {
     /// The uids that they have for themselves.
     pub uids: Uids,
     /// The kernel's FUSE connections.
-    pub connections: Connections,
+    pub connections: Arc<Connections>,
+    /// Whether the kernel lets a fresh filesystem take the place of one whose requests wait.
+    pub can_hold: bool,
     /// Finds the mounts of filesystems.
     pub search: MountSearch,
     /// A proc filesystem that shows the node's processes.

@@ -13,7 +13,7 @@ mod hierarchy;
 use hierarchy::{CgroupVersion, Hierarchy, ParentCgroup, failed, open_directory, open_to_write, read_file};
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::namespace::NamespaceId;
-use linux::processes::Process;
+use linux::processes::{OWN, Process};
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
@@ -358,6 +358,15 @@ impl Cgroup {
                 }
             }
         }
+    }
+
+    /// The processes that are in it.
+    pub fn processes(&self) -> Vec<Process> {
+        let Some(parent) = &self.all.parent else { return Vec::new() };
+        let listed =
+            read_file(parent.directory.as_fd(), &Path::new(&self.name).join("cgroup.procs")).unwrap_or_default();
+        let pids = listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+        pids.map(|pid| Process::at(Path::new(OWN), pid)).collect()
     }
 
     /// A message for the caller, if the kernel has killed a process in it because memory ran out.

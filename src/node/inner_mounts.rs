@@ -11,6 +11,7 @@
 //! has a directory of the inner mount open, or another mount of the same filesystem, as the node has one of each of kubelet's
 //! volumes. If there is none, the inner mount is lost, and that is reported. docs/failures.md says what else was tried.
 
+use super::connections::{Connections, Identity};
 use super::target::{self, Target};
 use super::tree::Tree;
 use linux::mount_namespace::MountNamespace;
@@ -23,6 +24,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 /// A mount that is on another, and what is mounted on it in turn.
 #[derive(Debug)]
@@ -70,6 +72,26 @@ pub struct Fresh<'a> {
     pub root: BorrowedFd<'a>,
     /// How long an answer may take: its helper's, and that of any filesystem on the way to a place.
     pub patience: Patience<'a>,
+    /// The old one, if its helper is gone.
+    pub dead: Option<Dead<'a>>,
+}
+
+/// A filesystem whose helper is gone, and whose requests may wait all the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Dead<'a> {
+    /// Which one it is.
+    pub filesystem: Identity,
+    /// Where it is ended.
+    pub connections: &'a Connections,
+}
+
+impl Dead<'_> {
+    /// What waits for it gets an error, and lets go of the locks that it holds.
+    pub(super) fn end(self) {
+        if let Err(error) = self.connections.abort(self.filesystem) {
+            warn!("cannot end the connection of a helper that is gone: {error}");
+        }
+    }
 }
 
 impl InnerMount {
@@ -95,7 +117,7 @@ impl InnerMount {
                 let on_it = self.inner.iter().flat_map(|inner| inner.copy(outer));
                 [self.as_copy(Ok(alone))].into_iter().chain(on_it).collect()
             }
-            Err(_) => vec![self.as_copy(outer.visit(|| self.whole_by_asking(outer.mount, outer.fresh.patience)))],
+            Err(_) => vec![self.as_copy(outer.visit(|| self.whole_by_asking(outer.mount, outer.fresh)))],
         }
     }
 
@@ -114,9 +136,12 @@ impl InnerMount {
     }
 
     /// By its path, unless the filesystem that it is in is dead.
-    fn whole_by_asking(&self, outer: &Mount, patience: Patience<'_>) -> io::Result<Tree> {
-        let dead = Target::of_mount(outer, patience).map_err(io::Error::other)?;
-        ask::answers_at(dead.as_fd(), patience)?;
+    fn whole_by_asking(&self, outer: &Mount, Fresh { patience, dead, .. }: Fresh<'_>) -> io::Result<Tree> {
+        if dead.is_some() {
+            return Err(Errno::NOTCONN.into());
+        }
+        let old = Target::of_mount(outer, patience).map_err(io::Error::other)?;
+        ask::answers_at(old.as_fd(), patience)?;
         let root = Target::of_mount(&self.mount, patience).map_err(io::Error::other)?;
         Tree::whole_copy_at(root.as_fd())
     }

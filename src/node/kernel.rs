@@ -1,7 +1,8 @@
-//! Whether the kernel has what no volume can do without. Asked once, when the mounter starts.
+//! Whether the kernel has what no volume can do without, and one thing more. Asked once, when the mounter starts.
 //!
 //! Runs in the mounter, main thread; changes nothing.
 
+use super::tree::BENEATH;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
@@ -29,6 +30,12 @@ pub fn check() -> Result<(), TooOld> {
     };
     let running = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     Err(TooOld { running, feature })
+}
+
+/// Whether a mount can be put beneath another one: 6.5 and later.
+pub fn has_move_mount_beneath() -> bool {
+    // There is no mount to move: a kernel that does not know the flag says EINVAL before it sees that.
+    move_mount(CWD, c"", CWD, c"", BENEATH).err() == Some(Errno::NOENT)
 }
 
 /// With it every kernel that has move_mount(2) refuses.

@@ -4,6 +4,8 @@ pub mod cgroup;
 pub mod connections;
 pub mod dying;
 pub mod file_locks;
+pub mod fuse_device;
+pub mod fuse_requests;
 pub mod inner_mounts;
 pub mod kernel;
 pub mod log_file;

@@ -3,6 +3,7 @@
 //! Runs in the mounter, on threads that stand in the mount namespace of the path or target they are given. Kernel:
 //! open_tree(2) and move_mount(2), 5.2 and later.
 
+use super::inner_mounts::Dead;
 use super::target::Target;
 use api::mount_words::MOUNT_WORDS;
 use linux::mount_table::{Device, Mount};
@@ -24,7 +25,7 @@ use tracing::warn;
 pub struct Tree(OwnedFd);
 
 /// MOVE_MOUNT_BENEATH, 6.5 and later; not in rustix yet.
-const BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
+pub(super) const BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
 
 const BY_DESCRIPTORS: MoveMountFlags =
     MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH.union(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH);
@@ -124,7 +125,10 @@ impl Tree {
     /// the old one is detached first, and its path is looked up again. One that is locked to its namespace, as it came there
     /// when a user namespace inside a pod was made, cannot be detached at all: it is covered. The thread must be on a
     /// visit. Returns the root of what is mounted there then.
-    pub fn replace(self, old: Target, mount: &Mount) -> io::Result<OwnedFd> {
+    ///
+    /// Where `dead` is covered, its connection is ended first: the kernel locks the directory that is covered, and a process
+    /// that waits for an answer there has it locked.
+    pub fn replace(self, old: Target, mount: &Mount, dead: Option<Dead<'_>>) -> io::Result<OwnedFd> {
         match move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS | BENEATH) {
             Ok(()) => old.detach()?,
             Err(Errno::INVAL) => match old.detach() {
@@ -134,6 +138,7 @@ impl Tree {
                     move_mount(&self.0, c"", below, c"", BY_DESCRIPTORS)?;
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    dead.into_iter().for_each(Dead::end);
                     move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS)?;
                 }
                 Err(error) => return Err(error),
@@ -213,7 +218,7 @@ mod tests {
         let at = open(new, OFlags::PATH, Mode::empty()).unwrap();
         let tree = resemble(Tree::copy_at(at.as_fd()).unwrap(), &before, at.as_fd()).unwrap();
         let here = MountNamespace::of_this_thread().unwrap();
-        let replace = || tree.replace(Target::of_mount(&before, Patience::USUAL).unwrap(), &before);
+        let replace = || tree.replace(Target::of_mount(&before, Patience::USUAL).unwrap(), &before, None);
         here.visit(replace).unwrap().unwrap();
         mounted_at(old)
     }

@@ -3,7 +3,7 @@
 //! Runs in the mounter. A mount is replaced on a visit to its mount namespace.
 
 use super::connections::Identity;
-pub use super::inner_mounts::Fresh;
+pub use super::inner_mounts::{Dead, Fresh};
 use super::inner_mounts::{InnerCopy, InnerMount, LostMount, Outer};
 use super::target::{Target, TargetError, open_in_filesystem};
 use super::tree::Tree;
@@ -194,7 +194,7 @@ impl VisibleMount {
         let namespace = &self.namespace.handle;
         namespace.visit(|| {
             let old = Target::of_mount(&self.mount, new.patience)?;
-            let root = tree.replace(old, &self.mount).map_err(ReplaceMountStep::Replace)?;
+            let root = tree.replace(old, &self.mount, new.dead).map_err(ReplaceMountStep::Replace)?;
             let attached =
                 copies.into_iter().map(|copy| copy.attach(root.as_fd(), &self.mount.target, namespace, new.patience));
             Ok(attached.filter_map(Result::err).collect())

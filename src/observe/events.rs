@@ -31,6 +31,10 @@ pub const SERVED_BY_KERNEL: &str = "volume.served-by-kernel";
 pub const ADOPTED: &str = "volume.adopted";
 /// A volume's helper has exited or was killed while the volume is mounted.
 pub const DEAD: &str = "volume.dead";
+/// A volume's helper has ended, and requests wait for a fresh one.
+pub const HELD: &str = "volume.held";
+/// No fresh helper came in time: requests wait no longer.
+pub const HOLD_OVER: &str = "volume.hold-over";
 /// A dead volume waits for the next try to heal it.
 pub const HEAL_LATER: &str = "volume.heal-later";
 /// A dead volume is not to be healed, or cannot be.

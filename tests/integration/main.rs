@@ -20,6 +20,7 @@ mod device_numbers;
 mod doors;
 mod filesystems;
 mod harness;
+mod held;
 mod hostile;
 mod hostile_helper;
 mod hundreds;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         test_node,
         systemd,
         main_job,
+        held,
         hundreds,
         mount8,
         configuration,

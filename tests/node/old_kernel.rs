@@ -9,7 +9,7 @@ use linux::sys::seccomp::{Instruction, restrict};
 use std::thread;
 
 /// Something that an older kernel lacks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
     call: i64,
     /// Only with one of these flags, in this argument (EINVAL then, of a socket's option ENOPROTOOPT, else ENOSYS).

@@ -3,6 +3,7 @@
 //! Runs in the tests' process.
 
 use super::mounter::Mounter;
+use super::preloaded;
 use super::{Done, TestNode};
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,6 +43,11 @@ impl Setting {
 
     /// A mounter with this configuration.
     pub fn with_config(config: &str) -> Self {
+        Self::with_config_and(config, &[])
+    }
+
+    /// And with these arguments.
+    pub fn with_config_and(config: &str, arguments: &[&str]) -> Self {
         let test = TestNode::start();
         test.node.sh_ok(&format!("mkdir -p {TARGET}"));
         test.container.visit(|| {
@@ -49,7 +55,10 @@ impl Setting {
             fs::write("/etc/hostmount/config.toml", config).unwrap();
             fs::create_dir("/tmp/source").unwrap();
         });
-        let mounter = test.start_mounter(&[], &[]);
+        if arguments.contains(&"preload") {
+            preloaded::install(&test.container);
+        }
+        let mounter = test.start_mounter(arguments, &[]);
         Self { test, mounter }
     }
 

@@ -7,6 +7,7 @@ pub mod ask;
 pub mod cgroup;
 pub mod descriptor;
 pub mod fork;
+pub mod fuse;
 pub mod keyring;
 pub mod mount_attr;
 pub mod seccomp;

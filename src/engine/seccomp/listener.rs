@@ -57,6 +57,13 @@ impl Listener {
         Ok(EngineEvent::Call)
     }
 
+    /// See [`Engine::has_helper`](crate::engine::Engine::has_helper).
+    pub fn has_helper(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let done = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        done.is_ok() && !fds[0].revents().contains(PollFlags::HUP)
+    }
+
     /// Takes one stopped call and answers it.
     fn answer(&mut self, broker: Option<&mut Broker>) -> io::Result<()> {
         let call = match seccomp::receive(self.fd.as_fd()) {

@@ -7,7 +7,7 @@
 //!
 //! Runs in the mounter, on a thread of its own from time to time. It never touches the filesystem.
 
-use super::kill::kill_helper;
+use super::kill;
 use crate::helper::work::Work;
 use crate::mounter::Mounter;
 use crate::mounter::volume::{Volume, VolumeId};
@@ -183,7 +183,7 @@ fn release(mounter: &Mounter, volume: &Volume) {
         "requests wait, the helper does nothing, and no living process of a pod has the volume: it is ended, to hold neither the pod \
          nor kubelet"
     );
-    kill_helper(mounter, volume);
+    kill::end(mounter, volume);
 }
 
 #[cfg(test)]

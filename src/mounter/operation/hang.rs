@@ -77,7 +77,7 @@ pub fn look(mounter: &Mounter) {
         match pulses.entry(*id).or_default().look(Instant::now(), waiting, work, locks, limit) {
             Some(News::Hangs) => {
                 mounter.hangs.hung().insert(*id, SystemTime::now());
-                report(mounter, volume, waiting, limit);
+                report(mounter, *id, volume, waiting, limit);
             }
             Some(News::Answers) => {
                 mounter.hangs.hung().remove(id);
@@ -89,7 +89,7 @@ pub fn look(mounter: &Mounter) {
 }
 
 /// Says that a volume hangs, and does what is configured.
-fn report(mounter: &Mounter, volume: &Volume, waiting: u64, limit: Duration) {
+fn report(mounter: &Mounter, id: VolumeId, volume: &Volume, waiting: u64, limit: Duration) {
     let seconds = limit.as_secs();
     error!(
         event = events::HUNG,
@@ -103,7 +103,7 @@ fn report(mounter: &Mounter, volume: &Volume, waiting: u64, limit: Duration) {
         }
         None => {
             warn!("its helper is killed, for a fresh one to take its place");
-            kill_helper(mounter, volume);
+            kill_helper(mounter, id, volume);
         }
     }
 }

@@ -55,10 +55,9 @@ fn take_in(mounter: &Mounter, id: VolumeId, volume: &Volume, visible: Option<Vis
     }
     let effect = mounter.registry.report_found(id, found, pin);
     if let Some(effect @ (Effect::Heal | Effect::HealLater(_))) = effect {
-        error!(
-            event = events::DEAD,
-            "the helper has ended, its mount has not: every access answers \"Transport endpoint is not connected\""
-        );
+        let held = mounter.registry.is_held(volume.identity);
+        let access = if held { "waits" } else { "answers \"Transport endpoint is not connected\"" };
+        error!(event = events::DEAD, "the helper has ended, its mount has not: every access {access}");
         match effect {
             Effect::HealLater(wait) if volume.not_healed().is_none() => heals_later(wait),
             _ => mounter.to_do.heal(id),
@@ -110,7 +109,7 @@ pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, Replac
     }
     // Its helper's end is expected from here on: nobody else is to heal it.
     mounter.registry.report(id, Event::ReplacementBegun);
-    kill_helper(mounter, &volume);
+    kill_helper(mounter, id, &volume);
     let replaced = replace(mounter, id, None);
     if replaced.is_err() {
         mounter.registry.report(id, Event::ReplacementFailed);

@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter, each operation on a thread of its own. Mounting, healing and swapping are one movement: [`bring_up`] a
 //! fresh helper and wait until it is [`ready`], then show its filesystem: at one target ([`mount`]), or in the place of an
-//! old one everywhere ([`replace`]). [`heal`] and [`hang`] decide when. [`bind`] and [`mod@unmount`] show a volume at one more [`place`], and
+//! old one everywhere ([`replace`]). [`heal`], [`hang`] and [`servers`] decide when. [`bind`] and [`mod@unmount`] show a volume at one more [`place`], and
 //! at one less; [`mod@stats`] says how it is.
 
 pub mod abandoned;
@@ -15,6 +15,7 @@ pub mod mount;
 pub mod place;
 pub mod ready;
 pub mod replace;
+pub mod servers;
 pub mod stats;
 pub mod unmount;
 pub mod upgrade;

@@ -10,7 +10,7 @@ use crate::mounter::volume::state::{Event, Where};
 use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::Identity;
 use crate::node::mount_search::VisibleMounts;
-use crate::node::visible_mounts::{Fresh, VisibleMount};
+use crate::node::visible_mounts::{Dead, Fresh, VisibleMount};
 use crate::observe::events;
 use crate::policy::{ChangeError, Denied, Plan, authorize};
 use api::exit::chain;
@@ -97,7 +97,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
     };
     mounter.registry.report(id, Event::ReplacementBegun);
     mounter.registry.expect(id, fresh.identity);
-    match show_everywhere(mounter, volume.identity, &fresh) {
+    match show_everywhere(mounter, volume.identity, mounter.registry.is_dead(id), &fresh) {
         Ok(Replaced::Gone) => {
             fresh.discard();
             mounter.registry.report(id, Event::ReplacementFailed);
@@ -117,7 +117,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
             };
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
-            let released = fresh.release(&mounter.state);
+            let released = fresh.release(mounter, &next.plan);
             mounter.registry.take_over(id, next, released.serving);
             Ok(shown)
         }
@@ -147,9 +147,15 @@ fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result
 
 /// Goes from place to place, and searches again until there is nothing more to be done: what is put in place on the node
 /// may show in pods by itself, and a pod may have started meanwhile.
-fn show_everywhere(mounter: &Mounter, old: Identity, new: &FreshFilesystem) -> Result<Replaced, ReplaceError> {
+fn show_everywhere(
+    mounter: &Mounter,
+    old: Identity,
+    dead: bool,
+    new: &FreshFilesystem,
+) -> Result<Replaced, ReplaceError> {
     let new_root = new.root().map_err(ReplaceError::Search)?;
-    let fresh = Fresh { root: new_root, patience: mounter.patience() };
+    let dead = dead.then_some(Dead { filesystem: old, connections: &mounter.connections });
+    let fresh = Fresh { root: new_root, patience: mounter.patience(), dead };
     let mut shown: Vec<VisibleMount> = Vec::new();
     let mut lost = Vec::new();
     let left = loop {

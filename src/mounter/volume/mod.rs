@@ -1,8 +1,10 @@
 //! What the mounter knows of a volume, and all the volumes that it knows.
 //!
-//! Runs in the mounter. [`state`] is the life of one, pure; [`registry`] holds them all; [`record`], [`kept_secrets`] and [`recovery`]
-//! carry them over from one mounter to the next; [`views`] shows them.
+//! Runs in the mounter. [`state`] is the life of one and [`hold`] that of its connection, both pure; [`registry`] holds them all;
+//! [`record`], [`kept_secrets`] and [`recovery`] carry them over from one mounter to the next; [`views`] shows them.
 
+mod answering;
+pub mod hold;
 pub mod kept_secrets;
 mod pace;
 pub mod past;
@@ -17,7 +19,7 @@ use crate::node::connections::Identity;
 use crate::policy::Plan;
 use api::volume::{VolumeState, VolumeView};
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Names a volume for as long as this mounter runs. A fresh helper that takes over makes a new one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +103,11 @@ impl Volume {
         let earlier = "its helper runs from the image of an earlier container, and finds nothing there any more once that is removed; \
                        `hostmount swap` gives it one of this container's";
         self.known.note().or(self.earlier_image.then_some(earlier))
+    }
+
+    /// How long requests wait for a fresh helper, if it is to get one.
+    pub fn hold_time(&self) -> Option<Duration> {
+        self.plan.settings.hold_time.filter(|_| self.not_healed().is_none())
     }
 
     /// How it is shown in a list, in this state.

@@ -3,6 +3,7 @@
 //! Runs in the mounter: request threads add volumes, the main thread takes in what happens on their descriptors. A volume
 //! lasts as long as its helper runs or its filesystem is mounted somewhere, whichever is longer.
 
+use super::answering::{Answering, Held};
 use super::pace::Pace;
 use super::past::Past;
 use super::record::Records;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
@@ -37,21 +39,27 @@ pub enum Channel {
     Engine,
     /// The helper's output.
     Output,
+    /// What waits on the connection of one that is gone.
+    Answers,
 }
 
 /// All volumes.
 #[derive(Debug)]
 pub struct Registry {
     /// An epoll descriptor.
-    events: OwnedFd,
+    pub(super) events: OwnedFd,
     records: Records,
     volumes: Mutex<Volumes>,
+    /// A process of a helper's has ended that may have been the one that served.
+    server_gone: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Volumes {
     last: u64,
     pub(super) by_id: BTreeMap<VolumeId, Entry>,
+    /// By the id of the volume that another has taken over from.
+    pub(super) answering: BTreeMap<VolumeId, Answering>,
     pub(super) past: Past,
 }
 
@@ -63,7 +71,7 @@ pub(super) struct Entry {
     /// The fresh filesystem that is being put in its place.
     pub(super) successor: Option<Identity>,
     /// Gone when nothing of the helper runs any more.
-    engine: Option<Engine>,
+    pub(super) engine: Option<Engine>,
     /// Gone when nobody can write any more.
     pub(super) output: Option<HelperOutput>,
     /// Gone with the helper, if it had one of its own.
@@ -76,6 +84,8 @@ pub(super) struct Entry {
     pin: Option<Tree>,
     /// Closed when the volume is no more, for the operation that prepares something for it.
     there: Option<PipeWriter>,
+    /// Its connection.
+    pub(super) held: Held,
     /// Its descriptors could not be watched yet.
     unwatched: bool,
     calls: Pace,
@@ -85,7 +95,17 @@ pub(super) struct Entry {
 impl Registry {
     /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`].
     pub fn new(events: OwnedFd, records: Records) -> Self {
-        Self { events, records, volumes: Mutex::default() }
+        Self { events, records, volumes: Mutex::default(), server_gone: AtomicBool::new(false) }
+    }
+
+    /// A process of a helper's has ended.
+    pub fn note_server_gone(&self) {
+        self.server_gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a process of a helper's has ended since this was asked last: others of it may be left, and none that serves.
+    pub fn take_server_gone(&self) -> bool {
+        self.server_gone.swap(false, Ordering::Relaxed)
     }
 
     /// What the next mounter will know.
@@ -135,10 +155,11 @@ impl Registry {
         if volume.known == Known::All {
             self.records.keep(&volume);
         }
-        let (engine, output, cgroup) = match serving {
-            Some(Serving { engine, output, cgroup }) => (Some(engine), output, cgroup),
-            None => (None, None, None),
+        let (engine, output, cgroup, device) = match serving {
+            Some(Serving { engine, output, cgroup, device }) => (Some(engine), output, cgroup, device),
+            None => (None, None, None, None),
         };
+        let held = Held::new(device, volume.hold_time());
         let mut entry = Entry {
             volume,
             state,
@@ -150,6 +171,7 @@ impl Registry {
             earlier_lines,
             pin: None,
             there: None,
+            held,
             unwatched: false,
             calls: Pace::default(),
             writes: Pace::default(),
@@ -194,6 +216,11 @@ impl Registry {
     pub fn volume(&self, id: VolumeId) -> Option<Volume> {
         let volumes = self.locked();
         volumes.by_id.get(&id).filter(|entry| entry.state.is_current()).map(|entry| entry.volume.clone())
+    }
+
+    /// Whether nothing of its helper runs any more.
+    pub fn is_dead(&self, id: VolumeId) -> bool {
+        self.locked().by_id.get(&id).is_some_and(|entry| !entry.state.has_helper())
     }
 
     /// Whether there are none.
@@ -245,6 +272,9 @@ impl Registry {
     /// Something has happened that concerns every volume: those for which there is something to be done.
     pub fn report_to_all(&self, event: Event) -> Vec<(VolumeId, Effect)> {
         let mut volumes = self.locked();
+        if event == Event::Due {
+            self.look_at_answers(&mut volumes, Instant::now());
+        }
         let ids: Vec<_> = volumes.by_id.keys().copied().collect();
         let effects = ids.into_iter().filter_map(|id| Some((id, self.report_to(&mut volumes, id, event)?)));
         effects.collect()
@@ -252,9 +282,13 @@ impl Registry {
 
     fn report_to(&self, volumes: &mut Volumes, id: VolumeId, event: Event) -> Option<Effect> {
         let entry = volumes.by_id.get_mut(&id)?;
-        let before = entry.state;
-        let (after, effect) = before.after(event, Instant::now());
+        let (before, now) = (entry.state, Instant::now());
+        let (after, effect) = before.after(event, now);
         entry.state = after;
+        let answering = entry.volume.span().in_scope(|| entry.held.take_in(event, now));
+        if let Some(answering) = answering {
+            self.begin_to_answer(volumes, id, answering);
+        }
         if effect == Some(Effect::Forget) {
             self.forget(volumes, id, before);
             return None;
@@ -267,6 +301,7 @@ impl Registry {
         let Some(mut entry) = volumes.by_id.remove(&id) else { return };
         let _span = entry.volume.span().entered();
         self.stop_watching(entry.engine.take());
+        entry.held.end();
         match before {
             State::Ended { .. } | State::Dead { .. } => {
                 info!(event = events::UNMOUNTED, "unmounted");
@@ -287,8 +322,9 @@ impl Registry {
     /// When the next volume is to be tried again, or a descriptor to be watched.
     pub fn next_due(&self) -> Option<Duration> {
         let volumes = self.locked();
-        let retry = volumes.by_id.values().filter_map(|entry| entry.state.retry()).min();
-        let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
+        let retry = volumes.by_id.values().filter_map(|entry| entry.state.retry());
+        let retry =
+            retry.chain(volumes.next_of_connections()).min().map(|at| at.saturating_duration_since(Instant::now()));
         let watch = volumes.by_id.values().any(|entry| entry.unwatched).then_some(WATCH_AGAIN);
         let rests =
             volumes.by_id.values().flat_map(|entry| [&entry.calls, &entry.writes]).filter_map(Pace::rests_until);
@@ -299,9 +335,14 @@ impl Registry {
     /// Takes in what has happened on one of a volume's descriptors.
     pub fn descriptor_ready(&self, id: VolumeId, channel: Channel) -> Option<Effect> {
         let mut volumes = self.locked();
+        if channel == Channel::Answers {
+            self.answer(&mut volumes, id);
+            return None;
+        }
         let entry = volumes.by_id.get_mut(&id)?;
         let _span = entry.volume.span().entered();
         match channel {
+            Channel::Answers => None,
             Channel::Output => {
                 self.read_output(entry);
                 None
@@ -323,6 +364,9 @@ impl Registry {
                     self.report_to(&mut volumes, id, Event::HelperEnded)
                 }
                 event => {
+                    if matches!(event, Ok(EngineEvent::ProcessEnded)) {
+                        self.note_server_gone();
+                    }
                     if entry.calls.must_rest(Instant::now()) {
                         let _ = epoll::delete(&self.events, entry.engine.as_ref()?);
                         // It would be ready again at once, and a line for each time has no bound.
@@ -414,14 +458,15 @@ impl Entry {
     }
 }
 
-/// The number that marks events of one of a volume's descriptors. Ids begin at 1: the mounter's own events are below 2.
+/// The number that marks events of one of a volume's descriptors. Ids begin at 1: the mounter's own events are below 4.
 pub fn token(id: VolumeId, channel: Channel) -> u64 {
-    id.0 << 1 | u64::from(channel == Channel::Output)
+    id.0 << 2 | channel as u64
 }
 
 /// The way back from [`token`].
 pub fn from_token(token: u64) -> (VolumeId, Channel) {
-    (VolumeId(token >> 1), if token & 1 == 1 { Channel::Output } else { Channel::Engine })
+    let channel = [Channel::Engine, Channel::Output].into_iter().find(|channel| *channel as u64 == token & 3);
+    (VolumeId(token >> 2), channel.unwrap_or(Channel::Answers))
 }
 
 #[cfg(test)]
@@ -452,7 +497,7 @@ mod tests {
         let family = HelperProcesses::of_this_thread().unwrap();
         let identity = Identity { device: Device { major: 0, minor: 7 }, connection: Some(7) };
         let engine = Engine::Adopted(Watch::new(family.clone()).unwrap());
-        let serving = Serving { engine, output: None, cgroup: None };
+        let serving = Serving { engine, output: None, cgroup: None, device: None };
         registry.add(Volume::new(plan, "x".into(), identity, family), serving);
         assert_eq!(registry.report_to_all(Event::MountsChanged), []);
         assert_eq!(registry.serving().len(), 1);

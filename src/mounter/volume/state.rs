@@ -4,7 +4,7 @@
 //! loop starts what is asked for.
 //!
 //! ```text
-//!            HelperEnded           Found(Mounted)            RetryDue, then ReplacementBegun
+//!            HelperEnded           Found(Mounted)            Due, then      ReplacementBegun
 //! Serving ───────────────▶ Ended ─────────────────▶ Dead ──────────────────────────────────▶ Replacing
 //!    ▲  │                    │ Found(Nowhere)        │ Found(Nowhere)                          │   │
 //!    │  └── ReplacementBegun (a swap) ───────────────┼───────────────────────────────────────▶ │   │
@@ -45,7 +45,7 @@ pub enum State {
         wait: Duration,
     },
     /// The helper has ended and the filesystem is still mounted: every access answers "Transport endpoint is not
-    /// connected".
+    /// connected", or waits if its connection is [held](super::hold).
     Dead {
         /// How many failed, this one not counted.
         failures: Failures,
@@ -87,14 +87,18 @@ pub enum Old {
 /// Something that happened to a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
+    /// The helper was killed: its end is expected.
+    HelperKilled,
     /// The last process of the helper has ended.
     HelperEnded,
+    /// What it had read and not answered cannot be read again.
+    NotResent,
     /// A mount table has changed: a volume without a helper may have been unmounted.
     MountsChanged,
     /// The mount tables have been searched for the filesystem.
     Found(Where),
-    /// It is time for the next try to heal it.
-    RetryDue,
+    /// It is time for the next try to heal it, perhaps, or that its connection is not [held](super::hold) any longer.
+    Due,
     /// A fresh helper could not be started for a dead volume.
     HealingFailed,
     /// A fresh helper will not be started for a dead volume: healing is off, or too little is known of it.
@@ -125,7 +129,7 @@ pub enum Effect {
     Search,
     /// It is dead: start a fresh helper now.
     Heal,
-    /// It is dead, and its helper had not served for long: a fresh one is due after this time ([`Event::RetryDue`]).
+    /// It is dead, and its helper had not served for long: a fresh one is due after this time ([`Event::Due`]).
     HealLater(Duration),
     /// Drop all that is known of it: it is [`State::Gone`].
     Forget,
@@ -165,7 +169,7 @@ impl State {
             }
             (Self::Ended { failures, wait }, Found(Where::Mounted)) => dead_for_now(failures, wait, now),
 
-            (Self::Dead { failures, retry: Some(at) }, RetryDue) if at <= now => {
+            (Self::Dead { failures, retry: Some(at) }, Due) if at <= now => {
                 (Self::Dead { failures, retry: None }, Some(Effect::Heal))
             }
             (Self::Dead { failures, .. }, HealingFailed) => {
@@ -209,7 +213,7 @@ impl State {
         }
     }
 
-    /// When [`Event::RetryDue`] is due.
+    /// When [`Event::Due`] is due.
     pub fn retry(self) -> Option<Instant> {
         match self {
             Self::Dead { retry, .. } => retry,
@@ -247,7 +251,7 @@ fn wait_after(failures: Failures, served: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -330,15 +334,15 @@ mod tests {
     #[test]
     fn a_try_is_due_when_its_time_has_come_and_once() {
         let dead = State::Dead { failures: 1, retry: Some(Instant::now() + Duration::from_secs(1)) };
-        assert_eq!(all(dead, &[(Event::RetryDue, AT_ONCE)]).1, []);
-        let due = (Event::RetryDue, Duration::from_secs(2));
+        assert_eq!(all(dead, &[(Event::Due, AT_ONCE)]).1, []);
+        let due = (Event::Due, Duration::from_secs(2));
         assert_eq!(all(dead, &[due, due]).1, [Effect::Heal]);
     }
 
     #[test]
     fn what_is_left_dead_is_not_tried_again() {
         let dead = State::Dead { failures: 1, retry: Some(Instant::now()) };
-        assert_eq!(all(dead, &[(Event::LeftDead, AT_ONCE), (Event::RetryDue, AT_ONCE)]).1, []);
+        assert_eq!(all(dead, &[(Event::LeftDead, AT_ONCE), (Event::Due, AT_ONCE)]).1, []);
     }
 
     #[test]
@@ -360,7 +364,7 @@ mod tests {
             (Event::ReplacementBegun, AT_ONCE),
             (Event::HelperEnded, AT_ONCE),
             (Event::ReplacementFailed, AT_ONCE),
-            (Event::RetryDue, AT_ONCE),
+            (Event::Due, AT_ONCE),
         ];
         assert_eq!(all(State::serving(Instant::now(), 0), &events).1, [Effect::Heal]);
     }
@@ -387,15 +391,17 @@ mod tests {
         assert_eq!(effects, [Effect::Search, Effect::Search, Effect::Heal]);
     }
 
-    fn any_event() -> impl Strategy<Value = Event> {
+    pub(in crate::mounter::volume) fn any_event() -> impl Strategy<Value = Event> {
         use Event::*;
         prop::sample::select(vec![
+            HelperKilled,
             HelperEnded,
+            NotResent,
             MountsChanged,
             Found(Where::Nowhere),
             Found(Where::Mounted),
             Found(Where::Covered),
-            RetryDue,
+            Due,
             HealingFailed,
             LeftDead,
             ReplacementBegun,

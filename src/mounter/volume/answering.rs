@@ -1,0 +1,160 @@
+//! Connections that are held after their helper's end, and what waits on them.
+//!
+//! Runs in the mounter: every thread reports events to the registry, the main thread answers requests and ends what is held
+//! too long. When is decided by [`Hold`].
+
+use super::hold::{Hold, HoldEffect};
+use super::pace::Pace;
+use super::registry::{Channel, Entry, Registry, Volumes, token};
+use super::state::Event;
+use super::{Volume, VolumeId};
+use crate::engine::Engine;
+use crate::node::connections::Identity;
+use crate::node::fuse_device::{Answers, FuseDevice};
+use crate::observe::events;
+use rustix::event::epoll;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// A volume's connection.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) hold: Hold,
+    limit: Duration,
+    /// There until it is answered or has ended.
+    device: Option<FuseDevice>,
+}
+
+/// A connection whose volume has a fresh helper: what comes on it is answered.
+#[derive(Debug)]
+pub(super) struct Answering {
+    answers: Answers,
+    hold: Hold,
+    pace: Pace,
+}
+
+impl Held {
+    /// By a copy of the helper's descriptor, and for so long, if there is one and it is wanted.
+    pub(super) fn new(device: Option<FuseDevice>, limit: Option<Duration>) -> Self {
+        let hold = if device.is_some() && limit.is_some() { Hold::Kept } else { Hold::Ended };
+        Self { hold, limit: limit.unwrap_or_default(), device: device.filter(|_| limit.is_some()) }
+    }
+
+    /// Takes in what has happened. Returns the connection if it is to be answered from now on.
+    pub(super) fn take_in(&mut self, event: Event, now: Instant) -> Option<Answering> {
+        let (next, effect) = self.hold.after(event, now, self.limit);
+        self.hold = next;
+        match effect? {
+            HoldEffect::Resend => match self.device.as_ref().map(FuseDevice::resend) {
+                Some(Ok(())) => info!(event = events::HELD, "the helper has ended: requests wait for the next one"),
+                _ => return self.take_in(Event::NotResent, now),
+            },
+            HoldEffect::Answer => match self.device.take()?.answers() {
+                Ok(answers) => return Some(Answering { answers, hold: next, pace: Pace::default() }),
+                Err(error) => warn!("cannot answer what waits for the helper that is gone: {error}"),
+            },
+            HoldEffect::LetGo => drop(self.device.take()),
+            HoldEffect::End => {
+                if event == Event::Due {
+                    error!(event = events::HOLD_OVER, "no helper serves the volume yet: requests wait no longer");
+                }
+                self.end();
+            }
+        }
+        None
+    }
+
+    /// Ends it if it is held: the volume is forgotten.
+    pub(super) fn end(&mut self) {
+        self.hold = Hold::Ended;
+        self.device.take().into_iter().for_each(FuseDevice::end);
+    }
+}
+
+impl Registry {
+    /// A volume's helper is about to be killed. Whether its connection is held: then requests wait for the next one.
+    pub fn expect_end(&self, id: VolumeId) -> bool {
+        self.report(id, Event::HelperKilled);
+        self.locked().by_id.get(&id).is_some_and(|entry| entry.held.hold.is_waiting())
+    }
+
+    /// Whether a filesystem's helper is gone and its requests wait all the same.
+    pub fn is_held(&self, filesystem: Identity) -> bool {
+        self.locked().by_id.values().any(|entry| entry.volume.identity == filesystem && entry.held.hold.is_waiting())
+    }
+
+    /// The volumes whose connections are kept while their helpers serve.
+    pub fn kept(&self) -> Vec<(VolumeId, Volume)> {
+        let volumes = self.locked();
+        let kept = volumes.by_id.iter().filter(|(_, entry)| entry.held.hold == Hold::Kept);
+        kept.map(|(id, entry)| (*id, entry.volume.clone())).collect()
+    }
+
+    /// Whether the connection of volume `id` is kept, and something of its helper lives just now.
+    pub fn is_kept_by_helper(&self, id: VolumeId) -> bool {
+        let lives = |entry: &Entry| entry.engine.as_ref().is_some_and(Engine::has_helper);
+        self.locked().by_id.get(&id).is_some_and(|entry| entry.held.hold == Hold::Kept && lives(entry))
+    }
+
+    /// Begins to answer what comes on the connection of volume `id`, which another has taken over from.
+    pub(super) fn begin_to_answer(&self, volumes: &mut Volumes, id: VolumeId, answering: Answering) {
+        match self.watch_answers(id, &answering) {
+            Ok(()) => _ = volumes.answering.insert(id, answering),
+            Err(error) => {
+                warn!("cannot watch what waits for the helper that is gone: {error}");
+                answering.answers.end();
+            }
+        }
+    }
+
+    /// Requests wait on a connection that is answered, or it has ended.
+    pub(super) fn answer(&self, volumes: &mut Volumes, id: VolumeId) {
+        let Some(answering) = volumes.answering.get_mut(&id) else { return };
+        if !answering.answers.answer() {
+            self.end_answers(volumes.answering.remove(&id));
+        } else if answering.pace.must_rest(Instant::now()) {
+            let _ = epoll::delete(&self.events, &answering.answers);
+        }
+    }
+
+    /// Ends the connections that have been answered for long enough, and goes on with those that have rested.
+    pub(super) fn look_at_answers(&self, volumes: &mut Volumes, now: Instant) {
+        let over = |answering: &mut Answering| {
+            let (hold, effect) = answering.hold.after(Event::Due, now, Duration::ZERO);
+            answering.hold = hold;
+            effect == Some(HoldEffect::End)
+        };
+        let ids: Vec<_> = volumes.answering.keys().copied().collect();
+        for id in ids {
+            let Some(answering) = volumes.answering.get_mut(&id) else { continue };
+            let goes_on = !answering.pace.has_rested(now) || self.watch_answers(id, answering).is_ok();
+            if over(answering) || !goes_on {
+                self.end_answers(volumes.answering.remove(&id));
+            }
+        }
+    }
+
+    fn watch_answers(&self, id: VolumeId, answering: &Answering) -> rustix::io::Result<()> {
+        let token = epoll::EventData::new_u64(token(id, Channel::Answers));
+        epoll::add(&self.events, answering.answers.as_fd(), token, epoll::EventFlags::IN)
+    }
+
+    fn end_answers(&self, answering: Option<Answering>) {
+        if let Some(Answering { answers, .. }) = answering {
+            let _ = epoll::delete(&self.events, &answers);
+            answers.end();
+        }
+    }
+}
+
+impl Volumes {
+    /// When a connection is not held any longer, or has rested.
+    pub(super) fn next_of_connections(&self) -> Option<Instant> {
+        let held = self.by_id.values().filter_map(|entry: &Entry| entry.held.hold.until());
+        let answering = self.answering.values();
+        let answering =
+            answering.flat_map(|answering| [answering.hold.until(), answering.pace.rests_until()]).flatten();
+        held.chain(answering).min()
+    }
+}
