@@ -10,6 +10,7 @@ mod node;
 #[path = "../../tests/integration/harness.rs"]
 mod harness;
 
+mod controller;
 mod driver;
 mod kubelet;
 mod life;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ("refused", refused::tests()),
         ("kubelet", kubelet::tests()),
         ("life", life::tests()),
+        ("controller", controller::tests()),
         ("storm", storm::tests()),
     ])
 }

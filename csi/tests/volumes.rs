@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         in_the_pods_own_specification.needs(&["bindfs"]).quick(),
         one_pod_alone.needs(&["bindfs"]).quick(),
         what_kubelet_says_reaches_the_helper.quick(),
+        a_group_that_the_type_has_no_option_for.quick(),
         a_volume_that_hangs_or_is_dead_says_so_and_nobody_waits,
         a_republish_does_nothing_whatever_happens.needs(&["bindfs"]),
     ]
@@ -131,20 +132,25 @@ fn what_kubelet_says_reaches_the_helper() {
     for secret in ["hunter2", "t0ken"] {
         assert!(!said.contains(secret) && !driver.csi.as_ref().unwrap().said().contains(secret), "{secret} is logged");
     }
-    // For another type there is no such option, and that is not passed over.
-    let mut other = Volume { id: "w".into(), ..volume.clone() };
-    other.context.insert("type".into(), "memfs".into());
-    other.secrets.clear();
-    other.context.remove("options");
-    fails(driver.stage(&other), Code::InvalidArgument, "type 'memfs' has no option for a group");
-    other.context.insert("fsGroup".into(), "ignore".into());
-    other.mount.mount_flags.clear();
-    driver.stage(&other).unwrap();
     // Whoever may only read has it mounted so.
     let reader = Volume { id: "r".into(), mode: Mode::MultiNodeReaderOnly, ..Volume::bindfs("r") };
     driver.stage(&reader).unwrap();
     assert!(driver.test.node.mount_at(&reader.staged()).unwrap().contains(" ro,"));
     driver.publish(&reader, "p").unwrap();
+}
+
+/// Some clusters give a group to every pod.
+fn a_group_that_the_type_has_no_option_for() {
+    let driver = Driver::start();
+    driver.test.container.helper("recorder", "printf '%s\\n' \"$@\" >&2\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"");
+    let mount = MountVolume { volume_mount_group: "2000".into(), ..MountVolume::default() };
+    let of = |id: &str| Volume { mount: mount.clone(), ..Volume::of(id, &[("type", "recorder"), ("source", "x")]) };
+    driver.stage(&of("v")).unwrap();
+    driver.publish(&of("v"), "p").unwrap();
+    driver.publish(&of("w").ephemeral(), "q").unwrap();
+    driver.test.node.sh_ok(&format!("touch {}/f", of("v").target("p")));
+    let said = driver.mounter().said();
+    assert!(said.contains("/globalmount") && !said.contains("2000"), "{said}");
 }
 
 fn a_volume_that_hangs_or_is_dead_says_so_and_nobody_waits() {

@@ -14,6 +14,7 @@ mod cgroups;
 mod chaos;
 mod client;
 mod configuration;
+mod csi_manifests;
 mod deployment;
 mod device_numbers;
 mod doors;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         metrics,
         install,
         deployment,
+        csi_manifests,
         kubelet,
         kubelet_in_container,
         nothing_goes_dark,

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
 pub mod cgroups;
+pub mod fault;
 pub mod filesystems;
 pub mod gluster;
 pub mod job;

@@ -8,7 +8,7 @@ use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::Volume;
-use crate::node::target::Target;
+use crate::node::target::{Target, open_in_filesystem};
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::{Denied, authorize, authorize_place};
@@ -18,8 +18,10 @@ use api::origin::Origin;
 use api::request::Request;
 use linux::mount_namespace::NamespaceError;
 use linux::mount_table::Mount as TableMount;
+use linux::statx::is_directory;
 use rustix::mount::MountFlags;
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tracing::info;
 
@@ -64,6 +66,11 @@ pub enum MountError {
          helper's own options for owners, like uid=, gid=, umask=, idmap= or map="
     )]
     NoIdMap(#[source] io::Error),
+    /// The filesystem answered, and has no such directory.
+    #[error(
+        "cannot open the directory that X-mount.subdir names: it must be in the filesystem, and no symbolic link is followed to it"
+    )]
+    Subdir(#[source] io::Error),
     /// The filesystem answered, and the kernel did not attach it.
     #[error("cannot attach the filesystem at the target")]
     Graft(#[source] io::Error),
@@ -133,8 +140,10 @@ fn what_is_there(mounter: &Mounter, plan: &Plan, target: &Target) -> There {
     let Some(device) = target.mounted else { return There::Nothing };
     let filesystem = mounter.connections.identify(device);
     match mounter.registry.of(filesystem).map(|volume| volume.plan) {
-        Some(Plan { request, grant, .. })
-            if request.fstype == plan.request.fstype && request.source == plan.request.source =>
+        Some(Plan { request, grant, subdir, .. })
+            if request.fstype == plan.request.fstype
+                && request.source == plan.request.source
+                && subdir == plan.subdir =>
         {
             let read_only = |grant: &Grant| grant.flags.contains(MountFlags::RDONLY);
             There::Same { access: read_only(&grant) == read_only(&plan.grant) }
@@ -175,7 +184,7 @@ fn mount_at(
         fresh.discard();
         return Err(already_mounted(&plan));
     }
-    if let Err(error) = graft(mounter, &fresh, target) {
+    if let Err(error) = graft(mounter, &fresh, &plan, target) {
         fresh.discard();
         return Err(error);
     }
@@ -193,9 +202,20 @@ fn mount_at(
     Ok(Mounted { output: released.words, already: false })
 }
 
-/// Attaches the filesystem on the node, all of it at once.
-fn graft(mounter: &Mounter, fresh: &FreshFilesystem, target: Target) -> Result<(), MountError> {
-    let tree = fresh.root().and_then(Tree::copy_at).map_err(MountError::Graft)?;
+/// Attaches the filesystem on the node, or the directory of it that is to be shown: all of that at once.
+fn graft(mounter: &Mounter, fresh: &FreshFilesystem, plan: &Plan, target: Target) -> Result<(), MountError> {
+    let root = fresh.root().map_err(MountError::Graft)?;
+    let tree = match &plan.subdir {
+        None => Tree::copy_at(root),
+        Some(subdir) => {
+            let directory = open_in_filesystem(root, subdir, mounter.patience()).map_err(MountError::Subdir)?;
+            if !is_directory(directory.as_fd()).map_err(MountError::Subdir)? {
+                return Err(MountError::Subdir(io::ErrorKind::NotADirectory.into()));
+            }
+            Tree::copy_at(directory.as_fd())
+        }
+    };
+    let tree = tree.map_err(MountError::Graft)?;
     fresh.ids().map_or(Ok(()), |ids| tree.map_ids(ids)).map_err(MountError::NoIdMap)?;
     // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
     mounter.node.visit(move || tree.graft(&target))?.map_err(MountError::Graft)
