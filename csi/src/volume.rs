@@ -10,8 +10,16 @@ use crate::group;
 use crate::volume_id::is_below_root;
 use api::options::{MountOptions, OptionsError};
 use api::request::{Request, Switches};
-use api::secret::{Secret, Secrets};
+use api::secret::{Secret, Secrets, TOKEN};
+use serde::Deserialize;
 use std::collections::HashMap;
+use zeroize::Zeroizing;
+
+/// What kubelet says of a token beside it.
+#[derive(Deserialize)]
+struct Token {
+    token: String,
+}
 
 /// Attributes that Kubernetes adds.
 const KUBERNETES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
@@ -35,6 +43,8 @@ pub struct Wanted {
     pub read_only: bool,
     /// One pod alone may use it.
     pub alone: bool,
+    /// Service-account tokens, as kubelet gives them.
+    tokens: Option<String>,
 }
 
 /// Who has a helper of its own.
@@ -147,17 +157,38 @@ impl Wanted {
         } else if alone && helper == Helper::OfPod {
             return Err(BadVolume::PodAlone);
         }
-        Ok(Self { fstype, source: source.ok_or(BadVolume::Missing("source"))?, options, helper, read_only, alone })
+        let tokens = context.get(TOKENS).cloned();
+        Ok(Self {
+            fstype,
+            source: source.ok_or(BadVolume::Missing("source"))?,
+            options,
+            helper,
+            read_only,
+            alone,
+            tokens,
+        })
     }
 
-    /// The request for it at a target.
+    /// The request for it at a target. A pod's own helper gets the tokens of the pod's service account as well.
     pub fn request(self, target: String, read_only: bool, secrets: HashMap<String, String>) -> Request {
-        let Self { fstype, source, mut options, .. } = self;
+        let Self { fstype, source, mut options, helper, tokens, .. } = self;
         if read_only {
             options.push_flag("ro");
         }
-        Request { fstype, source, target, options, switches: Switches::default(), secrets: to_secrets(secrets) }
+        let mut given = tokens.filter(|_| helper == Helper::OfPod).map(to_tokens).unwrap_or_default();
+        if let Some(tokens) = secrets.get(TOKENS).filter(|_| helper == Helper::OfPod) {
+            given.extend(to_tokens(tokens.clone()));
+        }
+        given.extend(to_secrets(secrets));
+        Request { fstype, source, target, options, switches: Switches::default(), secrets: given }
     }
+}
+
+/// The tokens that kubelet has for each audience. What is none is left out: the mounter says which one is missing.
+fn to_tokens(text: String) -> Secrets {
+    let tokens: HashMap<String, Token> = serde_json::from_str(&Zeroizing::new(text)).unwrap_or_default();
+    let secret = |token: Token| Secret::new(token.token.into_bytes());
+    tokens.into_iter().map(|(audience, token)| (format!("{TOKEN}{audience}"), secret(token))).collect()
 }
 
 /// What a helper may need.
@@ -206,6 +237,22 @@ mod tests {
         assert_eq!(request.options.to_string(), r#"url=https://x,ro,umask=007,context="a,b",gid=2000,ro"#);
         assert_eq!(request.secrets.len(), 1);
         assert_eq!(request.secrets["key"].reveal(), b"hunter2");
+    }
+
+    #[test]
+    fn a_pods_own_helper_gets_the_pods_tokens() {
+        let tokens = r#"{"a": {"token": "t1", "expirationTimestamp": "x"}, "https://b": {"token": "t2"}}"#;
+        let of = |more: &[(&str, &str)], secrets: &[(&str, &str)]| {
+            let all: Vec<_> = [("type", "x"), ("source", "s")].iter().chain(more).copied().collect();
+            let wanted = wanted(Mode::SingleNodeMultiWriter, MountVolume::default(), &all).unwrap();
+            let request = wanted.request("/t".into(), false, context(secrets));
+            request.secrets.into_iter().map(|(key, secret)| (key, secret.reveal().to_vec())).collect::<Vec<_>>()
+        };
+        let both = vec![("token:a".to_owned(), b"t1".to_vec()), ("token:https://b".to_owned(), b"t2".to_vec())];
+        assert_eq!(of(&[("mode", "pod"), (TOKENS, tokens)], &[]), both);
+        assert_eq!(of(&[("mode", "pod")], &[(TOKENS, tokens)]), both, "as Kubernetes 1.36 does it");
+        assert_eq!(of(&[(TOKENS, tokens)], &[(TOKENS, tokens)]), []);
+        assert_eq!(of(&[("mode", "pod"), (TOKENS, "nonsense")], &[]), []);
     }
 
     #[test]

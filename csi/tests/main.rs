@@ -16,6 +16,7 @@ mod kubelet;
 mod life;
 mod refused;
 mod storm;
+mod tokens;
 mod volumes;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ("kubelet", kubelet::tests()),
         ("life", life::tests()),
         ("controller", controller::tests()),
+        ("tokens", tokens::tests()),
         ("storm", storm::tests()),
     ])
 }

@@ -16,4 +16,5 @@ pub mod place;
 pub mod ready;
 pub mod replace;
 pub mod stats;
+pub mod tokens;
 pub mod unmount;

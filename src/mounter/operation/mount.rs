@@ -4,6 +4,7 @@
 
 use super::bring_up::{BringUpError, FreshFilesystem, bring_up};
 use super::place::{Place, PlaceError, mounts_of, open_place, take_away};
+use super::tokens;
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::mounter::target_locks::TargetBusy;
@@ -88,7 +89,10 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
     let Place { target, made } = open_place(mounter, &plan.target, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
         There::Nothing => mount_at(mounter, plan, target, caller, within),
-        There::Same { access: true } if asked.unless_mounted => Ok(already()),
+        There::Same { access: true } if asked.unless_mounted => {
+            renew_tokens(mounter, &plan, &target);
+            Ok(already())
+        }
         There::Same { .. } if !asked.unless_mounted => Err(already_mounted(&plan)),
         There::Other if !asked.unless_mounted => {
             // On top of it, as with mount(8).
@@ -118,10 +122,20 @@ fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> 
     authorize_place(&plan.target, &mounter.own_paths)
 }
 
-/// Whether the very volume is at its target already.
+/// Whether the very volume is at its target already; then its helper has the request's tokens.
 fn is_there(mounter: &Mounter, plan: &Plan) -> bool {
-    let there = open_place(mounter, &plan.target, false).map(|place| what_is_there(mounter, plan, &place.target));
-    there.is_ok_and(|there| there == There::Same { access: true })
+    let Ok(Place { target, .. }) = open_place(mounter, &plan.target, false) else { return false };
+    let there = what_is_there(mounter, plan, &target) == There::Same { access: true };
+    if there {
+        renew_tokens(mounter, plan, &target);
+    }
+    there
+}
+
+fn renew_tokens(mounter: &Mounter, plan: &Plan, target: &Target) {
+    if let Some(device) = target.mounted {
+        tokens::renew(mounter, plan, mounter.connections.identify(device));
+    }
 }
 
 /// What is at a target already.
