@@ -2,11 +2,12 @@
 
 use crate::driver::{Driver, Volume, fails, strings};
 use crate::harness::{Test, tests};
+use crate::node::NODE_BIN;
 use hostmount::observe::events;
-use hostmount_csi::csi::NodePublishVolumeRequest;
 use hostmount_csi::csi::volume_capability::MountVolume;
 use hostmount_csi::csi::volume_capability::access_mode::Mode;
 use hostmount_csi::csi::volume_usage::Unit;
+use hostmount_csi::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use tonic::Code;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -17,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         one_pod_alone.needs(&["bindfs"]).quick(),
         what_kubelet_says_reaches_the_helper.quick(),
         a_group_that_the_type_has_no_option_for.quick(),
+        beside_volumes_of_flexvolume.needs(&["bindfs"]).quick(),
         a_volume_that_hangs_or_is_dead_says_so_and_nobody_waits,
         a_republish_does_nothing_whatever_happens.needs(&["bindfs"]),
     ]
@@ -151,6 +153,31 @@ fn a_group_that_the_type_has_no_option_for() {
     driver.test.node.sh_ok(&format!("touch {}/f", of("v").target("p")));
     let said = driver.mounter().said();
     assert!(said.contains("/globalmount") && !said.contains("2000"), "{said}");
+}
+
+/// On the way from FlexVolume to CSI a node has both, of the same source too, and neither touches the other's.
+fn beside_volumes_of_flexvolume() {
+    let driver = Driver::with_config("[policy.flexvolume.filesystem.bindfs]\nsources = ['/srv/**']");
+    let (node, volume) = (&driver.test.node, Volume::bindfs("v"));
+    let flex = "/var/lib/kubelet/pods/f/volumes/hostmount~fuse/v";
+    let options = r#"{"fstype": "fuse.bindfs", "source": "/srv/source", "kubernetes.io/readwrite": "rw"}"#;
+    node.sh_ok(&format!("mkdir -p {flex} && {NODE_BIN}/hostmount flexvolume mount {flex} '{options}'"));
+    driver.stage(&volume).unwrap();
+    driver.publish(&volume, "p").unwrap();
+    let target = volume.target("p");
+    node.sh_ok(&format!("echo x >{flex}/x && cat {target}/x && echo y >{target}/y && cat {flex}/y"));
+    node.sh_ok(&format!("{NODE_BIN}/hostmount swap --all && cat {flex}/y {target}/x"));
+    // The driver's door knows nothing of the other.
+    let foreign = NodeUnpublishVolumeRequest { volume_id: "v".into(), target_path: flex.into() };
+    let refused = driver.node(|mut node| async move { node.node_unpublish_volume(foreign).await });
+    fails(refused, Code::PermissionDenied, "CSI volumes");
+    driver.unpublish(&volume, "p").unwrap();
+    driver.unstage(&volume).unwrap();
+    node.sh_ok(&format!("cat {flex}/y"));
+    driver.publish(&volume.clone().ephemeral(), "q").unwrap();
+    node.sh_ok(&format!("{NODE_BIN}/hostmount flexvolume unmount {flex} && cat {}/x", volume.target("q")));
+    driver.unpublish(&volume, "q").unwrap();
+    driver.wait_until_nothing_is_left("bindfs");
 }
 
 fn a_volume_that_hangs_or_is_dead_says_so_and_nobody_waits() {
