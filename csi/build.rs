@@ -12,7 +12,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_client(true)
         .build_transport(false)
         // Nothing that may hold a secret can be printed.
-        .skip_debug(["csi.v1.NodeStageVolumeRequest", "csi.v1.NodePublishVolumeRequest"])
+        .skip_debug([
+            "csi.v1.CreateVolumeRequest",
+            "csi.v1.DeleteVolumeRequest",
+            "csi.v1.ValidateVolumeCapabilitiesRequest",
+            "csi.v1.NodeStageVolumeRequest",
+            "csi.v1.NodePublishVolumeRequest",
+        ])
         .compile_fds(definitions)?;
     Ok(())
 }

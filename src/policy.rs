@@ -16,6 +16,6 @@ mod sources;
 pub use authorize::{Denied, authorize, authorize_place};
 pub use entrance::{NotServed, is_seen, serves};
 pub use grant::{Grant, GrantedTypes};
-pub use plan::{ChangeError, Plan, PlanError, normal};
+pub use plan::{ChangeError, Plan, PlanError, below_root, normal};
 pub use rules::Refusal;
 pub use show::show;

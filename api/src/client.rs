@@ -3,6 +3,7 @@
 //! Runs in the caller's process, with the caller's privilege: the mode of the mounter's socket decides whether it may
 //! connect.
 
+use crate::directory::{Directory, Worked};
 use crate::exit::{Exit, chain};
 use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
 use crate::origin::Origin;
@@ -152,6 +153,11 @@ impl Client {
     /// How the volume that shows at `target` is, and how full.
     pub fn stats(&self, target: &str) -> Result<Stats, CallError> {
         self.call(&Call::Stats { target: target.to_owned() })
+    }
+
+    /// Does some work on a directory of a filesystem that shows nowhere.
+    pub fn directory(&self, directory: Directory) -> Result<Worked, CallError> {
+        self.call(&Call::Directory(directory))
     }
 
     fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, CallError> {

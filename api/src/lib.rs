@@ -4,6 +4,7 @@
 //! Nothing here knows how a volume is mounted.
 
 pub mod client;
+pub mod directory;
 pub mod exit;
 pub mod message;
 pub mod mount_words;

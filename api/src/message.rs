@@ -4,6 +4,7 @@
 //! length. A connection carries one request and one reply. The caller keeps its side open until it has the reply:
 //! if it closes earlier, its request is undone.
 
+use crate::directory::Directory;
 use crate::exit::Exit;
 use crate::options::MountOptions;
 use crate::origin::Origin;
@@ -73,6 +74,8 @@ pub enum Call {
         /// Its target, or any other place where it shows.
         target: String,
     },
+    /// Work on a directory of a filesystem that shows nowhere: [`Worked`](crate::directory::Worked).
+    Directory(Directory),
 }
 
 /// A mounted volume to be shown at another place.

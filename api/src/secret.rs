@@ -17,6 +17,9 @@ pub struct Secret(Zeroizing<Vec<u8>>);
 /// A volume's secrets, by their keys. Keys are no secrets: errors name them.
 pub type Secrets = BTreeMap<String, Secret>;
 
+/// Before the audience of a service-account token, in its key: no key of a Kubernetes Secret has a colon.
+pub const TOKEN: &str = "token:";
+
 /// A secret's text is not base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not valid base64")]

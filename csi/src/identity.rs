@@ -1,9 +1,11 @@
 //! Which driver this is, and whether it can work.
 
 use crate::csi::identity_server::Identity;
+use crate::csi::plugin_capability::service::Type as Kind;
+use crate::csi::plugin_capability::{Service, Type};
 use crate::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
-    ProbeRequest, ProbeResponse,
+    PluginCapability, ProbeRequest, ProbeResponse,
 };
 use crate::mounter::Mounter;
 use api::exit::chain;
@@ -35,8 +37,9 @@ impl Identity for IdentityService {
         &self,
         _: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
-        // A node service alone: volumes are made by their storage's own means.
-        Ok(Response::new(GetPluginCapabilitiesResponse::default()))
+        let service = Type::Service(Service { r#type: Kind::ControllerService.into() });
+        let capabilities = vec![PluginCapability { r#type: Some(service) }];
+        Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {

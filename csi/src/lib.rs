@@ -14,12 +14,17 @@
 //! | [`volume`], [`group`] | from kubelet's words to a request for the mounter; pure |
 //! | [`mounter`] | the connection to the mounter |
 //! | [`errors`] | from what came of it to gRPC's codes |
-//! | [`identity`], [`node`], [`registration`] | the services |
+//! | [`class`], [`volume_id`] | what a StorageClass asks for, and the id of what came of it; pure |
+//! | [`identity`], [`node`], [`controller`], [`registration`] | the services |
+//! | [`log`] | what is logged of calls |
 //! | [`socket`], [`serve`] | the sockets that kubelet connects to |
 
+pub mod class;
+pub mod controller;
 pub mod errors;
 pub mod group;
 pub mod identity;
+pub mod log;
 pub mod mounter;
 pub mod node;
 pub mod places;
@@ -28,6 +33,7 @@ pub mod serve;
 pub mod settings;
 pub mod socket;
 pub mod volume;
+pub mod volume_id;
 
 /// The Container Storage Interface, as far as it is served.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "it is generated")]

@@ -48,7 +48,8 @@ impl Mounter {
 
     /// Asks, and waits for the answer.
     pub async fn ask<T: DeserializeOwned>(&self, call: &Call) -> Result<T, AskError> {
-        let limit = if matches!(call, Call::Mount(_)) { self.mount_timeout + LONGER } else { USUAL };
+        let limit =
+            if matches!(call, Call::Mount(_) | Call::Directory(_)) { self.mount_timeout + LONGER } else { USUAL };
         match timeout(limit, self.converse(call)).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(AskError::TimedOut(limit)),

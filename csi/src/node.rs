@@ -14,15 +14,14 @@ use crate::csi::{
     NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, VolumeCondition, VolumeUsage,
 };
 use crate::errors::status;
+use crate::log::outcome;
 use crate::mounter::Mounter;
 use crate::places::{BadPath, Places};
 use crate::volume::{Helper, Wanted, is_ephemeral};
 use api::message::{Bind, Call, Mount, Mounted, Unmounted};
 use api::request;
-use api::shown::shown;
 use api::volume::{Space, Stats, VolumeState};
 use tonic::{Code, Request, Response, Status};
-use tracing::{info, warn};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -65,7 +64,7 @@ impl Node for NodeService {
         if wanted.helper == Helper::OfVolume {
             let read_only = wanted.read_only;
             let done = self.mount(wanted.request(target.clone(), read_only, secrets)).await;
-            self.log("staged", &volume_id, &target, done.map(|Mounted { already, .. }| already))?;
+            outcome("staged", &volume_id, &target, done.map(|Mounted { already, .. }| already))?;
         }
         Ok(Response::new(NodeStageVolumeResponse {}))
     }
@@ -78,7 +77,7 @@ impl Node for NodeService {
         self.check(&volume_id, &target, "staging_target_path")?;
         // The directory is kubelet's, which made it.
         let done = self.unmount(&target, false).await;
-        self.log("unstaged", &volume_id, &target, done)?;
+        outcome("unstaged", &volume_id, &target, done)?;
         Ok(Response::new(NodeUnstageVolumeResponse {}))
     }
 
@@ -116,7 +115,7 @@ impl Node for NodeService {
                 }
             }
         };
-        self.log("published", &volume_id, &target, done.map(|Mounted { already, .. }| already))?;
+        outcome("published", &volume_id, &target, done.map(|Mounted { already, .. }| already))?;
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
 
@@ -127,7 +126,7 @@ impl Node for NodeService {
         let NodeUnpublishVolumeRequest { volume_id, target_path: target } = request.into_inner();
         self.check(&volume_id, &target, "target_path")?;
         let done = self.unmount(&target, true).await;
-        self.log("unpublished", &volume_id, &target, done)?;
+        outcome("unpublished", &volume_id, &target, done)?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
 
@@ -186,23 +185,6 @@ impl NodeService {
         let asked = Call::Unmount { target: target.to_owned(), remove_target };
         let Unmounted { was_mounted } = self.mounter.ask(&asked).await.map_err(status)?;
         Ok(!was_mounted)
-    }
-
-    /// Logs what came of a call, but for one that had nothing to do: such calls come again and again.
-    fn log(&self, what: &str, volume_id: &str, target: &str, done: Result<bool, Status>) -> Result<(), Status> {
-        match done {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                info!(event = "csi.volume", volume_id = %shown(volume_id), target = %shown(target), "{what}");
-                Ok(())
-            }
-            Err(error) => {
-                let code = error.code();
-                let (volume_id, target) = (shown(volume_id), shown(target));
-                warn!(event = "csi.refused", %volume_id, %target, ?code, "not {what}: {}", error.message());
-                Err(error)
-            }
-        }
     }
 }
 

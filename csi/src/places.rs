@@ -3,6 +3,7 @@
 //! Pure. The mounter looks at them once more, and at what is really there.
 
 use crate::settings::Settings;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Component, Path, PathBuf};
 
 /// The paths that the driver has to do with.
@@ -43,6 +44,15 @@ impl Places {
     /// belong to the driver's user.
     pub fn registration(&self) -> PathBuf {
         self.kubelet_dir.join("plugins_registry").join(&self.driver_name).join("reg.sock")
+    }
+
+    /// What the helper of some work in a filesystem is known by, where nothing is ever mounted: the same for the same work, so that two
+    /// who ask for it take turns.
+    pub fn of_work(&self, about: &impl Hash) -> String {
+        let mut hasher = DefaultHasher::new();
+        about.hash(&mut hasher);
+        let directory = self.kubelet_dir.join("plugins/kubernetes.io/csi").join(&self.driver_name);
+        directory.join(format!("work-{:016x}", hasher.finish())).display().to_string()
     }
 
     /// A path of a call, in its field.

@@ -1,5 +1,7 @@
-//! The program's life: one thread, two sockets.
+//! The program's life: one thread; a socket for calls, and one to be registered by, unless it is a controller.
 
+use crate::controller::ControllerService;
+use crate::csi::controller_server::ControllerServer;
 use crate::csi::identity_server::IdentityServer;
 use crate::csi::node_server::NodeServer;
 use crate::identity::IdentityService;
@@ -50,14 +52,16 @@ async fn serve_both(settings: Settings) -> Result<(), ServeError> {
     let places = Places::new(&settings);
     let mounter = Mounter::new(settings.mounter.clone(), settings.mount_timeout);
     let name = settings.driver_name.clone();
-    let endpoint = places.endpoint();
+    let own = settings.endpoint.is_some();
+    let endpoint = settings.endpoint.unwrap_or_else(|| places.endpoint());
     let registration = RegistrationService { name: name.clone(), endpoint: endpoint.display().to_string() };
     let identity = IdentityService { name: name.clone(), mounter: mounter.clone() };
     let (node_id, max_volumes) = (settings.node_id, settings.max_volumes);
+    let controller = ControllerService { places: places.clone(), mounter: mounter.clone() };
     let node = NodeService { node_id, max_volumes, places: places.clone(), mounter };
     // Kubelet connects to the first as soon as it has read the second.
     let calls = NamedSocket::make(endpoint)?;
-    let registrations = NamedSocket::make(places.registration())?;
+    let registrations = if own { None } else { Some(NamedSocket::make(places.registration())?) };
     info!(event = "csi.ready", driver = name, "the driver takes calls");
 
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -68,11 +72,16 @@ async fn serve_both(settings: Settings) -> Result<(), ServeError> {
         .concurrency_limit_per_connection(CALLS)
         .add_service(IdentityServer::new(identity))
         .add_service(NodeServer::new(node))
+        .add_service(ControllerServer::new(controller))
         .serve_with_incoming_shutdown(calls.connections(), stopped(stopping.clone()));
-    let registrar = Server::builder()
-        .concurrency_limit_per_connection(CALLS)
-        .add_service(RegistrationServer::new(registration))
-        .serve_with_incoming_shutdown(registrations.connections(), stopped(stopping));
+    let registrar = async {
+        let Some(registrations) = registrations else { return Ok(()) };
+        Server::builder()
+            .concurrency_limit_per_connection(CALLS)
+            .add_service(RegistrationServer::new(registration))
+            .serve_with_incoming_shutdown(registrations.connections(), stopped(stopping))
+            .await
+    };
     let serving = async { tokio::try_join!(driver, registrar) };
     tokio::pin!(serving);
     tokio::select! {

@@ -18,6 +18,7 @@ Usage: hostmount-csi [OPTIONS]
   --node-id NAME        this node's name, as Kubernetes has it [environment: NODE_NAME]
   --driver-name NAME    what the driver is called [hostmount.csi]
   --kubelet-dir DIR     kubelet's directory, on the node and in this container [/var/lib/kubelet]
+  --endpoint SOCKET     serve at this socket alone, and do not register with kubelet: for a controller
   --mounter SOCKET      where the mounter listens for the CSI driver [/run/hostmount-csi/mounter.sock]
   --mount-timeout SECS  how long a mount may take; kubelet waits for 120 [90]
   --max-volumes N       how many volumes there may be on this node; 0: any number [0]
@@ -42,6 +43,8 @@ pub struct Settings {
     pub driver_name: String,
     /// Kubelet's directory.
     pub kubelet_dir: PathBuf,
+    /// Where it serves, if not where kubelet calls it.
+    pub endpoint: Option<PathBuf>,
     /// The mounter's socket.
     pub mounter: PathBuf,
     /// How long a mount may take.
@@ -75,6 +78,7 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Set
         node_id: std::env::var("NODE_NAME").unwrap_or_default(),
         driver_name: DEFAULT_NAME.to_owned(),
         kubelet_dir: "/var/lib/kubelet".into(),
+        endpoint: None,
         mounter: "/run/hostmount-csi/mounter.sock".into(),
         mount_timeout: Duration::from_secs(90),
         max_volumes: 0,
@@ -85,6 +89,7 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Set
             Long("node-id") => settings.node_id = parser.value()?.string()?,
             Long("driver-name") => settings.driver_name = parser.value()?.string()?,
             Long("kubelet-dir") => settings.kubelet_dir = parser.value()?.into(),
+            Long("endpoint") => settings.endpoint = Some(parser.value()?.into()),
             Long("mounter") => settings.mounter = parser.value()?.into(),
             Long("mount-timeout") => settings.mount_timeout = Duration::from_secs(parser.value()?.parse()?),
             Long("max-volumes") => settings.max_volumes = parser.value()?.parse()?,
@@ -125,12 +130,13 @@ mod tests {
 
     #[test]
     fn what_is_given_counts() {
-        let line = "--node-id n --driver-name a.b --kubelet-dir /k --mounter /m --mount-timeout 5 --max-volumes 7";
+        let line = "--node-id n --driver-name a.b --kubelet-dir /k --endpoint /e --mounter /m --mount-timeout 5 --max-volumes 7";
         let Action::Serve(read) = settings(line).unwrap() else { panic!() };
         let wanted = Settings {
             node_id: "n".into(),
             driver_name: "a.b".into(),
             kubelet_dir: "/k".into(),
+            endpoint: Some("/e".into()),
             mounter: "/m".into(),
             mount_timeout: Duration::from_secs(5),
             max_volumes: 7,

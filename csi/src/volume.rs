@@ -1,16 +1,25 @@
 //! From kubelet's words to a request for the mounter.
 //!
-//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `options`, `mode` and `fsGroup`; what is not known
+//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `subDir`, `options`, `mode` and `fsGroup`; what is not known
 //! is an error, as a misspelt attribute must not be ignored silently.
 
 use crate::csi::VolumeCapability;
 use crate::csi::volume_capability::AccessType;
 use crate::csi::volume_capability::access_mode::Mode;
 use crate::group;
+use crate::volume_id::is_below_root;
 use api::options::{MountOptions, OptionsError};
 use api::request::{Request, Switches};
-use api::secret::{Secret, Secrets};
+use api::secret::{Secret, Secrets, TOKEN};
+use serde::Deserialize;
 use std::collections::HashMap;
+use zeroize::Zeroizing;
+
+/// What kubelet says of a token beside it.
+#[derive(Deserialize)]
+struct Token {
+    token: String,
+}
 
 /// Attributes that Kubernetes adds.
 const KUBERNETES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
@@ -18,6 +27,9 @@ const KUBERNETES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 /// Service-account tokens, which come as an attribute or as a secret.
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/// mount(8)'s option for a directory of the filesystem.
+const SUBDIR: &str = "X-mount.subdir";
 
 /// A volume as it is wanted.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +43,8 @@ pub struct Wanted {
     pub read_only: bool,
     /// One pod alone may use it.
     pub alone: bool,
+    /// Service-account tokens, as kubelet gives them.
+    tokens: Option<String>,
 }
 
 /// Who has a helper of its own.
@@ -55,10 +69,10 @@ pub enum BadVolume {
     #[error("volume_capability has no access mode that is known")]
     AccessMode,
     /// An attribute.
-    #[error("the volume's attribute '{0}' is missing; known are type, source, options, mode and fsGroup")]
+    #[error("the volume's attribute '{0}' is missing; known are type, source, subDir, options, mode and fsGroup")]
     Missing(&'static str),
     /// Another attribute.
-    #[error("unknown attribute '{0}' of the volume; known are type, source, options, mode and fsGroup")]
+    #[error("unknown attribute '{0}' of the volume; known are type, source, subDir, options, mode and fsGroup")]
     Unknown(String),
     /// `mode`.
     #[error("the volume's attribute 'mode' must be 'volume' (one helper for all pods) or 'pod' (one for each)")]
@@ -66,15 +80,14 @@ pub enum BadVolume {
     /// They would not see each other.
     #[error("with access mode ReadWriteOncePod the volume's attribute 'mode' cannot be 'pod'")]
     PodAlone,
+    /// `subDir`.
+    #[error(
+        "the volume's attribute 'subDir' must be a path in the filesystem, without '..', commas, quotes and backslashes"
+    )]
+    SubDir,
     /// `fsGroup`.
     #[error("the volume's attribute 'fsGroup' can be 'ignore' alone")]
     FsGroup,
-    /// The type keeps groups of its own, and a pod wants another.
-    #[error(
-        "type '{0}' has no option for a group, so the pod's fsGroup cannot be had; give the files their group on the server, and the \
-         volume the attribute 'fsGroup: ignore'"
-    )]
-    NoGroup(String),
     /// A group is a number.
     #[error("volume_mount_group is not a number")]
     Group,
@@ -104,12 +117,14 @@ impl Wanted {
             Some(Mode::SingleNodeSingleWriter) => (false, true),
             Some(_) => (false, false),
         };
-        let (mut fstype, mut source, mut options, mut helper, mut no_group) =
-            (None, None, MountOptions::default(), Helper::OfVolume, false);
+        let (mut fstype, mut source, mut subdir, mut options, mut helper, mut no_group) =
+            (None, None, None, MountOptions::default(), Helper::OfVolume, false);
         for (key, value) in context {
             match (key.as_str(), value.as_str()) {
                 ("type", value) => fstype = Some(value.to_owned()),
                 ("source", value) => source = Some(value.to_owned()),
+                ("subDir", value) if is_below_root(value) => subdir = Some(value.to_owned()),
+                ("subDir", _) => return Err(BadVolume::SubDir),
                 ("options", value) => options = MountOptions::parse(value)?,
                 ("mode", "volume") => {}
                 ("mode", "pod") => helper = Helper::OfPod,
@@ -127,31 +142,57 @@ impl Wanted {
         }
         if !group.is_empty() && !no_group {
             let group: u32 = group.parse().map_err(|_| BadVolume::Group)?;
-            let option = group::option_of(&fstype).ok_or_else(|| BadVolume::NoGroup(fstype.clone()))?;
-            // The volume's own counts, where it names one.
-            if options.value(option).is_none() {
+            // The volume's own counts, where it names one. A type without any has the groups that its server keeps: a pod with
+            // another must start all the same, as some clusters give a group to every pod.
+            if let Some(option) = group::option_of(&fstype).filter(|option| options.value(option).is_none()) {
                 options.push_value(option, group);
             }
+        }
+        // The last of them counts.
+        if let Some(subdir) = subdir {
+            options.push_value(SUBDIR, subdir);
         }
         if is_ephemeral(context) {
             helper = Helper::OfPod;
         } else if alone && helper == Helper::OfPod {
             return Err(BadVolume::PodAlone);
         }
-        Ok(Self { fstype, source: source.ok_or(BadVolume::Missing("source"))?, options, helper, read_only, alone })
+        let tokens = context.get(TOKENS).cloned();
+        Ok(Self {
+            fstype,
+            source: source.ok_or(BadVolume::Missing("source"))?,
+            options,
+            helper,
+            read_only,
+            alone,
+            tokens,
+        })
     }
 
-    /// The request for it at a target.
+    /// The request for it at a target. A pod's own helper gets the tokens of the pod's service account as well.
     pub fn request(self, target: String, read_only: bool, secrets: HashMap<String, String>) -> Request {
-        let Self { fstype, source, mut options, .. } = self;
+        let Self { fstype, source, mut options, helper, tokens, .. } = self;
         if read_only {
             options.push_flag("ro");
         }
-        Request { fstype, source, target, options, switches: Switches::default(), secrets: to_secrets(secrets) }
+        let mut given = tokens.filter(|_| helper == Helper::OfPod).map(to_tokens).unwrap_or_default();
+        if let Some(tokens) = secrets.get(TOKENS).filter(|_| helper == Helper::OfPod) {
+            given.extend(to_tokens(tokens.clone()));
+        }
+        given.extend(to_secrets(secrets));
+        Request { fstype, source, target, options, switches: Switches::default(), secrets: given }
     }
 }
 
-fn to_secrets(secrets: HashMap<String, String>) -> Secrets {
+/// The tokens that kubelet has for each audience. What is none is left out: the mounter says which one is missing.
+fn to_tokens(text: String) -> Secrets {
+    let tokens: HashMap<String, Token> = serde_json::from_str(&Zeroizing::new(text)).unwrap_or_default();
+    let secret = |token: Token| Secret::new(token.token.into_bytes());
+    tokens.into_iter().map(|(audience, token)| (format!("{TOKEN}{audience}"), secret(token))).collect()
+}
+
+/// What a helper may need.
+pub fn to_secrets(secrets: HashMap<String, String>) -> Secrets {
     let known = secrets.into_iter().filter(|(key, _)| key != TOKENS);
     known.map(|(key, value)| (key, Secret::new(value.into_bytes()))).collect()
 }
@@ -199,6 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pods_own_helper_gets_the_pods_tokens() {
+        let tokens = r#"{"a": {"token": "t1", "expirationTimestamp": "x"}, "https://b": {"token": "t2"}}"#;
+        let of = |more: &[(&str, &str)], secrets: &[(&str, &str)]| {
+            let all: Vec<_> = [("type", "x"), ("source", "s")].iter().chain(more).copied().collect();
+            let wanted = wanted(Mode::SingleNodeMultiWriter, MountVolume::default(), &all).unwrap();
+            let request = wanted.request("/t".into(), false, context(secrets));
+            request.secrets.into_iter().map(|(key, secret)| (key, secret.reveal().to_vec())).collect::<Vec<_>>()
+        };
+        let both = vec![("token:a".to_owned(), b"t1".to_vec()), ("token:https://b".to_owned(), b"t2".to_vec())];
+        assert_eq!(of(&[("mode", "pod"), (TOKENS, tokens)], &[]), both);
+        assert_eq!(of(&[("mode", "pod")], &[(TOKENS, tokens)]), both, "as Kubernetes 1.36 does it");
+        assert_eq!(of(&[(TOKENS, tokens)], &[(TOKENS, tokens)]), []);
+        assert_eq!(of(&[("mode", "pod"), (TOKENS, "nonsense")], &[]), []);
+    }
+
+    #[test]
     fn access_modes() {
         let of = |mode| wanted(mode, MountVolume::default(), &[("type", "x"), ("source", "s")]);
         assert!(of(Mode::SingleNodeReaderOnly).unwrap().read_only && of(Mode::MultiNodeReaderOnly).unwrap().read_only);
@@ -240,14 +297,24 @@ mod tests {
         assert_eq!(error(plain(), &[("type", "x")]), BadVolume::Missing("source"));
         assert_eq!(error(plain(), &[("server", "s")]), BadVolume::Unknown("server".into()));
         assert_eq!(error(plain(), &[("fsGroup", "5")]), BadVolume::FsGroup);
+        for bad in ["", "..", "/a", "a/../b", "a,suid"] {
+            assert_eq!(error(plain(), &[("subDir", bad)]), BadVolume::SubDir, "{bad}");
+        }
         let options = error(plain(), &[("options", "password=\"hunter2")]).to_string();
         assert!(options.contains("'password'") && !options.contains("hunter2"));
         let group = |group: &str| MountVolume { volume_mount_group: group.into(), ..plain() };
         assert_eq!(error(group("x"), &[("type", "s3fs"), ("source", "s")]), BadVolume::Group);
         let of = [("type", "glusterfs"), ("source", "s")];
-        assert_eq!(error(group("5"), &of), BadVolume::NoGroup("glusterfs".into()));
-        let ignored = wanted(Mode::SingleNodeWriter, group("5"), &[of[0], of[1], ("fsGroup", "ignore")]).unwrap();
-        assert!(ignored.options.is_empty());
+        for (fstype, more, options) in
+            [("glusterfs", &[][..], ""), ("s3fs", &[("fsGroup", "ignore")], ""), ("s3fs", &[], "gid=5")]
+        {
+            let all: Vec<_> = [("type", fstype), of[1]].iter().chain(more).copied().collect();
+            let grouped = wanted(Mode::SingleNodeWriter, group("5"), &all).unwrap();
+            assert_eq!(grouped.options.to_string(), options, "{fstype}");
+        }
+        let below =
+            wanted(Mode::SingleNodeWriter, plain(), &[of[0], of[1], ("options", "a"), ("subDir", "x/y")]).unwrap();
+        assert_eq!(below.options.to_string(), "a,X-mount.subdir=x/y");
         let own = wanted(Mode::SingleNodeWriter, group("5"), &[("type", "s3fs"), of[1], ("options", "gid=7")]).unwrap();
         assert_eq!(own.options.to_string(), "gid=7");
         assert_eq!(Wanted::new(None, &context(&of)), Err(BadVolume::NoCapability));

@@ -7,6 +7,7 @@ use crate::node::mounter::Mounter;
 use crate::node::{CSI_DOOR, Place, TestNode, helpers};
 use api::client::Client;
 use api::volume::VolumeView;
+use hostmount_csi::csi::controller_client::ControllerClient;
 use hostmount_csi::csi::identity_client::IdentityClient;
 use hostmount_csi::csi::node_client::NodeClient;
 use hostmount_csi::csi::volume_capability::access_mode::Mode;
@@ -37,6 +38,7 @@ pub(crate) const REGISTRATION: &str = "/var/lib/kubelet/plugins_registry/hostmou
 const POLICY: &str = "
 [policy.csi.filesystem]
     bindfs = { sources = ['/srv/**'] }
+    fault = { sources = ['**'] }
     memfs = { sources = ['**'] }
     nosuch = { sources = ['**'] }
     recorder = { sources = ['**'], options = ['*'] }";
@@ -129,6 +131,14 @@ impl Driver {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         self.call(CALLS, |channel| call(NodeClient::new(channel)))
+    }
+
+    /// A call of the controller service.
+    pub(crate) fn controller<T, F>(&self, call: impl FnOnce(ControllerClient<Channel>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call(CALLS, |channel| call(ControllerClient::new(channel)))
     }
 
     /// A call of the identity service.

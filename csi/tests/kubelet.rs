@@ -4,10 +4,11 @@ use crate::driver::{CALLS, DIRECTORIES, Driver, REGISTRATION};
 use crate::harness::{Test, tests};
 use hostmount_csi::csi::node_service_capability::Type;
 use hostmount_csi::csi::node_service_capability::rpc::Type as Can;
+use hostmount_csi::csi::plugin_capability::{self, Service, service};
 use hostmount_csi::csi::volume_capability::{AccessMode, AccessType, MountVolume};
 use hostmount_csi::csi::{
     GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest,
-    NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability,
+    NodePublishVolumeRequest, NodeUnpublishVolumeRequest, PluginCapability, VolumeCapability,
 };
 use hostmount_csi::pluginregistration::{InfoRequest, RegistrationStatus};
 use serde_json::Value;
@@ -43,7 +44,8 @@ fn kubelet_gets_to_know_the_driver() {
     // What it does not have it does not say it has.
     let request = GetPluginCapabilitiesRequest {};
     let all = driver.identity(|mut csi| async move { csi.get_plugin_capabilities(request).await }).unwrap();
-    assert_eq!(all.capabilities, []);
+    let service = Service { r#type: service::Type::ControllerService.into() };
+    assert_eq!(all.capabilities, [PluginCapability { r#type: Some(plugin_capability::Type::Service(service)) }]);
     let request = NodeGetCapabilitiesRequest {};
     let can = driver.node(|mut node| async move { node.node_get_capabilities(request).await }).unwrap();
     let can = can.capabilities.into_iter().map(|one| match one.r#type {

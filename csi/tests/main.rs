@@ -10,11 +10,13 @@ mod node;
 #[path = "../../tests/integration/harness.rs"]
 mod harness;
 
+mod controller;
 mod driver;
 mod kubelet;
 mod life;
 mod refused;
 mod storm;
+mod tokens;
 mod volumes;
 
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         ("refused", refused::tests()),
         ("kubelet", kubelet::tests()),
         ("life", life::tests()),
+        ("controller", controller::tests()),
+        ("tokens", tokens::tests()),
         ("storm", storm::tests()),
     ])
 }

@@ -131,7 +131,7 @@ fn the_specifications_errors() {
         driver.call(crate::driver::CALLS, |channel| async move {
             let mut client = tonic::client::Grpc::new(channel);
             client.ready().await.unwrap();
-            let path = "/csi.v1.Controller/CreateVolume".parse().unwrap();
+            let path = "/csi.v1.Controller/ListVolumes".parse().unwrap();
             let codec = tonic_prost::ProstCodec::<NodeUnstageVolumeRequest, NodeUnstageVolumeRequest>::default();
             client.unary(tonic::Request::new(Default::default()), path, codec).await
         }),

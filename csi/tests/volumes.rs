@@ -2,11 +2,12 @@
 
 use crate::driver::{Driver, Volume, fails, strings};
 use crate::harness::{Test, tests};
+use crate::node::NODE_BIN;
 use hostmount::observe::events;
-use hostmount_csi::csi::NodePublishVolumeRequest;
 use hostmount_csi::csi::volume_capability::MountVolume;
 use hostmount_csi::csi::volume_capability::access_mode::Mode;
 use hostmount_csi::csi::volume_usage::Unit;
+use hostmount_csi::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use tonic::Code;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -16,6 +17,8 @@ pub(crate) fn tests() -> Vec<Test> {
         in_the_pods_own_specification.needs(&["bindfs"]).quick(),
         one_pod_alone.needs(&["bindfs"]).quick(),
         what_kubelet_says_reaches_the_helper.quick(),
+        a_group_that_the_type_has_no_option_for.quick(),
+        beside_volumes_of_flexvolume.needs(&["bindfs"]).quick(),
         a_volume_that_hangs_or_is_dead_says_so_and_nobody_waits,
         a_republish_does_nothing_whatever_happens.needs(&["bindfs"]),
     ]
@@ -131,20 +134,50 @@ fn what_kubelet_says_reaches_the_helper() {
     for secret in ["hunter2", "t0ken"] {
         assert!(!said.contains(secret) && !driver.csi.as_ref().unwrap().said().contains(secret), "{secret} is logged");
     }
-    // For another type there is no such option, and that is not passed over.
-    let mut other = Volume { id: "w".into(), ..volume.clone() };
-    other.context.insert("type".into(), "memfs".into());
-    other.secrets.clear();
-    other.context.remove("options");
-    fails(driver.stage(&other), Code::InvalidArgument, "type 'memfs' has no option for a group");
-    other.context.insert("fsGroup".into(), "ignore".into());
-    other.mount.mount_flags.clear();
-    driver.stage(&other).unwrap();
     // Whoever may only read has it mounted so.
     let reader = Volume { id: "r".into(), mode: Mode::MultiNodeReaderOnly, ..Volume::bindfs("r") };
     driver.stage(&reader).unwrap();
     assert!(driver.test.node.mount_at(&reader.staged()).unwrap().contains(" ro,"));
     driver.publish(&reader, "p").unwrap();
+}
+
+/// Some clusters give a group to every pod.
+fn a_group_that_the_type_has_no_option_for() {
+    let driver = Driver::start();
+    driver.test.container.helper("recorder", "printf '%s\\n' \"$@\" >&2\nexec /usr/sbin/mount.memfs \"$1\" \"$2\"");
+    let mount = MountVolume { volume_mount_group: "2000".into(), ..MountVolume::default() };
+    let of = |id: &str| Volume { mount: mount.clone(), ..Volume::of(id, &[("type", "recorder"), ("source", "x")]) };
+    driver.stage(&of("v")).unwrap();
+    driver.publish(&of("v"), "p").unwrap();
+    driver.publish(&of("w").ephemeral(), "q").unwrap();
+    driver.test.node.sh_ok(&format!("touch {}/f", of("v").target("p")));
+    let said = driver.mounter().said();
+    assert!(said.contains("/globalmount") && !said.contains("2000"), "{said}");
+}
+
+/// On the way from FlexVolume to CSI a node has both, of the same source too, and neither touches the other's.
+fn beside_volumes_of_flexvolume() {
+    let driver = Driver::with_config("[policy.flexvolume.filesystem.bindfs]\nsources = ['/srv/**']");
+    let (node, volume) = (&driver.test.node, Volume::bindfs("v"));
+    let flex = "/var/lib/kubelet/pods/f/volumes/hostmount~fuse/v";
+    let options = r#"{"fstype": "fuse.bindfs", "source": "/srv/source", "kubernetes.io/readwrite": "rw"}"#;
+    node.sh_ok(&format!("mkdir -p {flex} && {NODE_BIN}/hostmount flexvolume mount {flex} '{options}'"));
+    driver.stage(&volume).unwrap();
+    driver.publish(&volume, "p").unwrap();
+    let target = volume.target("p");
+    node.sh_ok(&format!("echo x >{flex}/x && cat {target}/x && echo y >{target}/y && cat {flex}/y"));
+    node.sh_ok(&format!("{NODE_BIN}/hostmount swap --all && cat {flex}/y {target}/x"));
+    // The driver's door knows nothing of the other.
+    let foreign = NodeUnpublishVolumeRequest { volume_id: "v".into(), target_path: flex.into() };
+    let refused = driver.node(|mut node| async move { node.node_unpublish_volume(foreign).await });
+    fails(refused, Code::PermissionDenied, "CSI volumes");
+    driver.unpublish(&volume, "p").unwrap();
+    driver.unstage(&volume).unwrap();
+    node.sh_ok(&format!("cat {flex}/y"));
+    driver.publish(&volume.clone().ephemeral(), "q").unwrap();
+    node.sh_ok(&format!("{NODE_BIN}/hostmount flexvolume unmount {flex} && cat {}/x", volume.target("q")));
+    driver.unpublish(&volume, "q").unwrap();
+    driver.wait_until_nothing_is_left("bindfs");
 }
 
 fn a_volume_that_hangs_or_is_dead_says_so_and_nobody_waits() {

@@ -130,7 +130,7 @@ fn pieces(word: &str) -> Result<Vec<Placeholder>, CommandError> {
             "source" => Placeholder::Source,
             "target" => Placeholder::Target,
             "options" => Placeholder::Options,
-            _ if name.starts_with("secret:") => return Err(CommandError::Secret),
+            _ if name.starts_with("secret:") || name.starts_with("token:") => return Err(CommandError::Secret),
             _ => match name.strip_prefix("file:") {
                 Some(file) => Placeholder::File(file.to_owned()),
                 None => return Err(CommandError::Unknown(name.to_owned())),

@@ -7,7 +7,7 @@
 use super::ConfigError;
 use super::command::CommandTemplate;
 use api::options::MountOptions;
-use api::secret::Secrets;
+use api::secret::{Secrets, TOKEN};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -18,13 +18,13 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Its content.
+    /// Its content. With a service-account token in it the file is replaced whenever there is a new one.
     pub content: Template,
     /// The helper's option for its path.
     pub option: Option<String>,
 }
 
-/// A text with `{secret:KEY}` for a secret, and `{file:NAME}` for the path of a file. Other braces are kept: files may
+/// A text with `{secret:KEY}` for a secret, `{token:AUDIENCE}` for a service-account token, and `{file:NAME}` for the path of a file. Other braces are kept: files may
 /// be JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -79,6 +79,12 @@ pub enum SecretsError {
     /// Without it the helper would fail with a message of its own, or wait for input.
     #[error("the volume has no secret '{0}', which the mounter's configuration uses for its type")]
     Missing(String),
+    /// Kubelet gives them to a pod's own volume alone.
+    #[error(
+        "the volume has no service-account token for the audience '{0}', which the mounter's configuration uses for its type: the \
+         CSIDriver must name the audience in tokenRequests, and the volume must have 'mode: pod', or be in a pod's own specification"
+    )]
+    NoToken(String),
     /// The kernel would end the variable there.
     #[error("the environment variable {0} cannot be set: a secret in it holds a NUL byte")]
     Nul(String),
@@ -86,6 +92,7 @@ pub enum SecretsError {
 
 const SECRET: &str = "{secret:";
 const FILE: &str = "{file:";
+const AUDIENCE: &str = "{token:";
 
 impl TryFrom<String> for Template {
     type Error = BadTemplate;
@@ -93,13 +100,19 @@ impl TryFrom<String> for Template {
     fn try_from(text: String) -> Result<Self, BadTemplate> {
         let mut pieces = Vec::new();
         let mut rest = text.as_str();
-        while let Some((at, kind)) = [SECRET, FILE].into_iter().filter_map(|kind| Some((rest.find(kind)?, kind))).min()
+        while let Some((at, kind)) =
+            [SECRET, FILE, AUDIENCE].into_iter().filter_map(|kind| Some((rest.find(kind)?, kind))).min()
         {
             let named = &rest[at + kind.len()..];
-            let (name, behind) = named.split_once('}').filter(|(name, _)| is_name(name)).ok_or(BadTemplate(kind))?;
+            // An audience is mostly a URL.
+            let good = |name: &str| if kind == AUDIENCE { !name.is_empty() } else { is_name(name) };
+            let (name, behind) = named.split_once('}').filter(|(name, _)| good(name)).ok_or(BadTemplate(kind))?;
             pieces.push(Piece::Text(rest[..at].to_owned()));
-            let name = name.to_owned();
-            pieces.push(if kind == SECRET { Piece::Secret(name) } else { Piece::File(name) });
+            pieces.push(match kind {
+                SECRET => Piece::Secret(name.to_owned()),
+                AUDIENCE => Piece::Secret(format!("{TOKEN}{name}")),
+                _ => Piece::File(name.to_owned()),
+            });
             rest = behind;
         }
         pieces.push(Piece::Text(rest.to_owned()));
@@ -127,6 +140,11 @@ impl Template {
         filled
     }
 
+    /// Whether a token is filled into it.
+    fn has_token(&self) -> bool {
+        self.0.iter().filter_map(secret_key).any(|key| key.starts_with(TOKEN))
+    }
+
     /// Whether a NUL byte was written into it.
     fn has_nul(&self) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Text(text) if text.contains('\0')))
@@ -137,11 +155,16 @@ impl HandoverTemplates {
     /// The input of the helper of a volume with these secrets, with its files in `directory`.
     pub fn hand_over(&self, secrets: &Secrets, directory: &Path) -> Result<Handover, SecretsError> {
         let wanted: BTreeSet<&str> = self.pieces().filter_map(secret_key).collect();
-        if let Some(key) = secrets.keys().find(|key| !wanted.contains(key.as_str())) {
+        // A driver's tokens are for all of its volumes, whether they use one or not.
+        let unused = |key: &&String| !wanted.contains(key.as_str()) && !key.starts_with(TOKEN);
+        if let Some(key) = secrets.keys().find(unused) {
             return Err(SecretsError::Unused(key.clone()));
         }
         if let Some(key) = wanted.iter().find(|key| !secrets.contains_key(**key)) {
-            return Err(SecretsError::Missing((*key).to_owned()));
+            return Err(match key.strip_prefix(TOKEN) {
+                Some(audience) => SecretsError::NoToken(audience.to_owned()),
+                None => SecretsError::Missing((*key).to_owned()),
+            });
         }
         let fill = |template: &Template| template.fill(secrets, directory);
         let handover = Handover {
@@ -164,6 +187,11 @@ impl HandoverTemplates {
         }
     }
 
+    /// The names of the files that hold a token.
+    pub fn files_of_tokens(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().filter(|(_, file)| file.content.has_token()).map(|(name, _)| name.as_str())
+    }
+
     fn pieces(&self) -> impl Iterator<Item = &Piece> {
         let files = self.files.values().map(|file| &file.content);
         self.environment.values().chain(files).chain(&self.stdin).flat_map(|template| &template.0)
@@ -177,6 +205,10 @@ impl HandoverTemplates {
         }
         if self.environment.values().any(Template::has_nul) {
             return bad("environment", "cannot hold a NUL byte".into());
+        }
+        if self.environment.values().chain(&self.stdin).any(Template::has_token) {
+            let problem = "a token is for a file, which is replaced when there is a new one".to_owned();
+            return bad("environment or stdin", problem);
         }
         if let Some(name) = self.files.keys().find(|name| !is_name(name)) {
             return bad("files", format!("cannot hold '{}': it is no file's name", name.escape_debug()));
@@ -200,7 +232,7 @@ impl HandoverTemplates {
 /// Whether options hold what only a template may.
 pub(super) fn hold_placeholders(options: &MountOptions) -> bool {
     let text = options.to_string();
-    text.contains(SECRET) || text.contains(FILE)
+    [SECRET, FILE, AUDIENCE].iter().any(|placeholder| text.contains(placeholder))
 }
 
 fn secret_key(piece: &Piece) -> Option<&str> {
@@ -260,10 +292,28 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_for_an_audience_and_for_a_file() {
+        let settings =
+            settings("[files.t]\ncontent = '{token:https://sts.example.org}'\n[files.k]\ncontent = 'x'").unwrap();
+        let with =
+            |given: &[_]| settings.handover.hand_over(&secrets(given), Path::new("/d")).map(|handover| handover.files);
+        let files = with(&[("token:https://sts.example.org", b"t1"), ("token:other", b"t2")]).unwrap();
+        assert_eq!(*files[1].1, b"t1");
+        let missing = with(&[("token:other", b"t2")]).err();
+        assert_eq!(missing, Some(SecretsError::NoToken("https://sts.example.org".into())));
+        assert_eq!(settings.handover.files_of_tokens().collect::<Vec<_>>(), ["t"]);
+    }
+
+    #[test]
     fn configurations_that_cannot_work() {
         for (wrong, words) in [
             ("stdin = '{secret:}'", "{secret:…} has no name"),
             ("stdin = '{secret:a'", "never closed"),
+            ("stdin = '{token:}'", "{token:…} has no name"),
+            ("stdin = '{token:a}'", "is for a file"),
+            ("environment = { A = '{token:a}' }", "is for a file"),
+            ("command = ['p', '{target}', '{options}', '{token:x}']", "cannot hold a secret"),
+            ("forced_options = 'password={token:a}'", "cannot hold a secret"),
             ("environment = { A = '{file:x}' }", "lacks 'x'"),
             ("command = ['p', '{target}', '{options}', '{file:x}']", "lacks 'x'"),
             ("command = ['p', '{target}', '{options}', '{secret:x}']", "cannot hold a secret"),

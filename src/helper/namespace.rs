@@ -12,11 +12,12 @@ use crate::config::user::Readable;
 use crate::engine::mount_point::MountPoint;
 use crate::node::tree::Tree;
 use linux::mount_table::Mount;
-use rustix::fs::{Uid, chown};
+use rustix::fs::{FsWord, Gid, Mode, OFlags, Uid, chown, fchown, fstat, fstatfs, open, openat, renameat};
 use rustix::mount::{MountFlags, mount, mount_remount};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ const READABLE: &str = "readable";
 const MARK: &str = "hostmount:";
 /// The owner of what its helper shall not change: nobody's uid.
 const NOT_A_HELPER: u32 = 65534;
+/// RAMFS_MAGIC of linux/magic.h.
+const RAMFS: FsWord = 0x8584_58f6;
 /// Of every filesystem that is mounted here.
 const OWN_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
@@ -208,7 +211,7 @@ fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E)
 }
 
 /// Writes a helper's files. They are on a ramfs, which unlike a tmpfs is never swapped out to disk. It has no limit of its
-/// own: it is read-only for the helper.
+/// own: its mount is read-only for the helper.
 fn write_files(directory: &Path, files: &[(String, Filled)], account: &Account<'_>) -> Result<(), PrepareError> {
     if files.is_empty() {
         return Ok(());
@@ -223,7 +226,35 @@ fn write_files(directory: &Path, files: &[(String, Filled)], account: &Account<'
         account.own(&path).map_err(failed("change the owner of", &path))?;
     }
     account.own(directory).map_err(failed("change the owner of", directory))?;
-    mount_remount(directory, OWN_FLAGS | MountFlags::RDONLY, c"").map_err(failed("make read-only", directory))
+    // The mount alone: see `replace_files`.
+    mount_remount(directory, OWN_FLAGS | MountFlags::BIND | MountFlags::RDONLY, c"")
+        .map_err(failed("make read-only", directory))
+}
+
+/// Replaces files of a helper, in whose mount namespace the calling thread is on a visit: each at once, so that the helper reads the
+/// old one or the new one. Kernel: mount_setattr(2), 5.12.
+pub fn replace_files(state: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
+    let directory = files_directory(state);
+    let opened =
+        open(&directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if fstatfs(&opened)?.f_type != RAMFS {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // A mount of it that nobody else has, and that can be written to.
+    let writable = Tree::copy_at(opened.as_fd())?;
+    writable.make_writable()?;
+    let root = openat(&writable, c".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for (name, content) in files {
+        let owner = fstat(openat(&root, *name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)?;
+        // No file of a configuration has such a name.
+        let fresh = format!("{name}~");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = fs::File::from(openat(&root, &*fresh, flags, Mode::RUSR | Mode::WUSR)?);
+        file.write_all(content)?;
+        fchown(&file, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))?;
+        renameat(&root, &*fresh, &root, *name)?;
+    }
+    Ok(())
 }
 
 /// A helper's output as it would read had it mounted at the target itself.

@@ -4,6 +4,7 @@
 
 use super::operation::bind::BindError;
 use super::operation::bring_up::BringUpError;
+use super::operation::directory::DirectoryError;
 use super::operation::mount::MountError;
 use super::operation::place::PlaceError;
 use super::operation::ready::NotReady;
@@ -25,6 +26,7 @@ pub(super) fn to_mount(error: MountError) -> Failure {
         | MountError::Occupied { .. }
         | MountError::Busy(_)
         | MountError::NoIdMap(_)
+        | MountError::Subdir(_)
         | MountError::Graft(_) => Exit::MountFailure,
     };
     let reason = match error {
@@ -34,6 +36,17 @@ pub(super) fn to_mount(error: MountError) -> Failure {
         _ => Reason::Other,
     };
     Failure::new(exit, chain(&error)).because(reason)
+}
+
+/// The failure of work on a directory.
+pub(super) fn to_directory(error: DirectoryError) -> Failure {
+    let exit = match error {
+        DirectoryError::Filesystem(error) => return to_mount(error),
+        DirectoryError::Path(_) => Exit::Usage,
+        DirectoryError::TimedOut { .. } => Exit::Interrupted,
+        DirectoryError::Work { .. } => Exit::MountFailure,
+    };
+    Failure::new(exit, chain(&error))
 }
 
 /// The failure of a request to show a volume at one more place.

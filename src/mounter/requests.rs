@@ -6,7 +6,7 @@
 use super::connection::Connection;
 use super::door::MayAsk;
 use super::in_time::{InTime, MESSAGE_TIME};
-use super::operation::{bind, heal, mount, replace, stats, unmount};
+use super::operation::{bind, directory, heal, mount, replace, stats, unmount};
 use super::peer::PeerError;
 use super::volume::views;
 use super::{Mounter, replies};
@@ -14,6 +14,7 @@ use crate::helper::find;
 use crate::observe::events;
 use crate::observe::metrics::Operation;
 use crate::policy::{NotServed, is_seen, serves, show};
+use api::directory::Directory;
 use api::exit::{Exit, chain};
 use api::message::{self, Call, Failure, MessageError, Reason, Reply};
 use api::origin::Origin;
@@ -75,6 +76,7 @@ fn send<T: Serialize>(stream: &UnixStream, reply: &Reply<T>) {
 fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
     let lengths = match &call {
         Call::Mount(message::Mount { request, .. }) => request.check_lengths(),
+        Call::Directory(Directory { request, path, .. }) => request.check_lengths().and_then(|()| check_place(path)),
         Call::Bind(message::Bind { source, target, .. }) => check_place(source).and_then(|()| check_place(target)),
         Call::Unmount { target, .. } | Call::Stats { target } => check_place(target),
         _ => Ok(()),
@@ -141,6 +143,17 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Stats { target } => {
             send(caller.stream(), &stats::stats(mounter, &target).map_err(replies::to_stats));
+        }
+        Call::Directory(asked) => {
+            let Request { target, fstype, .. } = &asked.request;
+            let _span = info_span!("directory", target, fstype, path = asked.path).entered();
+            let result = directory::work(mounter, asked, &caller);
+            mounter.metrics.count(Operation::directory, &result);
+            let reply = result.map_err(replies::to_directory);
+            if let Err(Failure { message, .. }) = &reply {
+                warn!("nothing done with the directory: {message}");
+            }
+            send(caller.stream(), &reply);
         }
         Call::List => {
             let seen =

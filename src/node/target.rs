@@ -188,7 +188,7 @@ pub(super) fn open_inside(base: BorrowedFd<'_>, below: &Path, patience: Patience
 
 /// The file or directory `below` the root of a filesystem, for naming it only: with no link on the way or at its end, and in
 /// that very filesystem, whatever its helper, a pod or another client of the storage makes of it.
-pub(super) fn open_in_filesystem(root: BorrowedFd<'_>, below: &Path, patience: Patience<'_>) -> io::Result<OwnedFd> {
+pub fn open_in_filesystem(root: BorrowedFd<'_>, below: &Path, patience: Patience<'_>) -> io::Result<OwnedFd> {
     let device = |fd: BorrowedFd<'_>| statx::identity(fd).map(|(device, _)| device);
     let below = below.strip_prefix("/").unwrap_or(below);
     if below.as_os_str().is_empty() {

@@ -61,6 +61,11 @@ impl Tree {
         mount_setattr(self.0.as_fd(), &MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })
     }
 
+    /// Makes it writable, if its filesystem is: 5.12 and later, ENOSYS before.
+    pub fn make_writable(&self) -> io::Result<()> {
+        mount_setattr(self.0.as_fd(), &MountAttr { clear: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })
+    }
+
     /// Whether a directory is its root. Asks no filesystem.
     pub fn is_directory(&self) -> io::Result<bool> {
         is_directory(self.0.as_fd())
@@ -153,6 +158,13 @@ impl Tree {
             }
         }
         Ok(self.0)
+    }
+}
+
+impl AsFd for Tree {
+    /// Its root.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

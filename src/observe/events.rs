@@ -21,6 +21,10 @@ pub const MOUNTED: &str = "volume.mounted";
 pub const SHOWN: &str = "volume.shown";
 /// A volume was taken away from a place, by request.
 pub const TAKEN_AWAY: &str = "volume.taken-away";
+/// A mounted volume's helper has fresh service-account tokens.
+pub const TOKENS_RENEWED: &str = "volume.tokens-renewed";
+/// A mounted volume's helper keeps its service-account tokens, although there are fresh ones.
+pub const TOKENS_NOT_RENEWED: &str = "volume.tokens-not-renewed";
 /// A volume could not be mounted, and nothing of it is left.
 pub const NOT_MOUNTED: &str = "volume.not-mounted";
 /// A volume is mounted nowhere any more, and its helper has exited.

@@ -39,6 +39,8 @@ pub enum Operation {
     bind,
     /// It is taken away from a place, by request.
     unmount,
+    /// A directory for one is made, or taken away.
+    directory,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]

@@ -35,6 +35,7 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
         Call::Stats { target } => ("stats", vec![target]),
         Call::Heal { target } => ("heal", vec![target]),
         Call::Swap { target, .. } => ("swap", vec![target]),
+        Call::Directory(asked) => ("directory", vec![&asked.request.target]),
         Call::List => ("list", vec![]),
         Call::CheckPolicy { .. } | Call::Policy => ("policy", vec![]),
         Call::Metrics => ("metrics", vec![]),
@@ -42,7 +43,7 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
     let served = match origin {
         Origin::Operator => true,
         Origin::Kubelet | Origin::FlexVolume => request == "mount",
-        Origin::Csi => ["mount", "bind", "unmount", "status", "stats", "list"].contains(&request),
+        Origin::Csi => ["mount", "bind", "unmount", "status", "stats", "list", "directory"].contains(&request),
     };
     if !served {
         return Err(NotServed::Request { origin, request });
@@ -76,6 +77,7 @@ pub fn is_seen(origin: Origin, target: &Path, kubelet_dir: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::policy::plan::tests::request;
+    use api::directory::{Directory, Work};
     use api::message::Bind;
 
     const KUBELET: &str = "/var/lib/kubelet";
@@ -97,6 +99,12 @@ mod tests {
             bind(PODS, there),
             bind(there, PODS),
             Call::Stats { target: target() },
+            Call::Directory(Directory {
+                request: request("x", &target(), ""),
+                path: "d".into(),
+                work: Work::Remove,
+                within: 9,
+            }),
             Call::Heal { target: target() },
             Call::Swap { target: target(), changes: Default::default() },
             Call::CheckPolicy { origin: Origin::Operator, request: request("x", &target(), "") },
@@ -111,12 +119,12 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 12]);
+        assert_eq!(served(Origin::Operator), [true; 13]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
             assert_eq!(served(origin).iter().filter(|served| **served).count(), 1);
             assert!(served(origin)[0]);
         }
-        assert_eq!(served(Origin::Csi), [[true; 7].as_slice(), &[false; 5]].concat());
+        assert_eq!(served(Origin::Csi), [[true; 8].as_slice(), &[false; 5]].concat());
     }
 
     #[test]

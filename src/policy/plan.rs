@@ -29,9 +29,14 @@ pub struct Plan {
     pub grant: Grant,
     /// Which owners the volume shows for the stored ones, if not the same.
     pub idmap: Option<IdMap>,
+    /// The directory of the filesystem that is shown, if not all of it: a path without `..` below its root.
+    pub subdir: Option<PathBuf>,
     /// The settings of its type.
     pub settings: Arc<Settings>,
 }
+
+/// The option that names the directory to be shown, as mount(8) has it.
+pub(super) const SUBDIR: &str = "X-mount.subdir";
 
 /// Why a request is malformed, or cannot be served for any caller.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +65,9 @@ pub enum PlanError {
          first id shown, how many), separated by spaces; the path of a user namespace is not served"
     )]
     IdMap,
+    /// A directory that is none, or not one in the filesystem.
+    #[error("option 'X-mount.subdir' takes the path of a directory below the filesystem's root, without '..'")]
+    Subdir,
     /// An option that mount(8) carries out itself, around the mount. If it were dropped, that would be noticed much
     /// later.
     #[error("option '{0}' is not served: {1}")]
@@ -74,8 +82,8 @@ pub enum ChangeError {
     Plan(#[from] PlanError),
     /// Flags and owners belong to each place where the volume is mounted, and a swap keeps them.
     #[error(
-        "the new options change mount flags (ro, noexec, noatime and their like) or X-mount.idmap, which a swap leaves as they are: use \
-         mount -o remount, or unmount the volume and mount it again"
+        "the new options change mount flags (ro, noexec, noatime and their like), X-mount.idmap or X-mount.subdir, which a swap leaves \
+         as they are: use mount -o remount, or unmount the volume and mount it again"
     )]
     Flags,
 }
@@ -105,6 +113,7 @@ impl Plan {
             target: Path::new(&request.target).components().collect(),
             grant: Grant::of(&request.fstype, &request.options),
             idmap: None,
+            subdir: None,
             settings: config.settings(&request),
             request,
         }
@@ -117,7 +126,8 @@ impl Plan {
         request.secrets.extend(secrets);
         let Some(options) = options else { return Ok(Self { request, ..self.clone() }) };
         let changed = Self::new(config, origin, Request { options, ..request })?;
-        let same = changed.grant.flags == self.grant.flags && changed.idmap == self.idmap;
+        let shown = |plan: &Self| (plan.grant.flags, plan.idmap.clone(), plan.subdir.clone());
+        let same = shown(&changed) == shown(self);
         if same { Ok(changed) } else { Err(ChangeError::Flags) }
     }
 
@@ -135,9 +145,18 @@ impl Plan {
         let grant = Grant::of(&request.fstype, &request.options);
         let idmap = request.options.iter().rfind(|option| option.name == idmap::OPTION);
         let idmap = idmap.map(|option| option.value.as_deref().and_then(IdMap::parse).ok_or(PlanError::IdMap));
+        let subdir = request.options.iter().rfind(|option| option.name == SUBDIR);
+        let subdir = subdir.map(|option| option.value.as_deref().and_then(below_root).ok_or(PlanError::Subdir));
         let asked = request.options.clone();
-        Ok(Self { asked, target, grant, idmap: idmap.transpose()?, settings, request })
+        Ok(Self { asked, target, grant, idmap: idmap.transpose()?, subdir: subdir.transpose()?, settings, request })
     }
+}
+
+/// A path below a filesystem's root: at least one name, and no `..`.
+pub fn below_root(path: &str) -> Option<PathBuf> {
+    let below = Path::new(path.trim_start_matches('/'));
+    let names = below.components().all(|part| matches!(part, Component::Normal(_)));
+    (names && !below.as_os_str().is_empty() && !path.contains('\0')).then(|| below.components().collect())
 }
 
 /// A path on the node without `.` and doubled slashes: absolute, without `..`, and not the root.
@@ -177,7 +196,7 @@ fn refuse_unserved(options: &MountOptions) -> Result<(), PlanError> {
 fn instead_of_mount8(name: &str) -> Option<&'static str> {
     // mount(8) still knows the old `x-mount.mkdir`.
     let word = name.strip_prefix("X-mount.").or_else(|| name.strip_prefix("x-mount."))?;
-    if name == idmap::OPTION {
+    if [idmap::OPTION, SUBDIR].contains(&name) {
         return None;
     }
     Some(match word {
@@ -185,7 +204,6 @@ fn instead_of_mount8(name: &str) -> Option<&'static str> {
             "use the helper's own options for owners, like uid=, gid= and umask=, or chown(1) and chmod(1) afterwards"
         }
         "mkdir" => "make the target before it is mounted",
-        "subdir" => "name the directory in the source, or bind-mount it from the mounted volume",
         _ => "it is for mount(8) itself, which does not mount this volume",
     })
 }
@@ -254,6 +272,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_directory_is_below_the_root_or_an_error() {
+        let subdir = |options: &str| plan("x", "/a", options).map(|plan| plan.subdir);
+        assert_eq!(subdir("X-mount.subdir=/a//b/"), Ok(Some("a/b".into())));
+        assert_eq!(subdir("X-mount.subdir=a,X-mount.subdir=b"), Ok(Some("b".into())));
+        assert_eq!(subdir(""), Ok(None));
+        for bad in ["", "=", "=/", "=..", "=a/../b", "=./a", "=a/.."] {
+            assert_eq!(subdir(&format!("X-mount.subdir{bad}")).err(), Some(PlanError::Subdir), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_swap_changes_the_helpers_options_and_nothing_else() {
         let config = Config::default();
         let before = plan("x", "/a", "ro,uid=5").unwrap();
@@ -262,7 +291,7 @@ pub(super) mod tests {
             before.changed(&config, Origin::Operator, Changes { options, secrets: Default::default() })
         };
         assert_eq!(swap("uid=6,ro").unwrap().request.options.to_string(), "uid=6,ro");
-        for flags in ["uid=5", "ro,uid=5,noexec", "ro,X-mount.idmap=u:0:5:1"] {
+        for flags in ["uid=5", "ro,uid=5,noexec", "ro,uid=5,X-mount.idmap=u:0:5:1", "ro,uid=5,X-mount.subdir=a"] {
             assert_eq!(swap(flags).err(), Some(ChangeError::Flags), "{flags}");
         }
         // Not a flag of the grant: `authorize` decides about it.

@@ -5,6 +5,7 @@
 //! elsewhere and options that do nothing but shape the volume, below kubelet's directory. Rules open more, or less.
 
 use super::known_types::{FUSE_OPTIONS, FUSE_REFUSED, KnownType, Source, lists};
+use super::plan::SUBDIR;
 use super::sources::{is_label, is_text, is_word};
 use crate::config::Config;
 use crate::config::policy::{OptionPattern, Pattern, Rules, TypeRules, has_parent};
@@ -198,6 +199,8 @@ impl<'a> RulesFor<'a> {
             // Some helpers are scripts, which take a value apart.
             Some(Generic::Word) => return (!is_word(value) && !kernels).then_some(not_a_word),
             Some(Generic::Comment) => return None,
+            // It has been looked at, and what is shown is never more than the source.
+            None if name == SUBDIR => return None,
             None => {}
         }
         let Some(known) = self.known else { return Some("it is not known") };

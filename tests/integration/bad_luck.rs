@@ -68,7 +68,6 @@ fn options_that_only_mount8_could_carry_out() {
         ("X-mount.owner=1000", "uid=, gid= and umask=", TARGET),
         ("X-mount.group=1000", "uid=, gid= and umask=", TARGET),
         ("X-mount.mode=0700", "uid=, gid= and umask=", TARGET),
-        ("X-mount.subdir=sub", "in the source", TARGET),
         ("X-mount.nocanonicalize", "mount(8) itself", TARGET),
         ("X-mount.mkdir", "make the target", new),
         ("x-mount.mkdir=0700", "make the target", new),
@@ -79,6 +78,8 @@ fn options_that_only_mount8_could_carry_out() {
         setting.refuses(1, &[&named, instead], &["-t", "fuse.bindfs", "-o", &options, "/tmp/source", target]);
     }
     assert_ne!(setting.test.node.sh(&format!("test -e {new}")).code, Some(0));
+    let bad = ["-t", "fuse.bindfs", "-o", "X-mount.subdir=../x", "/tmp/source", TARGET];
+    setting.refuses(1, &["'X-mount.subdir' takes the path"], &bad);
     // Comments, for systemd and other readers of fstab.
     let comments = "x-systemd.automount,X-other=5";
     setting.test.mount(&["-t", "fuse.bindfs", "-o", comments, "/tmp/source", TARGET]).ok("mount");

@@ -11,7 +11,9 @@ use hostmount::observe::events;
 use hostmount::policy::{Plan, authorize};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
-use k8s_openapi::api::storage::v1::CSIDriver;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,16 +46,16 @@ const BIN: &str = "/var/lib/kubelet/plugins/hostmount/bin";
 const PLUGINS: &str = "/var/lib/kubelet/plugins/volume/exec";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
-fn project(path: &str) -> PathBuf {
+pub(crate) fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(project(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// All files below a directory of the project.
-fn files(directory: &str) -> Vec<String> {
+pub(crate) fn files(directory: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(project(directory)).unwrap() {
         let entry = entry.unwrap();
@@ -64,7 +66,7 @@ fn files(directory: &str) -> Vec<String> {
     found
 }
 
-fn documents(text: &str) -> Vec<Value> {
+pub(crate) fn documents(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -78,7 +80,7 @@ fn has_type<T: DeserializeOwned + Serialize>(object: &Value) {
     assert_eq!(&serde_json::to_value(typed).unwrap(), object);
 }
 
-fn valid(object: &Value) {
+pub(crate) fn valid(object: &Value) {
     match object["kind"].as_str().unwrap() {
         "Pod" => has_type::<Pod>(object),
         "DaemonSet" => has_type::<DaemonSet>(object),
@@ -90,6 +92,13 @@ fn valid(object: &Value) {
         "Endpoints" => has_type::<Endpoints>(object),
         "PersistentVolume" => has_type::<PersistentVolume>(object),
         "PersistentVolumeClaim" => has_type::<PersistentVolumeClaim>(object),
+        "StorageClass" => has_type::<StorageClass>(object),
+        "ServiceAccount" => has_type::<ServiceAccount>(object),
+        "ClusterRole" => has_type::<ClusterRole>(object),
+        "ClusterRoleBinding" => has_type::<ClusterRoleBinding>(object),
+        "Role" => has_type::<Role>(object),
+        "RoleBinding" => has_type::<RoleBinding>(object),
+        "Namespace" => has_type::<Namespace>(object),
         other => panic!("a kind that the test does not know: {other}"),
     }
 }
@@ -208,7 +217,8 @@ fn the_csi_manifests_agree_with_each_other_and_the_program() {
             valid(&object);
             match object["kind"].as_str().unwrap() {
                 "CSIDriver" => driver = Some(object),
-                _ => daemonset = Some(object),
+                "DaemonSet" => daemonset = Some(object),
+                _ => {}
             }
         }
     }
@@ -267,7 +277,7 @@ fn the_csi_manifests_agree_with_each_other_and_the_program() {
             for volume in of_pod.into_iter().chain([object["spec"].clone()]).map(|volume| volume["csi"].clone()) {
                 let Some(attributes) = volume["volumeAttributes"].as_object() else { continue };
                 assert_eq!(volume["driver"], driver.as_str(), "{file}");
-                let known = ["type", "source", "options", "mode", "fsGroup"];
+                let known = ["type", "source", "subDir", "options", "mode", "fsGroup"];
                 assert!(attributes.keys().all(|key| known.contains(&key.as_str())), "{file}: {attributes:?}");
                 let text = |key: &str| attributes.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let target = "/var/lib/kubelet/plugins/kubernetes.io/csi/x/globalmount".to_owned();

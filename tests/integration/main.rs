@@ -15,6 +15,7 @@ mod cgroups;
 mod chaos;
 mod client;
 mod configuration;
+mod csi_manifests;
 mod deployment;
 mod device_numbers;
 mod doors;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         metrics,
         install,
         deployment,
+        csi_manifests,
         kubelet,
         kubelet_in_container,
         libfuse,

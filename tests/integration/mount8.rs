@@ -22,7 +22,8 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         helpers_get_the_arguments_that_mount8_passes.quick(),
         deliberate_differences.quick(),
-        remount_of_a_served_volume.needs(&["bindfs"]).quick()
+        remount_of_a_served_volume.needs(&["bindfs"]).quick(),
+        a_directory_of_a_filesystem_is_shown.needs(&["bindfs"]).quick(),
     ]
 }
 
@@ -205,4 +206,51 @@ fn remount_of_a_served_volume() {
     assert!(test.node.sh_ok(&format!("{}/hostmount status /mnt/v", node::NODE_BIN)).contains("State       mounted"));
     test.umount(&["/mnt/v"]).ok("umount");
     mounter.wait_for(events::UNMOUNTED, 1);
+}
+
+fn a_directory_of_a_filesystem_is_shown() {
+    const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/v";
+    let test = TestNode::start();
+    test.node.sh_ok(&format!("mkdir -p {TARGET}"));
+    test.container.sh_ok(
+        "mkdir -p /tmp/source/a/b && cd /tmp/source && touch top file a/b/below && ln -s a link && ln -s / root",
+    );
+    let mounter = test.start_mounter(&[], &[]);
+    let mount = |subdir: &str| {
+        let option = format!("ro,X-mount.subdir={subdir}");
+        test.mount(&["-t", "fuse.bindfs", "-o", &option, "/tmp/source", TARGET])
+    };
+    for (bad, words) in [
+        ("none", "No such file or directory"),
+        ("link/b", "symbolic link"),
+        ("root/etc", "symbolic link"),
+        ("file", "not a directory"),
+    ] {
+        let done = mount(bad);
+        assert!(done.code == Some(32) && done.stderr.contains(words), "{bad}: {done:?}");
+        test.wait_for_processes("bindfs", 0);
+    }
+    assert_eq!(test.node.fuse_mounts(), [""; 0]);
+    mount("/a//b/").ok("mount");
+    let shown = || {
+        assert_eq!(test.node.sh_ok(&format!("ls {TARGET}")), "below\n");
+        assert!(test.node.mount_at(TARGET).unwrap().contains(" /a/b "));
+    };
+    shown();
+    let pod = test.pod(&[(TARGET, "/data")], testbed::machine::Propagation::None);
+    let _life = pod.live();
+    let helper = test.pids_of("bindfs")[0];
+    test.node.sh_ok(&format!("kill -9 {helper}"));
+    mounter.wait_for(events::HEALED, 1);
+    shown();
+    assert_eq!(pod.sh_ok("ls /data"), "below\n");
+    test.node.sh_ok(&format!("{}/hostmount swap {TARGET}", node::NODE_BIN));
+    shown();
+    drop(mounter);
+    let mounter = test.start_mounter(&[], &[]);
+    let helper = test.pids_of("bindfs")[0];
+    test.node.sh_ok(&format!("kill -9 {helper}"));
+    mounter.wait_for(events::HEALED, 1);
+    shown();
+    assert_eq!(pod.sh_ok("ls /data"), "below\n");
 }

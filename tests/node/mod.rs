@@ -5,6 +5,7 @@
 
 pub mod by_path;
 pub mod cgroups;
+pub mod fault;
 pub mod filesystems;
 pub mod gluster;
 pub mod job;

@@ -3,6 +3,8 @@
 //! Runs in any process, with any number of threads. A process that asks a filesystem which hangs cannot even be killed
 //! before that filesystem goes, so a process of its own asks. It keeps none of its creator's descriptors.
 
+pub mod directories;
+
 use super::fork::fork_held;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};

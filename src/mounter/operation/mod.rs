@@ -2,12 +2,14 @@
 //!
 //! Runs in the mounter, each operation on a thread of its own. Mounting, healing and swapping are one movement: [`bring_up`] a
 //! fresh helper and wait until it is [`ready`], then show its filesystem: at one target ([`mount`]), or in the place of an
-//! old one everywhere ([`replace`]). [`heal`], [`hang`] and [`servers`] decide when. [`bind`] and [`mod@unmount`] show a volume at one more [`place`], and
-//! at one less; [`mod@stats`] says how it is.
+//! old one everywhere ([`replace`]). [`heal`], [`hang`] and [`servers`] decide when. [`bind`] and [`mod@unmount`] show a volume at one
+//! more [`place`], and at one less; [`mod@stats`] says how it is. [`directory`] brings a filesystem up for some work in it, and shows it
+//! nowhere.
 
 pub mod abandoned;
 pub mod bind;
 pub mod bring_up;
+pub mod directory;
 pub mod hang;
 pub mod heal;
 pub mod kill;
@@ -17,5 +19,6 @@ pub mod ready;
 pub mod replace;
 pub mod servers;
 pub mod stats;
+pub mod tokens;
 pub mod unmount;
 pub mod upgrade;

@@ -4,11 +4,12 @@
 
 use super::bring_up::{BringUpError, FreshFilesystem, Purpose, bring_up};
 use super::place::{Place, PlaceError, mounts_of, open_place, take_away};
+use super::tokens;
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::Volume;
-use crate::node::target::Target;
+use crate::node::target::{Target, open_in_filesystem};
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::{Denied, authorize, authorize_place};
@@ -18,8 +19,10 @@ use api::origin::Origin;
 use api::request::Request;
 use linux::mount_namespace::NamespaceError;
 use linux::mount_table::Mount as TableMount;
+use linux::statx::is_directory;
 use rustix::mount::MountFlags;
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tracing::info;
 
@@ -64,6 +67,11 @@ pub enum MountError {
          helper's own options for owners, like uid=, gid=, umask=, idmap= or map="
     )]
     NoIdMap(#[source] io::Error),
+    /// The filesystem answered, and has no such directory.
+    #[error(
+        "cannot open the directory that X-mount.subdir names: it must be in the filesystem, and no symbolic link is followed to it"
+    )]
+    Subdir(#[source] io::Error),
     /// The filesystem answered, and the kernel did not attach it.
     #[error("cannot attach the filesystem at the target")]
     Graft(#[source] io::Error),
@@ -81,7 +89,10 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
     let Place { target, made } = open_place(mounter, &plan.target, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
         There::Nothing => mount_at(mounter, plan, target, caller, within),
-        There::Same { access: true } if asked.unless_mounted => Ok(already()),
+        There::Same { access: true } if asked.unless_mounted => {
+            renew_tokens(mounter, &plan, &target);
+            Ok(already())
+        }
         There::Same { .. } if !asked.unless_mounted => Err(already_mounted(&plan)),
         There::Other if !asked.unless_mounted => {
             // On top of it, as with mount(8).
@@ -111,10 +122,20 @@ fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> 
     authorize_place(&plan.target, &mounter.own_paths)
 }
 
-/// Whether the very volume is at its target already.
+/// Whether the very volume is at its target already; then its helper has the request's tokens.
 fn is_there(mounter: &Mounter, plan: &Plan) -> bool {
-    let there = open_place(mounter, &plan.target, false).map(|place| what_is_there(mounter, plan, &place.target));
-    there.is_ok_and(|there| there == There::Same { access: true })
+    let Ok(Place { target, .. }) = open_place(mounter, &plan.target, false) else { return false };
+    let there = what_is_there(mounter, plan, &target) == There::Same { access: true };
+    if there {
+        renew_tokens(mounter, plan, &target);
+    }
+    there
+}
+
+fn renew_tokens(mounter: &Mounter, plan: &Plan, target: &Target) {
+    if let Some(device) = target.mounted {
+        tokens::renew(mounter, plan, mounter.connections.identify(device));
+    }
 }
 
 /// What is at a target already.
@@ -133,8 +154,10 @@ fn what_is_there(mounter: &Mounter, plan: &Plan, target: &Target) -> There {
     let Some(device) = target.mounted else { return There::Nothing };
     let filesystem = mounter.connections.identify(device);
     match mounter.registry.of(filesystem).map(|volume| volume.plan) {
-        Some(Plan { request, grant, .. })
-            if request.fstype == plan.request.fstype && request.source == plan.request.source =>
+        Some(Plan { request, grant, subdir, .. })
+            if request.fstype == plan.request.fstype
+                && request.source == plan.request.source
+                && subdir == plan.subdir =>
         {
             let read_only = |grant: &Grant| grant.flags.contains(MountFlags::RDONLY);
             There::Same { access: read_only(&grant) == read_only(&plan.grant) }
@@ -175,7 +198,7 @@ fn mount_at(
         fresh.discard();
         return Err(already_mounted(&plan));
     }
-    if let Err(error) = graft(mounter, &fresh, target) {
+    if let Err(error) = graft(mounter, &fresh, &plan, target) {
         fresh.discard();
         return Err(error);
     }
@@ -193,9 +216,20 @@ fn mount_at(
     Ok(Mounted { output: released.words, already: false })
 }
 
-/// Attaches the filesystem on the node, all of it at once.
-fn graft(mounter: &Mounter, fresh: &FreshFilesystem, target: Target) -> Result<(), MountError> {
-    let tree = fresh.root().and_then(Tree::copy_at).map_err(MountError::Graft)?;
+/// Attaches the filesystem on the node, or the directory of it that is to be shown: all of that at once.
+fn graft(mounter: &Mounter, fresh: &FreshFilesystem, plan: &Plan, target: Target) -> Result<(), MountError> {
+    let root = fresh.root().map_err(MountError::Graft)?;
+    let tree = match &plan.subdir {
+        None => Tree::copy_at(root),
+        Some(subdir) => {
+            let directory = open_in_filesystem(root, subdir, mounter.patience()).map_err(MountError::Subdir)?;
+            if !is_directory(directory.as_fd()).map_err(MountError::Subdir)? {
+                return Err(MountError::Subdir(io::ErrorKind::NotADirectory.into()));
+            }
+            Tree::copy_at(directory.as_fd())
+        }
+    };
+    let tree = tree.map_err(MountError::Graft)?;
     fresh.ids().map_or(Ok(()), |ids| tree.map_ids(ids)).map_err(MountError::NoIdMap)?;
     // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
     mounter.node.visit(move || tree.graft(&target))?.map_err(MountError::Graft)

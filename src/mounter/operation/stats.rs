@@ -112,15 +112,20 @@ impl Spaces {
     /// What it said last.
     fn last(&self, filesystem: Identity) -> Option<Space> {
         let (space, at) = self.locked().get(&filesystem)?.last?;
-        let bytes = |blocks: u64| blocks.saturating_mul(space.block);
-        Some(Space {
-            total: bytes(space.blocks),
-            free: bytes(space.free),
-            available: bytes(space.available),
-            files: space.files,
-            files_free: space.files_free,
-            age: at.elapsed().as_secs(),
-        })
+        Some(in_bytes(space, at.elapsed()))
+    }
+}
+
+/// What a filesystem said so long ago.
+pub fn in_bytes(said: ask::Space, age: Duration) -> Space {
+    let bytes = |blocks: u64| blocks.saturating_mul(said.block);
+    Space {
+        total: bytes(said.blocks),
+        free: bytes(said.free),
+        available: bytes(said.available),
+        files: said.files,
+        files_free: said.files_free,
+        age: age.as_secs(),
     }
 }
 

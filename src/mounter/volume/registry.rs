@@ -17,6 +17,7 @@ use crate::node::connections::Identity;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::Plan;
+use api::secret::Secrets;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader, PipeWriter};
@@ -205,6 +206,17 @@ impl Registry {
     pub fn of(&self, filesystem: Identity) -> Option<Volume> {
         let volumes = self.locked();
         volumes.by_id.values().find(|entry| entry.is(filesystem)).map(|entry| entry.volume.clone())
+    }
+
+    /// The next helpers of the volume that is this filesystem get these secrets, which are all that it has.
+    pub fn renew_secrets(&self, filesystem: Identity, secrets: &Secrets) {
+        let mut volumes = self.locked();
+        let Some(entry) = volumes.by_id.values_mut().find(|entry| entry.is(filesystem)) else { return };
+        entry.volume.plan.request.secrets.clone_from(secrets);
+        // All but those were known.
+        if entry.volume.known == Known::AllButSecrets {
+            entry.volume.known = Known::All;
+        }
     }
 
     /// Whether both are one volume's: its filesystem, and the fresh one that it is given.
