@@ -204,7 +204,15 @@ fn what_waits_hinders_no_unmount() {
     setting.fault(UNLESS_FAIL);
     let before = setting.state();
     setting.test.mount(&["-t", "fuse.fault", "x", TARGET]).ok("mount");
+    // One descriptor more for a volume, and no other.
+    let kept = || setting.test.descriptors(setting.mounter.pid()).values().filter(|to| to.ends_with("fuse")).count();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while kept() != 1 {
+        assert!(Instant::now() < deadline, "{:?}", setting.test.descriptors(setting.mounter.pid()));
+        thread::sleep(Duration::from_millis(5));
+    }
     dies_for_good(&setting);
+    assert_eq!(kept(), 1);
     let mut waits = start(&setting.test.node, &format!("exec stat {TARGET}/none 2>&1"));
     wait_until_waiting(&setting, 1);
     let list = setting.test.node.sh_ok(&format!("{NODE_BIN}/hostmount list; {NODE_BIN}/hostmount status {TARGET}"));
@@ -309,9 +317,10 @@ fn a_helper_that_dies_as_soon_as_it_has_mounted() {
         setting.wait_until(&before);
     }
     setting.fault(UNLESS_FAIL);
-    for _ in 0..5 {
+    for time in 1..=5 {
         setting.test.mount(&["-t", "fuse.fault", "x", TARGET]).ok("mount");
         setting.test.node.sh_ok("kill -9 $(pidof mount.memfs)");
+        setting.mounter.wait_for(events::HEALED, time);
         setting.test.node.sh_ok(&format!("stat {TARGET}"));
         setting.test.umount(&[TARGET]).ok("umount");
         setting.wait_until(&before);

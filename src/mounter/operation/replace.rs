@@ -103,7 +103,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
             let next = Volume { plan, helper, identity, processes, since: volume.since, known: Known::All };
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
-            let released = fresh.release(mounter, &next.plan);
+            let released = fresh.release(&mounter.state);
             mounter.registry.take_over(id, next, released.serving);
             Ok(shown)
         }

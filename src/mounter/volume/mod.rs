@@ -5,6 +5,7 @@
 
 mod answering;
 pub mod hold;
+pub mod keep;
 mod pace;
 pub mod past;
 pub mod record;
