@@ -1,14 +1,16 @@
 //! `umount`, as kubelet and operators call it on the node: umount(8)'s command line for FUSE filesystems.
 //!
-//! Runs on the node with the caller's privileges and does not ask the mounter: unmounting must work when no mounter
-//! runs. What is not a FUSE filesystem at an absolute path is left to the node's own umount(8).
+//! Runs on the node with the caller's privileges and unmounts by itself: that must work when no mounter runs. Only of a
+//! filesystem that is in use the mounter is asked, if there is one, whether it is dead. What is not a FUSE filesystem at an absolute path is left to the node's own umount(8).
 //!
 //! A kubelet may run in a container: volumes are in the node's mount namespace all the same, and are unmounted there.
 
 use crate::node_program;
-use api::client::host_proc;
+use api::client::{Client, host_proc};
 use api::exit::Exit;
+use api::origin::Origin;
 use api::shown::shown_path;
+use api::volume::VolumeState;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use linux::mount_namespace::MountNamespace;
@@ -21,10 +23,15 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 /// How long a filesystem that is in use may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the mounter may take to answer.
+const MOUNTERS_TIME: Duration = Duration::from_secs(1);
 
 /// The part of umount(8)'s command line that we know.
 #[derive(Debug)]
@@ -103,9 +110,27 @@ fn node_elsewhere() -> Option<MountNamespace> {
 fn unmount_even_if_dead(target: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     match unmount(target, flags) {
         // If no child can be started to ask, the error of umount(2) stands.
-        Err(Errno::BUSY) if !answers(target, PATIENCE).unwrap_or(true) => unmount(target, flags | UnmountFlags::DETACH),
+        Err(Errno::BUSY) if is_dead(target) || !answers(target, PATIENCE).unwrap_or(true) => {
+            unmount(target, flags | UnmountFlags::DETACH)
+        }
+        // What answers may be a fresh helper's, which nothing uses.
+        Err(Errno::BUSY) => unmount(target, flags),
         done => done,
     }
+}
+
+/// Whether the mounter says that the volume at `target` is dead: then what is asked waits for the next helper, and to ask is of
+/// no use. A mounter that does not run holds nothing; one that does not answer is not waited for.
+fn is_dead(target: &Path) -> bool {
+    let Some(target) = target.to_str().map(str::to_owned) else { return false };
+    let (sender, answer) = channel();
+    let ask = move || {
+        let volume = Client::from_environment(Origin::Operator).status(&target);
+        // Nobody waits for it any more if it took too long.
+        let _ = sender.send(volume.is_ok_and(|volume| volume.view.state == VolumeState::Dead));
+    };
+    let asked = thread::Builder::new().spawn(ask).is_ok();
+    asked && answer.recv_timeout(MOUNTERS_TIME).unwrap_or(false)
 }
 
 /// Where FUSE filesystems are mounted, here and on the node. Without /proc none is known, and the node's own program

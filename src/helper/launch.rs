@@ -18,10 +18,8 @@ use crate::engine::seccomp::filter;
 use crate::engine::seccomp::listener::Listener;
 use crate::engine::{Engine, EngineEvent, Method};
 use crate::node::cgroup::{Cgroup, Placement};
-use crate::node::fuse_device::FuseDevice;
 use crate::observe::events;
 use caps::Capability;
-use linux::processes::Process;
 use linux::sys::keyring::join_new_session_keyring;
 use linux::sys::seccomp::restrict;
 use linux::sys::spawn::{Program, SpawnError, User};
@@ -68,8 +66,6 @@ pub struct Serving {
     pub output: Option<HelperOutput>,
     /// Its cgroup, if it has one of its own.
     pub cgroup: Option<Cgroup>,
-    /// A copy of the descriptor by which it serves its filesystem, if that is to outlast it.
-    pub device: Option<FuseDevice>,
 }
 
 /// Why a helper does not run.
@@ -299,16 +295,7 @@ impl Helper {
     /// The volume is mounted: from here on the helper exits when its mount is gone, as helpers do.
     pub fn release(self) -> Serving {
         let Self { engine, output, cgroup, .. } = self;
-        Serving { engine, output: Some(output), cgroup, device: None }
-    }
-
-    /// The processes that it may consist of now.
-    pub fn list(&self) -> Vec<Process> {
-        match &self.cgroup {
-            // Those of the whole node need not be gone through.
-            Some(cgroup) => cgroup.processes(),
-            None => self.processes.list().into_iter().flatten().map(|(process, _)| process).collect(),
-        }
+        Serving { engine, output: Some(output), cgroup }
     }
 
     /// A message for the caller, if it has run out of memory.

@@ -8,6 +8,7 @@ use super::door::MayAsk;
 use super::in_time::{InTime, MESSAGE_TIME};
 use super::operation::{bind, directory, heal, mount, replace, stats, unmount};
 use super::peer::PeerError;
+use super::volume::keep::keep_new;
 use super::volume::views;
 use super::{Mounter, replies};
 use crate::helper::find;
@@ -101,6 +102,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
                 warn!(event = events::NOT_MOUNTED, "not mounted: {message}");
             }
             send(caller.stream(), &reply);
+            keep_new(mounter);
         }
         Call::Unmount { target, remove_target } => {
             let _span = info_span!("volume", target).entered();
@@ -117,6 +119,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let result = heal::heal(mounter, Path::new(&target)).transpose();
             result.iter().for_each(|result| mounter.metrics.count(Operation::heal, result));
             send(caller.stream(), &replies::to_replace(result.transpose()));
+            keep_new(mounter);
         }
         Call::Swap { target, changes } => {
             let _span = info_span!("volume", target).entered();
@@ -124,6 +127,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let result = replace::swap(mounter, Path::new(&target), asked);
             mounter.metrics.count(Operation::swap, &result);
             send(caller.stream(), &replies::to_replace(result.map(Some)));
+            keep_new(mounter);
         }
         Call::Status { target } => {
             let volume = views::detail(mounter, Path::new(&target)).map_err(|error| no_table(&error));

@@ -38,6 +38,8 @@ pub const LANDLOCK: Missing = call(libc::SYS_landlock_create_ruleset);
 pub const USER_NOTIFICATION: Missing = Missing { call: libc::SYS_seccomp, flags: Some((1, 1 << 3)) };
 /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 5.19.
 pub const WAIT_KILLABLE: Missing = Missing { call: libc::SYS_seccomp, flags: Some((1, 1 << 5)) };
+/// 5.3.
+pub const CLONE3: Missing = call(libc::SYS_clone3);
 /// MOVE_MOUNT_BENEATH, 6.5.
 pub const BENEATH: Missing = Missing { call: libc::SYS_move_mount, flags: Some((4, 0x200)) };
 

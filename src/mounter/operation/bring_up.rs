@@ -20,7 +20,6 @@ use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::node::cgroup::Placement;
 use crate::node::connections::Identity;
-use crate::node::fuse_device::FuseDevice;
 use crate::node::log_file::{self, LogFileError};
 use crate::policy::Plan;
 use api::exit::chain;
@@ -269,23 +268,15 @@ impl FreshFilesystem {
     }
 
     /// The filesystem shows elsewhere now: lets go of the helper's own copy, so that its end there is its end.
-    pub fn release(mut self, mounter: &Mounter, plan: &Plan) -> Released {
+    pub fn release(mut self, state: &Path) -> Released {
         if let Err(error) = self.broker.let_go() {
             warn!("cannot let go of the helper's own copy; `umount` on the node will not end the helper: {error}");
         }
         self.helper.engine.take_in(self.broker.take_objections());
         // Its exit may have been noticed before its last words.
         self.helper.output.drain();
-        let words = in_words_of_the_node(&mounter.state, &self.helper.output.lines());
-        // Not before: while its filesystem is coming up, the helper's end must be the connection's.
-        let holds = self.broker.is_fuse() && plan.settings.heal && plan.settings.hold_time.is_some();
-        let device = (holds && mounter.can_hold)
-            .then(|| {
-                let home = self.helper.processes().namespace();
-                FuseDevice::of(self.helper.list(), home, self.identity, &mounter.connections)
-            })
-            .flatten();
-        Released { serving: Serving { device, ..self.helper.release() }, words }
+        let words = in_words_of_the_node(state, &self.helper.output.lines());
+        Released { serving: self.helper.release(), words }
     }
 
     /// Ends it, and everything the helper started.

@@ -3,7 +3,7 @@
 //! Runs in the mounter, on a thread of the request's own, inside the helper's mount namespace. The filesystem may be anybody's: each
 //! step is a question that a process of its own asks, and that is given up when the time is over or the caller goes away.
 
-use super::bring_up::{FreshFilesystem, bring_up};
+use super::bring_up::{FreshFilesystem, Purpose, bring_up};
 use super::mount::{MountError, admit};
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
@@ -73,7 +73,7 @@ pub fn work(mounter: &Mounter, asked: Directory, caller: &Connection) -> Result<
     let plan = admit(mounter, caller.origin(), request)?;
     let _lock = mounter.target_locks.take(&plan.target).map_err(MountError::from)?;
     let either = either(mounter.stopping.as_fd(), caller.as_fd()).map_err(failed("watch the caller of", &below))?;
-    let fresh = bring_up(mounter, &plan, Some(caller), Some(within)).map_err(MountError::from)?;
+    let fresh = bring_up(mounter, &plan, Purpose::Caller(caller), Some(within)).map_err(MountError::from)?;
     let done = InFilesystem { fresh: &fresh, until, gone: either.as_fd() }.work(&below, &work);
     // Nothing of ours is in it any more, or it waits for an answer, which it gets now.
     fresh.discard();

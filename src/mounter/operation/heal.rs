@@ -8,6 +8,7 @@ use super::replace::{ReplaceError, Replaced, replace};
 use super::upgrade::upgrade;
 use crate::mounter::Mounter;
 use crate::mounter::to_do::Task;
+use crate::mounter::volume::keep::keep_new;
 use crate::mounter::volume::state::{Effect, Event, State, Where};
 use crate::mounter::volume::{Volume, VolumeId};
 use crate::node::mount_search::VisibleMounts;
@@ -79,6 +80,7 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
         return warn!(event = events::NOT_HEALED, "it is not healed: {why}");
     }
     let result = replace(mounter, id, None);
+    keep_new(mounter);
     mounter.metrics.count(Operation::heal, &result);
     match result {
         Ok(Replaced::Shown { places, .. }) => info!(event = events::HEALED, places, "healed"),

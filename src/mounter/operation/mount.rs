@@ -203,7 +203,7 @@ fn mount_at(
         return Err(error);
     }
     let volume = Volume::new(plan, fresh.program.clone(), fresh.identity, fresh.processes());
-    let released = fresh.release(mounter, &volume.plan);
+    let released = fresh.release(&mounter.state);
     info!(event = events::MOUNTED, device = %volume.identity.device, "mounted on the node");
     if volume.identity.connection.is_some() {
         mounter.registry.add(volume, released.serving);

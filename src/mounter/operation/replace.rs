@@ -117,7 +117,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
             };
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
-            let released = fresh.release(mounter, &next.plan);
+            let released = fresh.release(&mounter.state);
             mounter.registry.take_over(id, next, released.serving);
             Ok(shown)
         }

@@ -6,12 +6,14 @@
 use super::hold::{Hold, HoldEffect};
 use super::pace::Pace;
 use super::registry::{Channel, Entry, Registry, Volumes, token};
-use super::state::Event;
+use super::state::{Event, State};
 use super::{Volume, VolumeId};
 use crate::engine::Engine;
+use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::fuse_device::{Answers, FuseDevice};
 use crate::observe::events;
+use linux::processes::Process;
 use rustix::event::epoll;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -35,10 +37,9 @@ pub(super) struct Answering {
 }
 
 impl Held {
-    /// By a copy of the helper's descriptor, and for so long, if there is one and it is wanted.
-    pub(super) fn new(device: Option<FuseDevice>, limit: Option<Duration>) -> Self {
-        let hold = if device.is_some() && limit.is_some() { Hold::Kept } else { Hold::Ended };
-        Self { hold, limit: limit.unwrap_or_default(), device: device.filter(|_| limit.is_some()) }
+    /// One that ends with its helper for now; later on it may be [kept](Registry::keep), and held for so long.
+    pub(super) fn new(limit: Option<Duration>) -> Self {
+        Self { hold: Hold::Ended, limit: limit.unwrap_or_default(), device: None }
     }
 
     /// Takes in what has happened. Returns the connection if it is to be answered from now on.
@@ -73,6 +74,28 @@ impl Held {
 }
 
 impl Registry {
+    /// The volumes with new helpers, of whose descriptors there is no copy yet, with the processes that may be those helpers' where
+    /// that is known. None of them is returned again.
+    pub fn take_unkept(&self) -> Vec<(VolumeId, Volume, Option<Vec<Process>>)> {
+        let mut volumes = self.locked();
+        let ids = std::mem::take(&mut volumes.unkept);
+        let entries = ids.into_iter().filter_map(|id| Some((id, volumes.by_id.get(&id)?)));
+        let unkept = entries.filter(|(_, entry)| !entry.held.limit.is_zero());
+        unkept.map(|(id, entry)| (id, entry.volume.clone(), entry.cgroup.as_ref().map(Cgroup::processes))).collect()
+    }
+
+    /// Keeps a copy of the descriptor that the helper of volume `id` serves by. It was taken from a process in the mount namespace
+    /// with the helper's number.
+    pub fn keep(&self, id: VolumeId, device: FuseDevice) {
+        let mut volumes = self.locked();
+        let Some(entry) = volumes.by_id.get_mut(&id) else { return };
+        // Another helper has the number only after this one's end.
+        let its_own = entry.engine.as_ref().is_some_and(Engine::has_helper);
+        if its_own && matches!(entry.state, State::Serving { .. }) && entry.held.hold == Hold::Ended {
+            (entry.held.hold, entry.held.device) = (Hold::Kept, Some(device));
+        }
+    }
+
     /// A volume's helper is about to be killed. Whether its connection is held: then requests wait for the next one.
     pub fn expect_end(&self, id: VolumeId) -> bool {
         self.report(id, Event::HelperKilled);

@@ -5,6 +5,7 @@
 
 mod answering;
 pub mod hold;
+pub mod keep;
 pub mod kept_secrets;
 mod pace;
 pub mod past;

@@ -4,6 +4,7 @@
 //! Runs in the mounter, on the main thread, before it takes requests. A helper that serves a volume is never killed for want
 //! of a record.
 
+use super::keep::keep;
 use super::{Known, Volume};
 use crate::config::settings::Upgrade;
 use crate::engine::Engine;
@@ -14,7 +15,6 @@ use crate::helper::namespace;
 use crate::helper::output::HelperOutput;
 use crate::mounter::Mounter;
 use crate::mounter::operation::upgrade::have_same_image;
-use crate::node::fuse_device::FuseDevice;
 use crate::node::mount_search::VisibleMounts;
 use crate::node::target::Target;
 use crate::observe::events;
@@ -88,12 +88,11 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &PopulatedNamespace) {
             info!(event = events::ADOPTED, device = %volume.identity.device, "an earlier mounter's volume is taken in");
             let output = HelperOutput::of_processes(&home.processes, &mounter.state);
             let cgroup = mounter.cgroups.of(home.processes[0].pid());
-            let holds = mounter.can_hold && volume.hold_time().is_some();
-            let device =
-                || FuseDevice::of(home.processes.iter().cloned(), home.id, volume.identity, &mounter.connections);
-            let device = holds.then(device).flatten();
             let upgrade = volume.earlier_image && volume.plan.settings.upgrade == Upgrade::Swap;
-            let id = mounter.registry.add(volume, Serving { engine: Engine::Adopted(watch), output, cgroup, device });
+            let id = mounter.registry.add(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });
+            if mounter.can_hold {
+                keep(mounter, id, home.processes.iter().cloned());
+            }
             if upgrade {
                 mounter.to_do.upgrade(id);
             }

@@ -61,6 +61,8 @@ pub(super) struct Volumes {
     pub(super) by_id: BTreeMap<VolumeId, Entry>,
     /// By the id of the volume that another has taken over from.
     pub(super) answering: BTreeMap<VolumeId, Answering>,
+    /// Those with a new helper, of whose descriptor there is no copy yet.
+    pub(super) unkept: Vec<VolumeId>,
     pub(super) past: Past,
 }
 
@@ -76,7 +78,7 @@ pub(super) struct Entry {
     /// Gone when nobody can write any more.
     pub(super) output: Option<HelperOutput>,
     /// Gone with the helper, if it had one of its own.
-    cgroup: Option<Cgroup>,
+    pub(super) cgroup: Option<Cgroup>,
     /// What was refused to a helper that is gone.
     refused: Vec<String>,
     /// The lines of helpers that it has taken over from, and all of them once its output is gone.
@@ -156,11 +158,15 @@ impl Registry {
         if volume.known == Known::All {
             self.records.keep(&volume);
         }
-        let (engine, output, cgroup, device) = match serving {
-            Some(Serving { engine, output, cgroup, device }) => (Some(engine), output, cgroup, device),
-            None => (None, None, None, None),
+        let (engine, output, cgroup) = match serving {
+            Some(Serving { engine, output, cgroup }) => (Some(engine), output, cgroup),
+            None => (None, None, None),
         };
-        let held = Held::new(device, volume.hold_time());
+        // Recovery knows the processes of the others.
+        if engine.as_ref().is_some_and(|engine| !matches!(engine, Engine::Adopted(_))) {
+            volumes.unkept.push(id);
+        }
+        let held = Held::new(volume.hold_time());
         let mut entry = Entry {
             volume,
             state,
@@ -509,7 +515,7 @@ mod tests {
         let family = HelperProcesses::of_this_thread().unwrap();
         let identity = Identity { device: Device { major: 0, minor: 7 }, connection: Some(7) };
         let engine = Engine::Adopted(Watch::new(family.clone()).unwrap());
-        let serving = Serving { engine, output: None, cgroup: None, device: None };
+        let serving = Serving { engine, output: None, cgroup: None };
         registry.add(Volume::new(plan, "x".into(), identity, family), serving);
         assert_eq!(registry.report_to_all(Event::MountsChanged), []);
         assert_eq!(registry.serving().len(), 1);
