@@ -126,6 +126,7 @@ fn decoded(field: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn id() -> VolumeId {
         VolumeId {
@@ -147,6 +148,26 @@ mod tests {
         for on_delete in OnDelete::ALL {
             let other = VolumeId { on_delete, name: "é\n".into(), ..id() };
             assert_eq!(VolumeId::read(&other.to_string()), Some(other));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_volume_has_one_id(fields in proptest::array::uniform5(".{0,20}"), directory in "[^/]{1,9}(/[^/]{1,9}){0,3}") {
+            let [fstype, source, options, name, _] = fields;
+            let id = VolumeId { fstype, source, directory, on_delete: OnDelete::Retain, options, name };
+            let expected = is_below_root(&id.directory).then(|| id.clone());
+            prop_assert_eq!(VolumeId::read(&id.to_string()), expected);
+        }
+
+        /// Whatever the API server has been told.
+        #[test]
+        fn no_text_leads_out(text in "(1#[a-z%0-9]{0,4}#){0,1}[a-z./%#0-9A-F,]{0,40}(#delete##)?") {
+            if let Some(id) = VolumeId::read(&text) {
+                prop_assert!(id.directory.split('/').all(|name| !["", ".", ".."].contains(&name)));
+                prop_assert!(!id.directory.contains(['\0', ',', '"', '\\']));
+                prop_assert_eq!(id.to_string(), text);
+            }
         }
     }
 

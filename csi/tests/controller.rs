@@ -1,6 +1,6 @@
 //! Volumes that are made for claims and deleted again: a directory in a filesystem that a StorageClass names.
 
-use crate::driver::{Driver, Volume, fails, strings};
+use crate::driver::{CALLS, Driver, REGISTRATION, Volume, fails, strings};
 use crate::harness::{Test, tests};
 use crate::node::fault::hostile;
 use hostmount::observe::events;
@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_storage_that_never_answers_keeps_no_call_and_no_helper.needs(&["perl"]),
         a_controllers_call_that_is_given_up_leaves_nothing.needs(&["perl"]),
         a_provisioners_secrets_reach_the_helper.quick(),
+        a_controller_serves_at_its_own_socket_and_is_not_registered.needs(&["bindfs"]).quick(),
         the_specifications_errors_of_a_controller.needs(&["bindfs"]).quick(),
         made_and_deleted_again_and_again_while_all_is_killed.needs(&["bindfs"]).alone(),
     ]
@@ -309,6 +310,22 @@ fn a_provisioners_secrets_reach_the_helper() {
         assert!(!said.contains("hunter2"), "{said}");
     }
     driver.wait_until_nothing_is_left("memfs");
+}
+
+fn a_controller_serves_at_its_own_socket_and_is_not_registered() {
+    let mut driver = Driver::start();
+    driver.csi = None;
+    let socket = "/var/lib/kubelet/plugins/hostmount.csi/controller.sock";
+    driver.test.node.sh_ok(&format!("rm {CALLS} {REGISTRATION}"));
+    driver.start_csi_with(&["--endpoint", socket]);
+    let request = create("pvc-1", &[]);
+    let made =
+        driver.call(socket, |channel| async move { ControllerClient::new(channel).create_volume(request).await });
+    assert_eq!(made.unwrap().volume.unwrap().volume_context["subDir"], "pvc-1");
+    assert_eq!(driver.stored(), "./pvc-1\n");
+    assert_ne!(driver.test.node.sh(&format!("test -e {CALLS} || test -e {REGISTRATION}")).code, Some(0));
+    // It takes calls of its own user, as external-provisioner's container is, and of root.
+    assert_eq!(driver.test.node.sh_ok(&format!("stat -c '%a %u' {socket}")), "600 65532\n");
 }
 
 fn the_specifications_errors_of_a_controller() {

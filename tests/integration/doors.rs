@@ -2,8 +2,10 @@
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::{Mounter, SOCKET};
+use crate::node::preloaded::install;
 use crate::node::{NODE_BIN, TestNode, opened};
 use api::client::{CallError, Client};
+use api::directory::{Directory, Work};
 use api::message::{Changes, Mount};
 use api::options::MountOptions;
 use api::request::{Request, Switches};
@@ -18,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_csi_server_needs_no_privilege.needs(&["bindfs"]).quick(),
         the_csi_server_gets_no_more_than_it_needs.needs(&["bindfs"]).quick(),
         a_volume_that_does_not_answer_is_unmounted_all_the_same.needs(&["bindfs"]),
+        a_directory_is_worked_on_for_the_csi_server_alone.needs(&["bindfs"]).quick(),
         a_helper_is_not_the_csi_server.quick(),
         a_door_that_others_may_write_to_stays_closed.quick(),
     ]
@@ -162,6 +165,61 @@ fn a_volume_that_does_not_answer_is_unmounted_all_the_same() {
     assert_eq!(test.node.sh_ok(&format!("ls {PLACE}")), "");
     test.node.sh_ok(&format!("kill -CONT {helper}"));
     mounter.wait_for(events::UNMOUNTED, 1);
+}
+
+fn a_directory_is_worked_on_for_the_csi_server_alone() {
+    let (test, first) = start();
+    test.container.sh_ok("cd /srv/source && chmod 777 . && mkdir -p kept/d && ln -s /etc link && ln -s kept inside");
+    drop(first);
+    let before = test.node.mountinfo();
+    for engine in ["seccomp", "preload"] {
+        if engine == "preload" {
+            install(&test.container);
+        }
+        let _mounter = test.start_mounter(&["--engine", engine], &[]);
+        let place = "/var/lib/kubelet/plugins/kubernetes.io/csi/d/work";
+        let asked = |target: &str, path: &str, work: Work| {
+            let Mount { request, .. } = bindfs(target);
+            Directory { request, path: path.to_owned(), work, within: 20 }
+        };
+        let make = || Work::Make { mode: Some(0o750), uid: None, gid: None };
+        let done = |path: &str, work: Work| ask(&test, SERVER, |client| client.directory(asked(place, path, work)));
+        let was_there = |path: &str, work: Work| done(path, work).unwrap().was_there;
+        assert!(!was_there("a/b", make()) && was_there("a/b", make()) && was_there("a/b", Work::Find));
+        assert_eq!(test.container.sh_ok("cd /srv/source && stat -c %a a a/b"), "755\n750\n");
+        assert!(done("", Work::Find).unwrap().space.unwrap().total > 0);
+        assert!(was_there("a/b", Work::Rename { name: "c".into() }) && !was_there("a/b", Work::Find));
+        assert!(was_there("a", Work::Remove) && !was_there("a", Work::Remove));
+        for work in [make(), Work::Remove, Work::Find, Work::Rename { name: "x".into() }] {
+            for path in ["..", "/", "../x", "kept/../..", "./kept"] {
+                refused(done(path, work.clone()), "is not the path of a directory below");
+            }
+            refused(done("link/x", work.clone()), "in the filesystem");
+            refused(done("inside/d", work.clone()), "in the filesystem");
+            if work != Work::Find {
+                refused(done("", work), "is not the path of a directory below");
+            }
+        }
+        for name in ["..", ".", "", "a/b", "/x", "kept/"] {
+            refused(done("kept", Work::Rename { name: name.into() }), "is not the path of a directory below");
+        }
+        assert!(!was_there("kept/none/x", Work::Rename { name: "x".into() }));
+        let about = "only about targets that kubelet has made for CSI volumes";
+        ask(&test, SERVER, |client| refused(client.directory(asked("/mnt/operator", "kept", Work::Remove)), about));
+        for (socket, origin) in [("kubelet", "kubelet"), ("flexvolume", "flexvolume")] {
+            let client = Client::at(format!("/run/hostmount/{socket}.sock"));
+            test.node.visit(|| {
+                let done = client.directory(asked(place, "kept", Work::Remove));
+                refused(done, &format!("{origin} may not ask for this"));
+            });
+        }
+        assert_eq!(
+            test.container.sh_ok("cd /srv/source && find . | sort"),
+            ".\n./file\n./inside\n./kept\n./kept/d\n./link\n"
+        );
+        test.wait_for_processes("bindfs", 0);
+        assert_eq!(test.node.mountinfo(), before);
+    }
 }
 
 /// It sees the socket, as its directory is a mount of the container's, and is of the same user.

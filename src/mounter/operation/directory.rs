@@ -64,7 +64,7 @@ pub fn work(mounter: &Mounter, asked: Directory, caller: &Connection) -> Result<
         below_root(&path).ok_or_else(not_a_path)?
     };
     if let Work::Rename { name } = &work
-        && below_root(name).as_deref() != Some(Path::new(name))
+        && (name.contains('/') || below_root(name).is_none())
     {
         return Err(DirectoryError::Path(name.clone()));
     }
