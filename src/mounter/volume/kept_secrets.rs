@@ -8,7 +8,7 @@ use super::record::{read_at, write_at};
 use crate::node::ramfs::Place;
 use api::exit::chain;
 use api::secret::Secrets;
-use rustix::fs::{AtFlags, RawDir, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, unlinkat};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::io;
@@ -96,7 +96,6 @@ fn remove(directory: &OwnedFd, name: &str) -> io::Result<()> {
 }
 
 fn list(directory: &OwnedFd) -> io::Result<Vec<String>> {
-    use rustix::fs::{Mode, OFlags, openat};
     let readable = openat(directory, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(readable, &mut buffer);
