@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        the_controller_has_no_privilege_and_asks_at_the_nodes_door.anywhere().quick(),
-        the_classes_are_what_the_driver_and_the_mounter_know.anywhere().quick(),
-        each_overlay_is_valid_and_has_what_its_system_wants.anywhere().quick(),
-        the_chart_makes_what_kustomize_makes.anywhere().quick(),
-        the_charts_values_are_checked_and_used.anywhere().quick(),
+        the_controller_has_no_privilege_and_asks_at_the_nodes_door.anywhere().needs(&["kubectl/kubectl"]).quick(),
+        the_classes_are_what_the_driver_and_the_mounter_know.anywhere().needs(&["kubectl/kubectl"]).quick(),
+        each_overlay_is_valid_and_has_what_its_system_wants.anywhere().needs(&["kubectl/kubectl"]).quick(),
+        the_chart_makes_what_kustomize_makes.anywhere().needs(&["kubectl/kubectl", "kubectl/helm"]).quick(),
+        the_charts_values_are_checked_and_used.anywhere().needs(&["kubectl/helm"]).quick(),
     ]
 }
 

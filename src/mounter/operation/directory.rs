@@ -22,6 +22,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// How long it may take, whatever is asked for.
+const LONGEST: Duration = Duration::from_secs(3600);
 /// The mode of directories that are made above the one that is asked for.
 const ABOVE: NewDirectory = NewDirectory { mode: Some(0o755), uid: None, gid: None };
 
@@ -68,7 +70,7 @@ pub fn work(mounter: &Mounter, asked: Directory, caller: &Connection) -> Result<
     {
         return Err(DirectoryError::Path(name.clone()));
     }
-    let within = Duration::from_secs(within);
+    let within = Duration::from_secs(within).min(LONGEST);
     let until = Instant::now() + within;
     let plan = admit(mounter, caller.origin(), request)?;
     let _lock = mounter.target_locks.take(&plan.target).map_err(MountError::from)?;
