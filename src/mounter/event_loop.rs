@@ -10,8 +10,8 @@ use super::operation::{abandoned, hang, heal, servers};
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
 use super::to_do::Task;
-use super::volume::registry;
 use super::volume::state::{Effect, Event};
+use super::volume::watching;
 use crate::observe::events;
 use crate::observe::ration::Ration;
 use api::exit::chain;
@@ -170,7 +170,7 @@ impl EventLoop {
                         let _ = rustix::io::read(&self.threads.ended, &mut [0; 8]);
                     }
                     token => {
-                        let (id, channel) = registry::from_token(token);
+                        let (id, channel) = watching::from_token(token);
                         if let Some(Effect::Search) = self.mounter.registry.descriptor_ready(id, channel) {
                             self.mounter.to_do.search_at_once(id);
                         }

@@ -8,15 +8,18 @@
 //! each other hierarchy at the top, as the node's own programs are. A caller
 //! that runs in a systemd scope of its own (`systemd-run --scope`, as kubelet does) has its helper there instead.
 
+mod helpers;
 mod hierarchy;
 
-use hierarchy::{CgroupVersion, Hierarchy, ParentCgroup, failed, open_directory, open_to_write, read_file};
+pub use helpers::Cgroup;
+
+use hierarchy::{CgroupVersion, Hierarchy, ParentCgroup, failed, open_directory, open_to_write};
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::namespace::NamespaceId;
-use linux::processes::{OWN, Process};
+use linux::processes::Process;
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -51,13 +54,6 @@ pub struct Cgroups {
     /// Cgroups that are to be removed, and may still have a process.
     leaving: Mutex<BTreeSet<String>>,
     last: AtomicU32,
-}
-
-/// A helper's own cgroup. Dropped, it is removed as soon as it is empty.
-#[derive(Debug)]
-pub struct Cgroup {
-    name: String,
-    all: Arc<Cgroups>,
 }
 
 /// Why helpers end with the container, or may do so, instead of outliving it.
@@ -326,82 +322,6 @@ impl Cgroups {
             // It fails for files, and for a cgroup that has a process.
             let _ = unlinkat(&parent.directory, entry.file_name(), AtFlags::REMOVEDIR);
         }
-    }
-}
-
-impl Cgroup {
-    /// Kills whatever is in it: of a helper that is over, in case that a process has left its mount namespace.
-    pub fn kill(&self) {
-        let Some(parent) = &self.all.parent else { return };
-        let Ok(cgroup) = open_directory(parent.directory.as_fd(), self.name.as_ref()) else { return };
-        // Version 2, Linux 5.14.
-        if hierarchy::set(cgroup.as_fd(), "cgroup.kill", "1").is_ok() {
-            return;
-        }
-        // A process with SIGKILL pending cannot fork any more: when a round finds no new one, there is no other. The mounter
-        // itself is listed for as long as the thread that entered the cgroup to launch the helper is there.
-        let mut killed = BTreeSet::from([getpid().as_raw_nonzero()]);
-        loop {
-            let listed = read_file(cgroup.as_fd(), Path::new("cgroup.procs")).unwrap_or_default();
-            let listed = listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
-            let new: Vec<_> = listed.filter(|pid| killed.insert(pid.as_raw_nonzero())).collect();
-            if new.is_empty() {
-                return;
-            }
-            for pid in new {
-                let Ok(held) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-                // Another look, now that it is held: so it is the very process that was listed.
-                let again = read_file(cgroup.as_fd(), Path::new("cgroup.procs")).unwrap_or_default();
-                if again.lines().any(|line| line.parse() == Ok(pid.as_raw_nonzero().get())) {
-                    // It may have exited by itself by now.
-                    let _ = pidfd_send_signal(held, Signal::KILL);
-                }
-            }
-        }
-    }
-
-    /// The processes that are in it.
-    pub fn processes(&self) -> Vec<Process> {
-        let Some(parent) = &self.all.parent else { return Vec::new() };
-        let listed =
-            read_file(parent.directory.as_fd(), &Path::new(&self.name).join("cgroup.procs")).unwrap_or_default();
-        let pids = listed.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
-        pids.map(|pid| Process::at(Path::new(OWN), pid)).collect()
-    }
-
-    /// A message for the caller, if the kernel has killed a process in it because memory ran out.
-    pub fn ran_out_of_memory(&self) -> Option<String> {
-        let parent = self.all.parent.as_ref()?;
-        let (events, limit) = match parent.version {
-            CgroupVersion::V1 => ("memory.oom_control", "memory.limit_in_bytes"),
-            CgroupVersion::V2 => ("memory.events", "memory.max"),
-        };
-        let read = |file| read_file(parent.directory.as_fd(), &Path::new(&self.name).join(file)).unwrap_or_default();
-        let killed = |line: &str| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0");
-        if !read(events).lines().any(killed) {
-            return None;
-        }
-        // Without a limit version 1 shows a number that no machine has.
-        let limit = read(limit).trim().parse().ok().filter(|limit| *limit < 1 << 50).map(|limit: u64| limit >> 20);
-        Some(limit.map_or_else(
-            || {
-                "the node has run out of memory, or all helpers together have hit their limit ([helpers] memory_limit)"
-                    .to_owned()
-            },
-            |limit| format!("it hit its memory limit of {limit} MiB (memory_limit in the configuration)"),
-        ))
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let mut leaving = self.all.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that a helper keeps busy for good is tried again by the next mounter.
-        if leaving.len() < LEAVING {
-            leaving.insert(std::mem::take(&mut self.name));
-        }
-        drop(leaving);
-        self.all.sweep();
     }
 }
 

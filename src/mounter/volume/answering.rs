@@ -5,8 +5,9 @@
 
 use super::hold::{Hold, HoldEffect};
 use super::pace::Pace;
-use super::registry::{Channel, Entry, Registry, Volumes, token};
+use super::registry::{Entry, Registry, Volumes};
 use super::state::{Event, State};
+use super::watching::{Channel, token};
 use super::{Volume, VolumeId};
 use crate::engine::Engine;
 use crate::node::cgroup::Cgroup;

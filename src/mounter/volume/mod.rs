@@ -14,6 +14,7 @@ pub mod recovery;
 pub mod registry;
 pub mod state;
 pub mod views;
+pub mod watching;
 
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
