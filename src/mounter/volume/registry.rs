@@ -81,7 +81,7 @@ pub(super) struct Entry {
 }
 
 impl Registry {
-    /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`].
+    /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`](super::watching::token).
     pub fn new(events: OwnedFd, records: Records) -> Self {
         Self { events, records, volumes: Mutex::default(), server_gone: AtomicBool::new(false) }
     }
