@@ -188,7 +188,8 @@ fn graft(state: &Path) -> Finding {
         readable: Readable::All(Vec::new()),
         files: &[],
     };
-    let (place, _) = namespace::prepare(state, &World::new(state)?, &Scratch::new()?, needs)?;
+    let (place, _) =
+        namespace::prepare(state, &World::new(&namespace::syslog_socket(state))?, &Scratch::new()?, needs)?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = CString::new(format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;

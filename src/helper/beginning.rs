@@ -4,7 +4,6 @@
 
 use super::account::{Account, Shown};
 use super::find::search_path;
-use super::launch::LaunchError;
 use crate::config::handover::Handover;
 use rustix::fs::{Mode, OFlags, fchown, open};
 use rustix::io::ioctl_fionbio;
@@ -33,16 +32,15 @@ pub fn environment(handover: &Handover, shown: Option<Shown>) -> BTreeMap<OsStri
 }
 
 /// What is written is in the pipe before the helper starts, and is gone from there once it has read it.
-pub fn stdin(handover: &Handover, account: &Account<'_>) -> Result<OwnedFd, LaunchError> {
+pub fn stdin(handover: &Handover, account: &Account<'_>) -> io::Result<OwnedFd> {
     let Some(text) = &handover.stdin else {
-        let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        return null.map_err(|errno| LaunchError::Prepare(errno.into()));
+        return Ok(open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
     };
-    let (reader, mut writer) = io::pipe().map_err(LaunchError::Stdin)?;
+    let (reader, mut writer) = io::pipe()?;
     // No process reads yet: what does not fit must be an error and not a wait.
-    ioctl_fionbio(&writer, true).map_err(|errno| LaunchError::Stdin(errno.into()))?;
-    writer.write_all(text).map_err(LaunchError::Stdin)?;
+    ioctl_fionbio(&writer, true)?;
+    writer.write_all(text)?;
     // So that it may open /dev/stdin.
-    fchown(&reader, Some(account.uid), Some(account.gid)).map_err(|errno| LaunchError::Stdin(errno.into()))?;
+    fchown(&reader, Some(account.uid), Some(account.gid))?;
     Ok(reader.into())
 }

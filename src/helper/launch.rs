@@ -148,7 +148,8 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
     let (mut output, writer) = HelperOutput::new().map_err(LaunchError::Prepare)?;
     output.hear_syslog(state);
     let processes = HelperProcesses::of_this_thread().map_err(LaunchError::Prepare)?;
-    let stdin = stdin(&handover, account)?;
+    let failed = if handover.stdin.is_some() { LaunchError::Stdin } else { LaunchError::Prepare };
+    let stdin = stdin(&handover, account).map_err(failed)?;
     let user = (!account.is_root()).then(|| User {
         uid: account.uid.as_raw(),
         gid: account.gid.as_raw(),

@@ -5,7 +5,6 @@
 //! Runs in the mounter, with CAP_SYS_ADMIN and CAP_MKNOD. It is made once, in a mount namespace that no process lives in: each
 //! helper's own is a copy of it, which costs no mount more than a copy of the container's.
 
-use super::namespace::syslog_socket;
 use api::mount_words;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::mount_table::Mount;
@@ -102,10 +101,10 @@ pub enum WorldError {
 }
 
 impl World {
-    /// Makes it for helpers whose mount points are below the `state` directory, from what the calling thread sees. What is mounted in the container later comes in as it is.
-    pub fn new(state: &Path) -> Result<Self, WorldError> {
+    /// Makes it, from what the calling thread sees; each helper's own socket for syslog(3) is at `syslog` in its namespace. What is mounted in the container later comes in as it is.
+    pub fn new(syslog: &Path) -> Result<Self, WorldError> {
         let namespace = thread::scope(|scope| {
-            let thread = thread::Builder::new().name("world".into()).spawn_scoped(scope, || make(state));
+            let thread = thread::Builder::new().name("world".into()).spawn_scoped(scope, || make(syslog));
             match thread.map_err(NamespaceError::Thread)?.join() {
                 Ok(made) => made,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -136,12 +135,12 @@ fn become_slave() -> Result<(), WorldError> {
 }
 
 /// Runs on a thread of its own, which ends here.
-fn make(state: &Path) -> Result<MountNamespace, WorldError> {
+fn make(syslog: &Path) -> Result<MountNamespace, WorldError> {
     let root = Path::new("/");
     become_slave()?;
     let this_thread = Process::at(Path::new(OWN), rustix::thread::gettid());
     let table = this_thread.mounts().map_err(failed("read the mount table of", root))?;
-    make_devices(state)?;
+    make_devices(syslog)?;
     if let Err(error) = show_own_processes_only() {
         warn!("helpers see that other processes run: /proc cannot be mounted for them: {error}");
     }
@@ -193,7 +192,7 @@ fn restrictions(mount: &Mount) -> MountFlags {
 }
 
 /// Covers the container's `/dev`: no disks, no memory, no terminals.
-fn make_devices(state: &Path) -> Result<(), WorldError> {
+fn make_devices(syslog: &Path) -> Result<(), WorldError> {
     let dev = Path::new("/dev");
     // The container's own devices, for where none can be made.
     let others = DEVICES.map(|(name, ..)| open(dev.join(name), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok());
@@ -208,9 +207,8 @@ fn make_devices(state: &Path) -> Result<(), WorldError> {
             Err(errno) => bind_device(other, &path).map_err(|_| failed("make the device", &path)(errno))?,
         }
     }
-    let syslog = syslog_socket(state);
     let links = LINKS.map(|(name, leads_to)| (name, Path::new(leads_to)));
-    for (name, leads_to) in links.into_iter().chain([("log", &*syslog)]) {
+    for (name, leads_to) in links.into_iter().chain([("log", syslog)]) {
         let path = dev.join(name);
         symlink(leads_to, &path).map_err(failed("make the link", &path))?;
     }

@@ -121,7 +121,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let stopping = event_descriptor()?;
     let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
     let scratch = Scratch::new().map_err(step("look for the directories that helpers write to"))?;
-    let world = World::new(&settings.state)?;
+    let world = World::new(&namespace::syslog_socket(&settings.state))?;
     let uids = Uids::new(settings.config.uids.clone());
     let mounter = Arc::new(Mounter {
         config: settings.config,

@@ -1,13 +1,13 @@
 //! Volumes whose server is frozen while their pod is to go: neither the pod nor kubelet is held. And volumes that are only slow, or in use.
 
 use crate::harness::{Test, tests};
+use crate::node::background::{end, start};
 use crate::node::mounter::Mounter;
 use crate::node::sshd::{PORT, Sshd};
 use crate::node::{Place, SERVER_ADDRESS, TestNode, sshd};
 use hostmount::observe::events;
 use std::io::Read;
-use std::process::Stdio;
-use testbed::machine::{Process, Propagation, Recipe, Room};
+use testbed::machine::{Propagation, Recipe};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -43,21 +43,6 @@ fn mount_sshfs(test: &TestNode, options: &str) {
 
 fn pod(test: &TestNode) -> Place {
     test.pod(&[(TARGET, "/data")], Propagation::None)
-}
-
-/// Starts a line of shell in the background.
-fn start(place: &Place, line: &str) -> Process {
-    let mut command = Room::command("/bin/sh");
-    command.args(["-c", line]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    place.spawn(command)
-}
-
-/// Waits for its end, and returns what it printed.
-fn end(mut process: Process) -> String {
-    let mut said = String::new();
-    process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    process.wait().unwrap();
-    said
 }
 
 /// Kubelet has the volume unmounted. It is not healed after that: no helper is left, although its server still does not answer.

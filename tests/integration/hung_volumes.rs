@@ -1,14 +1,14 @@
 //! Volumes whose helper lives and does not answer, and busy volumes, which do not hang.
 
 use crate::harness::{Test, tests};
+use crate::node::background::{end, start};
 use crate::node::gluster::{self, Gluster};
 use crate::node::mounter::Mounter;
 use crate::node::sshd::{PORT, Sshd};
 use crate::node::{NODE_BIN, Place, SERVER_ADDRESS, TestNode, sshd};
 use hostmount::observe::events;
 use std::io::Read;
-use std::process::Stdio;
-use testbed::machine::{Process, Propagation, Room};
+use testbed::machine::{Process, Propagation};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -62,21 +62,6 @@ impl Setting {
     fn signal(&self, signal: &str, program: &str) {
         self.test.node.sh_ok(&format!("kill -{signal} $(pidof {program})"));
     }
-}
-
-/// Starts a line of shell in the background.
-fn start(place: &Place, line: &str) -> Process {
-    let mut command = Room::command("/bin/sh");
-    command.args(["-c", line]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    place.spawn(command)
-}
-
-/// Waits for its end, and returns what it printed.
-fn end(mut process: Process) -> String {
-    let mut said = String::new();
-    process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    process.wait().unwrap();
-    said
 }
 
 fn a_stopped_helper_is_logged_and_shown_and_can_be_unmounted() {

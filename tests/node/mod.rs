@@ -3,6 +3,7 @@
 //! Runs in the tests' process, as root. What a room's commands see is a copy in memory of the real root filesystem.
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
+pub mod background;
 pub mod by_path;
 pub mod cgroups;
 pub mod fault;
