@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use std::io;
 use std::os::fd::OwnedFd;
+use tracing::warn;
 
 /// The control filesystem.
 #[derive(Debug)]
@@ -24,6 +25,24 @@ pub struct Identity {
     /// The inode number of its connection's directory in the control filesystem, which no other gets for as long as that
     /// is mounted anywhere; none for a filesystem of the kernel's own.
     pub connection: Option<u64>,
+}
+
+/// A filesystem whose helper is gone, and whose requests may wait all the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Dead<'a> {
+    /// Which one it is.
+    pub filesystem: Identity,
+    /// Where it is ended.
+    pub connections: &'a Connections,
+}
+
+impl Dead<'_> {
+    /// What waits for it gets an error, and lets go of the locks that it holds.
+    pub(super) fn end(self) {
+        if let Err(error) = self.connections.abort(self.filesystem) {
+            warn!("cannot end the connection of a helper that is gone: {error}");
+        }
+    }
 }
 
 impl Connections {

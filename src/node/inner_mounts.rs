@@ -11,7 +11,7 @@
 //! has a directory of the inner mount open, or another mount of the same filesystem, as the node has one of each of kubelet's
 //! volumes. If there is none, the inner mount is lost, and that is reported. docs/failures.md says what else was tried.
 
-use super::connections::{Connections, Identity};
+use super::connections::Dead;
 use super::target::{self, Target};
 use super::tree::Tree;
 use linux::mount_namespace::MountNamespace;
@@ -24,7 +24,6 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use tracing::warn;
 
 /// A mount that is on another, and what is mounted on it in turn.
 #[derive(Debug)]
@@ -74,24 +73,6 @@ pub struct Fresh<'a> {
     pub patience: Patience<'a>,
     /// The old one, if its helper is gone.
     pub dead: Option<Dead<'a>>,
-}
-
-/// A filesystem whose helper is gone, and whose requests may wait all the same.
-#[derive(Debug, Clone, Copy)]
-pub struct Dead<'a> {
-    /// Which one it is.
-    pub filesystem: Identity,
-    /// Where it is ended.
-    pub connections: &'a Connections,
-}
-
-impl Dead<'_> {
-    /// What waits for it gets an error, and lets go of the locks that it holds.
-    pub(super) fn end(self) {
-        if let Err(error) = self.connections.abort(self.filesystem) {
-            warn!("cannot end the connection of a helper that is gone: {error}");
-        }
-    }
 }
 
 impl InnerMount {

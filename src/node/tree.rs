@@ -3,7 +3,7 @@
 //! Runs in the mounter, on threads that stand in the mount namespace of the path or target they are given. Kernel:
 //! open_tree(2) and move_mount(2), 5.2 and later.
 
-use super::inner_mounts::Dead;
+use super::connections::Dead;
 use super::target::Target;
 use api::mount_words::MOUNT_WORDS;
 use linux::mount_table::{Device, Mount};

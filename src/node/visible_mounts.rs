@@ -3,7 +3,7 @@
 //! Runs in the mounter. A mount is replaced on a visit to its mount namespace.
 
 use super::connections::Identity;
-pub use super::inner_mounts::{Dead, Fresh};
+pub use super::inner_mounts::Fresh;
 use super::inner_mounts::{InnerCopy, InnerMount, LostMount, Outer};
 use super::target::{Target, TargetError, open_in_filesystem};
 use super::tree::Tree;

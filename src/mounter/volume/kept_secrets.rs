@@ -4,7 +4,7 @@
 //! Runs in the mounter. The ramfs is mounted when the first volume that has secrets is. Helpers and pods do not see the directory that it
 //! is in; a local user may not enter it.
 
-use super::record::{read_at, write_at};
+use super::whole_file::{read_at, write_at};
 use crate::node::ramfs::Place;
 use api::exit::chain;
 use api::secret::Secrets;

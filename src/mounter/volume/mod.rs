@@ -15,6 +15,7 @@ pub mod registry;
 pub mod state;
 pub mod views;
 pub mod watching;
+mod whole_file;
 
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;

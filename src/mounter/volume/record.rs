@@ -5,6 +5,7 @@
 //! [kept](super::kept_secrets) where nothing is swapped out. A file appears whole, by rename(2).
 
 use super::kept_secrets::KeptSecrets;
+use super::whole_file::write_at;
 use super::{Known, Volume};
 use crate::config::Config;
 use crate::engine::helper_processes::HelperProcesses;
@@ -14,12 +15,12 @@ use api::exit::chain;
 use api::request::Request;
 use linux::mount_table::Device;
 use linux::namespace::NamespaceId;
-use rustix::fs::{AtFlags, Mode, OFlags, open, openat, renameat, statfs, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, open, statfs, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -188,28 +189,6 @@ pub fn describe(volume: &Volume) -> serde_json::Result<Vec<u8>> {
         since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
         namespace: (volume.processes.namespace().device, volume.processes.namespace().inode),
     })
-}
-
-/// Writes a file that root alone may read, whole or not at all.
-pub(super) fn write_at(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = format!("{}new", name.trim_end_matches("json"));
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let new = openat(directory, &unfinished, flags, Mode::RUSR | Mode::WUSR)?;
-    let written =
-        File::from(new).write_all(bytes).and_then(|()| Ok(renameat(directory, &unfinished, directory, name)?));
-    if written.is_err() {
-        // Each volume has a name of its own: on a full filesystem they would become more and more.
-        let _ = unlinkat(directory, &unfinished, AtFlags::empty());
-    }
-    written
-}
-
-/// The content of such a file.
-pub(super) fn read_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
-    let file = openat(directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let mut bytes = Vec::new();
-    File::from(file).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Why a record is of no use.
