@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 /// How many threads there are for a directory.
 const THREADS: usize = 4;
+
+/// What a call that failed has left behind must not be in the way of a later round, nor of a later [`use_while`].
+static ROUNDS: AtomicU64 = AtomicU64::new(0);
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -115,10 +118,8 @@ impl Drop for Stop<'_> {
 
 fn use_until(directory: &str, number: usize, stop: &AtomicBool) -> Outcome {
     let mut outcome = Outcome::default();
-    for round in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
+    while !stop.load(Ordering::Relaxed) {
+        let round = ROUNDS.fetch_add(1, Ordering::Relaxed);
         let [old, new] = ["old", "new"].map(|name| format!("{directory}/{name}-{number}-{round}"));
         let served = format!("{directory}/f");
         if let Some(mut file) = outcome.call("open", File::open(&served)) {
