@@ -131,6 +131,11 @@ pub(crate) fn start(device: OwnedFd) -> io::Result<Session> {
     session(device, Inodes::new(SIZE, ROOT))
 }
 
+/// The same; everybody may write to it.
+pub(crate) fn start_for_all(device: OwnedFd) -> io::Result<Session> {
+    session(device, Inodes::new(SIZE, Owner { mode: 0o777, ..ROOT }))
+}
+
 fn session(device: OwnedFd, inodes: Inodes) -> io::Result<Session> {
     // fuser would answer only its own user; the kernel decides by `allow_other` which users may enter.
     fuser::Session::from_fd(Memfs::new(inodes), device, SessionACL::All, Config::default()).map(Session)
