@@ -14,6 +14,7 @@ mod controller;
 mod driver;
 mod kubelet;
 mod life;
+mod programs;
 mod refused;
 mod storm;
 mod tokens;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ("refused", refused::tests()),
         ("kubelet", kubelet::tests()),
         ("life", life::tests()),
+        ("programs", programs::tests()),
         ("controller", controller::tests()),
         ("tokens", tokens::tests()),
         ("storm", storm::tests()),

@@ -1,5 +1,5 @@
 //! `pod-program SOCKET CALL [ARGUMENT…]`: a **fake** FUSE program of a pod, which asks the mounter for its filesystem by itself, as
-//! `fusermount3` and `hostmount start` do for real ones. What it serves is the filesystem in memory.
+//! `fusermount3` and `hostmount-pod start` do for real ones. What it serves is the filesystem in memory.
 //!
 //! Runs in a pod of a test's, as any user without any capability. The calls: `serve [OPTIONS]` until it is no more; `background [OPTIONS]`
 //! the same in a process of its own, which outlives this one; `hold`, to have the descriptor and never read it; `unmount`; `ready`, whose
@@ -39,8 +39,11 @@ fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
     let stream = UnixStream::connect(socket)?;
     match (*call, rest) {
         ("serve", options) => {
-            let device = mount(&stream, options)?;
-            let session = memfs::start_for_all(device)?;
+            let all = options.join(",");
+            // Its own option: a directory that its filesystem has from the beginning.
+            let (with, options): (Vec<&str>, _) = all.split(',').partition(|option| option.starts_with("with="));
+            let device = mount(&stream, &options)?;
+            let session = memfs::start_for_all(device, with.first().and_then(|option| option.strip_prefix("with=")))?;
             say("serving")?;
             session.run()?;
         }
@@ -49,7 +52,7 @@ fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
             match fork_into_background()? {
                 Role::Background(foreground) => {
                     drop(foreground);
-                    memfs::start_for_all(device)?.run()?;
+                    memfs::start_for_all(device, None)?.run()?;
                 }
                 Role::Foreground(_) => say("in the background")?,
             }
@@ -90,8 +93,9 @@ fn wait_for_the_end() -> io::Result<()> {
 }
 
 fn ask<T: DeserializeOwned>(mut stream: &UnixStream, call: &ProgramCall) -> Result<T, Box<dyn Error>> {
-    send(&mut stream, call)?;
-    understood(receive_answer(&mut stream))
+    // A mounter that refuses may have answered and closed already: its answer says more than EPIPE.
+    let sent = send(&mut stream, call);
+    understood(receive_answer(&mut stream).map_err(|error| sent.err().unwrap_or(error)))
 }
 
 fn understood<T>(answer: Result<Reply<T>, MessageError>) -> Result<T, Box<dyn Error>> {
@@ -101,7 +105,8 @@ fn understood<T>(answer: Result<Reply<T>, MessageError>) -> Result<T, Box<dyn Er
 /// Asks for the filesystem: its descriptor comes with the first byte of the reply.
 fn mount(mut stream: &UnixStream, options: &[&str]) -> Result<OwnedFd, Box<dyn Error>> {
     let options = MountOptions::parse(&options.join(","))?;
-    send(&mut stream, &ProgramCall::Mount { options })?;
+    // As above.
+    let _ = send(&mut stream, &ProgramCall::Mount { options });
     let mut bytes = vec![0; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

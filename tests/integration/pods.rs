@@ -1,15 +1,18 @@
 //! Volumes that a program of a pod serves, an unprivileged one: from the first publish to the last unpublish.
 
 use crate::harness::{Test, tests};
-use crate::node::Place;
-use crate::node::pod::{Pod, finish, wait_for_line};
+use crate::node::old_kernel::{self, without};
+use crate::node::pod::{Pod, finish, start_in, wait_for_line};
 use crate::node::setting::Setting;
+use crate::node::{Place, TestNode};
 use api::client::CallError;
 use api::message::{Failure, Reason};
 use api::volume::VolumeState;
 use hostmount::observe::events;
 use nix::sys::signal::Signal;
-use testbed::machine::Process;
+use std::thread;
+use std::time::{Duration, Instant};
+use testbed::machine::{Process, Propagation};
 
 pub(crate) fn tests() -> Vec<Test> {
     // FUSE_NOTIFY_RESEND.
@@ -24,6 +27,9 @@ pub(crate) fn tests() -> Vec<Test> {
         the_next_mounter_knows_the_program,
         the_next_mounter_waits_for_a_program,
         what_is_read_only_stays_so,
+        an_empty_dir_that_comes_later_is_waited_for,
+        each_container_goes_on_and_a_directory_of_the_volume_too.needs_linux(LINUX.0, LINUX.1),
+        on_older_kernels.needs_linux(LINUX.0, LINUX.1),
     ]
     .into_iter()
     .map(Test::needs_cgroups)
@@ -113,7 +119,7 @@ fn a_program_that_does_not_come_is_not_waited_for_and_heals_all_the_same() {
     setting.test.node.sh_ok(&format!("stat {}", pod.target()));
     let failure = told(&setting, &pod);
     assert_eq!(failure.reason, Reason::NotServed);
-    for word in ["volume.sock", "emptyDir 'fuse'", "hostmount start"] {
+    for word in ["volume.sock", "emptyDir 'fuse'", "hostmount-pod start"] {
         assert!(failure.message.contains(word), "{failure:?}");
     }
     // A kubelet whose first answer was lost must not hear the same for ever: the program comes up with the pod.
@@ -330,4 +336,98 @@ fn what_is_read_only_stays_so() {
     assert_eq!(told(&setting, &pod).reason, Reason::Occupied);
     drop((app, alive, program));
     pod.unpublish(&setting.test);
+}
+
+/// Kubelet makes a pod's volumes ready at the same time.
+fn an_empty_dir_that_comes_later_is_waited_for() {
+    let (setting, pod) = start("");
+    let directory = pod.empty_dir();
+    let of_kubelet = directory.replace("/volumes/", "/plugins/");
+    for memory in [false, true] {
+        setting.test.node.sh_ok(&format!("umount -l {directory} 2>/dev/null; rm -r {directory} {of_kubelet}"));
+        thread::scope(|scope| {
+            let published = scope.spawn(|| pod.publish(&setting.test));
+            // It looks, and then waits.
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let watches = || {
+                setting.test.descriptors(setting.mounter.pid()).values().any(|to| to.ends_with("anon_inode:inotify"))
+            };
+            while !watches() {
+                assert!(Instant::now() < deadline);
+                thread::sleep(Duration::from_millis(2));
+            }
+            setting.test.node.sh_ok(&format!("mkdir -m 777 {directory}"));
+            if memory {
+                setting.test.node.sh_ok(&format!("mount -t tmpfs -o mode=777 x {directory}"));
+            }
+            setting.test.node.sh_ok(&format!("mkdir -p {of_kubelet} && touch {of_kubelet}/ready"));
+            published.join().unwrap().unwrap();
+        });
+        assert_eq!(setting.test.node.sh_ok(&format!("ls {directory}")), "volume\nvolume.sock\n");
+        pod.unpublish(&setting.test);
+    }
+}
+
+/// Several containers, one of which shows a directory of the volume.
+fn each_container_goes_on_and_a_directory_of_the_volume_too() {
+    let (setting, pod) = start("");
+    let before = setting.state();
+    pod.publish(&setting.test).unwrap();
+    let make = "mkdir -m 777 /data/sub && echo of";
+    let first = pod.container(&setting.test);
+    let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
+    first.0.sh_ok(&format!("{make} first >/data/sub/f"));
+    let sub = setting.test.pod(&[(&format!("{}/sub", pod.target()), "/data")], Propagation::None);
+    let alive = sub.live();
+    assert_eq!(sub.sh_ok("cat /data/f"), "of first\n");
+    let second = pod.container(&setting.test);
+    // It ends, and the next one has the directory as well, by the time that it answers.
+    kill(program);
+    setting.mounter.wait_for(events::PROGRAM_ENDED, 1);
+    let waits = pod.start(&setting.test, &sub, "cat /data/none 2>&1 || echo there");
+    pod.wait_until_waiting(&setting.test, 1);
+    let program = pod.serve(&setting.test, &setting.mounter, "default_permissions,with=sub");
+    let (_, said) = finish(waits);
+    assert!(said.ends_with("there\n") && said.contains("No such file"), "{said}");
+    for container in [&first.0, &second.0] {
+        container.sh_ok("echo of second >/data/sub/f");
+    }
+    assert_eq!(sub.sh_ok("cat /data/f"), "of second\n");
+    // What is unmounted has no directory: there the old one is left, and the next program is shown there again.
+    assert_eq!(pod.call(&setting.test, "unmount").0, Some(0));
+    assert_eq!(sub.sh_ok("cat /data/f"), "of second\n");
+    kill(program);
+    let program = pod.serve(&setting.test, &setting.mounter, "default_permissions,with=sub");
+    assert_eq!(sub.sh_ok("ls /data"), "");
+    first.0.sh_ok("echo of third >/data/sub/f");
+    assert_eq!(sub.sh_ok("cat /data/f"), "of third\n");
+    drop((first, second, alive, sub, program));
+    pod.unpublish(&setting.test);
+    setting.wait_until(&before);
+}
+
+/// All of it on older kernels, but for what waits when a program dies: the kernel that runs has FUSE_NOTIFY_RESEND.
+fn on_older_kernels() {
+    use old_kernel::{BENEATH, MOUNT_SETATTR, OPENAT2, PEER_PIDFD};
+    for missing in [&[BENEATH][..], &[PEER_PIDFD], &[MOUNT_SETATTR, OPENAT2, PEER_PIDFD, BENEATH]] {
+        let test = TestNode::start();
+        let mounter = without(missing, || test.start_mounter(&[], &[]));
+        let setting = Setting { test, mounter };
+        let pod = Pod::new(&setting.test, UID);
+        pod.publish(&setting.test).unwrap();
+        let (app, _alive) = pod.container(&setting.test);
+        for round in 1..=2 {
+            let waits = line(&setting, &pod, &app, "echo x >/data/f && cat /data/f");
+            pod.wait_until_waiting(&setting.test, 1);
+            let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
+            assert_eq!(finish(waits), (Some(0), "x\n".into()), "{missing:?}");
+            kill(program);
+            setting.mounter.wait_for(events::PROGRAM_ENDED, round);
+        }
+        let (code, said) =
+            finish(start_in(&setting.test, &pod.sidecar, "x", "exec pod-program /run/hostmount/volume.sock ready"));
+        assert!(code == Some(1) && said.contains("only processes of the volume's own pod"), "{said}");
+        pod.unpublish(&setting.test);
+        assert_eq!(setting.test.node.fuse_mounts(), [""; 0]);
+    }
 }

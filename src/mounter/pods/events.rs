@@ -97,8 +97,9 @@ impl Pods {
                 // Out of descriptors, most likely: the program waits in the queue.
                 Err(_) => break now + NO_ROOM,
             }
-            if entry.connects.must_rest(now) {
-                break entry.connects.rests_until().unwrap_or(now);
+            let until = entry.connects.take(now);
+            if until > now {
+                break until;
             }
         };
         self.stop_watching_fd(&door.listener);
@@ -179,7 +180,6 @@ impl Pods {
                 self.watch_fd(id, Kind::Connection, &*waiting);
             }
         }
-        entry.connects.has_rested(now);
         if entry.shut.is_some_and(|until| until <= now)
             && entry.is_free()
             && let Some(door) = &entry.door

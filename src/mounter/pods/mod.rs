@@ -14,6 +14,7 @@ mod holders;
 mod mount_options;
 pub mod publish;
 mod put;
+mod ration;
 mod record;
 pub mod recovery;
 pub mod registry;

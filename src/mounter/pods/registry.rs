@@ -5,6 +5,7 @@
 use super::door::{Door, Left};
 use super::events::{Kind, Old};
 use super::holders::Holder;
+use super::ration::Ration;
 use super::record::Records;
 use super::task::Task;
 use super::{PodVolume, PodVolumeId};
@@ -71,13 +72,15 @@ pub(super) struct Entry {
     asked: Option<(u64, PipeWriter)>,
     /// Held while a filesystem takes the place of another.
     turn: Arc<Mutex<()>>,
+    /// A program has served it.
+    pub(super) had_program: bool,
     /// What its programs said last.
     pub(super) words: Vec<String>,
     /// Kubelet was told so last.
     pub(super) told: Option<Instant>,
     /// How often its connection is attended to, and its door.
     pub(super) pace: Pace,
-    pub(super) connects: Pace,
+    pub(super) connects: Ration,
 }
 
 /// Who serves it.
@@ -147,6 +150,7 @@ impl Pods {
         let New { volume, since, filesystem, left, state, door } = new;
         let mut volumes = self.locked();
         let id = PodVolumeId(volumes.next());
+        let had_program = matches!(state, State::Served { .. });
         let entry = Entry {
             volume: Arc::new(volume),
             since,
@@ -159,10 +163,11 @@ impl Pods {
             conversations: Arc::default(),
             asked: None,
             turn: Arc::default(),
+            had_program,
             words: Vec::new(),
             told: None,
             pace: Pace::default(),
-            connects: Pace::default(),
+            connects: Ration::default(),
         };
         self.records.keep(&entry);
         self.watch(id, &entry);
@@ -243,6 +248,7 @@ impl Pods {
         let state = match next {
             Next::Program(holders) => {
                 entry.words.clear();
+                entry.had_program = true;
                 State::served(device, holders)
             }
             Next::Nobody => State::waiting(device.waits()),

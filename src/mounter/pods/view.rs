@@ -44,7 +44,7 @@ impl Pods {
             return None;
         }
         entry.told = Some(now);
-        Some(Complaint { message: missing(&entry.volume, waited, !entry.words.is_empty()), words: entry.words.clone() })
+        Some(Complaint { message: missing(&entry.volume, waited, entry.had_program), words: entry.words.clone() })
     }
 
     /// All of them, as they are now.
@@ -73,7 +73,7 @@ impl Entry {
         let (state, helper, note) = match &self.state {
             State::Served { program, .. } => (VolumeState::Mounted, program.clone(), None),
             State::Waiting { since, .. } => {
-                let note = missing(&self.volume, since.elapsed(), !self.words.is_empty());
+                let note = missing(&self.volume, since.elapsed(), self.had_program);
                 (VolumeState::Waiting, String::new(), Some(note))
             }
         };
@@ -98,12 +98,13 @@ fn missing(volume: &PodVolume, waited: Duration, had_one: bool) -> String {
     let seconds = waited.as_secs();
     if had_one {
         return format!(
-            "for {seconds} s no program has served the volume; its last program is to be started again by its container"
+            "for {seconds} s no program has served the volume: its last one has ended, and none has asked at {name}.sock in the pod's \
+             emptyDir '{empty_dir}' since and served it; look at its container"
         );
     }
     format!(
         "for {seconds} s no program has asked for the volume at {name}.sock in the pod's emptyDir '{empty_dir}': a container of the pod \
-         must mount that emptyDir, and run the program with `hostmount start`, or with hostmount's fusermount3 first in its PATH and \
+         must mount that emptyDir, and run the program with `hostmount-pod start`, or with hostmount's fusermount3 first in its PATH and \
          {name} in the emptyDir as its mount point"
     )
 }
@@ -122,9 +123,9 @@ mod tests {
             read_only: false,
         };
         let words = missing(&volume, Duration::from_secs(75), false);
-        for word in ["75 s", "data.sock", "emptyDir 'fuse'", "hostmount start", "fusermount3"] {
+        for word in ["75 s", "data.sock", "emptyDir 'fuse'", "hostmount-pod start", "fusermount3"] {
             assert!(words.contains(word), "{word}: {words}");
         }
-        assert!(missing(&volume, Duration::from_secs(5), true).contains("started again"));
+        assert!(missing(&volume, Duration::from_secs(5), true).contains("its last one has ended"));
     }
 }
