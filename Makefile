@@ -6,7 +6,7 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims csi preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet chaos races fuzz bench check audit tools packages clean
+.PHONY: build shims csi preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench check audit tools packages clean
 
 # The mounter, what the node runs, and the CSI driver.
 build: shims csi
@@ -69,8 +69,15 @@ test-node-kubelet: build preload
 
 # With a real kubelet, built from Debian's source package. See docs/kubelet.md.
 test-kubelet: build preload
-	$(AS_ROOT) tests/kubelet-node/prepare $(OUTPUT)
+	$(AS_ROOT) tests/kubelet-node/prepare $(OUTPUT) kubelet
 	$(AS_ROOT) $(CARGO) test --quiet --test kubelet-node -- $(OUTPUT)/kubelet
+
+# With a real API server and the manifests of deploy/: claims, Secrets, pods. See docs/csi.md.
+test-cluster: build preload packages
+	$(AS_ROOT) tests/install-packages ../csi/tests/cluster/packages.txt
+	$(AS_ROOT) tests/kubelet-node/prepare $(OUTPUT) kubelet kube-apiserver kube-controller-manager kube-scheduler
+	ln -f $(OUTPUT)/kubectl/kubectl $(OUTPUT)/kubelet/kubectl
+	$(AS_ROOT) $(CARGO) test --quiet --package hostmount-csi --test cluster -- $(abspath $(OUTPUT))/kubelet
 
 # Longer than in the tests: make chaos ROUNDS=1000; HOSTMOUNT_SEED=… repeats a run.
 chaos: packages

@@ -18,7 +18,9 @@
 //! | [`identity`], [`node`], [`controller`], [`registration`] | the services |
 //! | [`log`] | what is logged of calls |
 //! | [`socket`], [`serve`] | the sockets that kubelet connects to |
+//! | [`authority`] | what older kubelets send and HTTP/2 does not allow |
 
+pub mod authority;
 pub mod class;
 pub mod controller;
 pub mod errors;

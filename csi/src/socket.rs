@@ -2,6 +2,7 @@
 //!
 //! Nothing is polled: inotify(7) says when something goes.
 
+use crate::authority::Caller;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::fs;
 use std::io;
@@ -61,11 +62,11 @@ impl NamedSocket {
     }
 
     /// The connections, until there is an error that a new process may be without.
-    pub fn connections(mut self) -> ReceiverStream<io::Result<UnixStream>> {
+    pub fn connections(mut self) -> ReceiverStream<io::Result<Caller>> {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             while !sender.is_closed() {
-                let next = self.next().await;
+                let next = self.next().await.map(Caller::new);
                 let ends = next.is_err();
                 if sender.send(next).await.is_err() || ends {
                     return;

@@ -3,6 +3,7 @@
 //! Runs in the tests' process. The driver is a process of a user of its own in a room of its own, which shows of the node what its
 //! container would: two directories of kubelet's and the mounter's door.
 
+use crate::calls;
 use crate::node::mounter::Mounter;
 use crate::node::{CSI_DOOR, Place, TestNode, helpers};
 use api::client::Client;
@@ -17,14 +18,12 @@ use hostmount_csi::csi::{
     NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, ProbeRequest, VolumeCapability,
 };
 use hostmount_csi::pluginregistration::registration_client::RegistrationClient;
-use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use testbed::machine::{Propagation, Recipe, Room};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 /// The driver's directories on the node.
@@ -114,15 +113,12 @@ impl Driver {
         self.mounter.as_ref().unwrap()
     }
 
-    /// Makes a call at one of the driver's sockets, as kubelet does: with a connection of its own.
+    /// Makes a call at one of the driver's sockets, as kubelet does.
     pub(crate) fn call<T, F>(&self, socket: &str, call: impl FnOnce(Channel) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let stream = self.test.node.visit(|| UnixStream::connect(socket));
-        let stream = stream.map_err(|error| Status::unavailable(format!("{socket}: {error}")))?;
-        runtime.block_on(async { call(channel(stream).await?).await.map(Response::into_inner) })
+        calls::call(&self.test.node, socket, call)
     }
 
     /// A call of the node service.
@@ -218,19 +214,6 @@ impl Driver {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// A connection that is there already.
-async fn channel(stream: UnixStream) -> Result<Channel, Status> {
-    stream.set_nonblocking(true).unwrap();
-    let mut stream = Some(tokio::net::UnixStream::from_std(stream).unwrap());
-    let connector = tower::service_fn(move |_| {
-        let stream = stream.take().ok_or(std::io::ErrorKind::NotConnected);
-        async move { stream.map(TokioIo::new).map_err(std::io::Error::from) }
-    });
-    // No name is looked up.
-    let connected = Endpoint::from_static("http://driver").connect_with_connector(connector).await;
-    connected.map_err(|error| Status::unavailable(format!("{error:?}")))
 }
 
 /// A volume as Kubernetes has it.

@@ -13,6 +13,8 @@ use hostmount_csi::csi::{
 use hostmount_csi::pluginregistration::{InfoRequest, RegistrationStatus};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use tonic::{Code, Status};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -21,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_socket_that_is_removed_is_there_again.quick(),
         the_calls_of_a_real_kubelet.quick(),
         nobody_but_root_may_call.quick(),
+        the_sockets_path_is_taken_as_an_authority.quick(),
     ]
 }
 
@@ -186,4 +189,41 @@ fn nobody_but_root_may_call() {
     driver.csi.as_ref().unwrap().wait_for("csi.caller-refused", 1);
     assert!(done.stdout.trim() == "0" || done.code != Some(0), "{done:?}");
     driver.node(|mut node| async move { node.node_get_info(NodeGetInfoRequest {}).await }).unwrap();
+}
+
+/// As kubelets before 1.26 send it: without a library that would refuse to.
+fn the_sockets_path_is_taken_as_an_authority() {
+    let driver = Driver::start();
+    for path in [REGISTRATION, "%2Frun%2Fcsi.sock", "localhost"] {
+        let mut fields = vec![0x83, 0x86];
+        for (name, value) in
+            [(0x44, "/pluginregistration.Registration/GetInfo"), (0x41, path), (0x5f, "application/grpc")]
+        {
+            fields.extend([name, u8::try_from(value.len()).unwrap()]);
+            fields.extend(value.as_bytes());
+        }
+        fields.extend(b"\x40\x02te\x08trailers");
+        let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+            let length = u8::try_from(payload.len()).unwrap();
+            [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+        };
+        let asked = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(4, 0, 0, &[]),
+            // HEADERS with END_HEADERS, DATA of an empty message with END_STREAM.
+            frame(1, 4, 1, &fields),
+            frame(0, 1, 1, &[0; 5]),
+        ];
+        let mut stream = driver.test.node.visit(|| UnixStream::connect(REGISTRATION)).unwrap();
+        stream.write_all(&asked.concat()).unwrap();
+        let mut answer: Vec<u8> = Vec::new();
+        let (mut bytes, name) = ([0; 4096], b"hostmount.csi");
+        while !answer.windows(name.len()).any(|words| words == name) {
+            let length = stream.read(&mut bytes).unwrap();
+            answer.extend(&bytes[..length]);
+            // RST_STREAM, of four bytes.
+            let reset = answer.windows(9).any(|head| head == [0, 0, 4, 3, 0, 0, 0, 0, 1]);
+            assert!(length > 0 && !reset, "{path}: {answer:?}");
+        }
+    }
 }

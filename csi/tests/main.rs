@@ -10,6 +10,7 @@ mod node;
 #[path = "../../tests/integration/harness.rs"]
 mod harness;
 
+mod calls;
 mod controller;
 mod driver;
 mod kubelet;

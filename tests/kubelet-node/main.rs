@@ -9,10 +9,12 @@
 #[path = "../node/mod.rs"]
 mod node;
 
+mod host;
 mod kubelet;
 mod pod;
 
-use kubelet::{KubeletNode, PROGRAMS, wait};
+use host::wait;
+use kubelet::{KubeletNode, PROGRAMS};
 use node::sshd::{self, Sshd};
 use node::{Done, SERVER_ADDRESS};
 use pod::{Pod, manifest};

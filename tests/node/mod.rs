@@ -198,7 +198,7 @@ impl TestNode {
 }
 
 /// A room, with functions for tests. A failure of the test machinery itself panics.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Place(pub Room);
 
 impl Place {
