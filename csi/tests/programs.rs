@@ -102,7 +102,7 @@ fn what_is_asked_for_wrongly() {
     fails(publish(&[("mode", "program"), ("emptyDir", "../x")]), Code::InvalidArgument, "'emptyDir'");
     fails(publish(&[("mode", "program"), ("emptyDir", "fuse"), ("name", "a/b")]), Code::InvalidArgument, "'name'");
     fails(publish(&[("mode", "program"), ("emptyDir", "nosuch")]), Code::Internal, "no emptyDir volume named 'nosuch'");
-    fails(publish(&[("mode", "programm"), ("type", "x"), ("source", "y")]), Code::InvalidArgument, "'program'");
+    fails(publish(&[("mode", "programs"), ("type", "x"), ("source", "y")]), Code::InvalidArgument, "'program'");
     driver.publish(&volume(), UID).unwrap();
     let read_only = NodePublishVolumeRequest { readonly: true, ..volume().to_publish(UID) };
     fails(driver.publish_as(read_only), Code::AlreadyExists, "with other attributes");
