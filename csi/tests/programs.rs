@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         what_is_missing_is_told_and_changes_nothing.quick(),
         of_a_persistent_volume.quick(),
         what_is_asked_for_wrongly.quick(),
+        a_rule_closes_it_and_forces_flags.quick(),
     ]
     .into_iter()
     .map(Test::needs_cgroups)
@@ -106,6 +107,30 @@ fn what_is_asked_for_wrongly() {
     driver.publish(&volume(), UID).unwrap();
     let read_only = NodePublishVolumeRequest { readonly: true, ..volume().to_publish(UID) };
     fails(driver.publish_as(read_only), Code::AlreadyExists, "with other attributes");
+    driver.unpublish(&volume(), UID).unwrap();
+    driver.wait_until_nothing_is_left("pod-program");
+}
+
+fn a_rule_closes_it_and_forces_flags() {
+    let mut driver = Driver::with_config("[policy.csi]\ntypes = ['bindfs']\n");
+    let pod = Pod::new(&driver.test, UID);
+    fails(driver.publish(&volume(), UID), Code::PermissionDenied, "type 'program' is refused by policy.csi.types");
+    driver.wait_until_nothing_is_left("pod-program");
+    assert_eq!(driver.test.node.sh_ok(&format!("ls -A {}", pod.empty_dir())), "");
+    let configure = |driver: &Driver, line: &str| {
+        driver.test.container.sh_ok(&format!("sed -i \"s/^types = .*/{line}/\" /etc/hostmount/config.toml"));
+    };
+    configure(&driver, "types = ['program']\\nforced_options = 'noexec'");
+    driver.start_mounter();
+    driver.publish(&volume(), UID).unwrap();
+    let program = pod.serve(&driver.test, driver.mounter(), OPTIONS);
+    let shown = driver.test.node.mount_at(&volume().target(UID)).unwrap();
+    assert!(shown.contains(" rw,nosuid,nodev,noexec,"), "{shown}");
+    // What is there stays.
+    configure(&driver, "types = []");
+    driver.start_mounter();
+    driver.publish(&volume(), UID).unwrap();
+    drop(program);
     driver.unpublish(&volume(), UID).unwrap();
     driver.wait_until_nothing_is_left("pod-program");
 }

@@ -170,8 +170,7 @@ impl EventLoop {
                             self.begin_to_stop();
                         }
                     }
-                    PODS if !stop => self.mounter.pods.take_in(),
-                    PODS => {}
+                    PODS => self.mounter.pods.take_in(),
                     NODE_MOUNTS => self.report_to_all(Event::MountsChanged),
                     THREAD_ENDED => {
                         let _ = rustix::io::read(&self.threads.ended, &mut [0; 8]);

@@ -89,6 +89,7 @@ pub(super) fn to_publish(error: PublishError) -> Failure {
             return Failure { output, ..failure };
         }
         PublishError::Path(_) | PublishError::NoPod(_) | PublishError::Name(_) => (Exit::Usage, Reason::Other),
+        PublishError::Denied(_) => (Exit::Usage, Reason::Denied),
         PublishError::Busy(_) => (Exit::MountFailure, Reason::Busy),
         PublishError::Occupied(_) => (Exit::MountFailure, Reason::Occupied),
         PublishError::Node(_) => (Exit::System, Reason::Other),

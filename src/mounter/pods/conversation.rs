@@ -66,7 +66,7 @@ pub(super) fn converse(mounter: &Mounter, conversation: &Conversation) {
         Ok(()) => {}
         Err(error @ PeerError::Ended) => return debug!("{error}"),
         Err(error) => {
-            warn!(event = events::REFUSED, "refused a program: {}", chain(&error));
+            mounter.pods.log(id, || warn!(event = events::REFUSED, "refused a program: {}", chain(&error)));
             return send::<()>(stream, &Err(Failure::new(Exit::Usage, chain(&error)).because(Reason::Denied)));
         }
     }
@@ -75,7 +75,7 @@ pub(super) fn converse(mounter: &Mounter, conversation: &Conversation) {
         Ok(call) => perform(mounter, id, &volume, call, stream),
         Err(MessageError::Closed) => {}
         Err(error) => {
-            warn!(event = events::REFUSED, "{}", chain(&error));
+            mounter.pods.log(id, || warn!(event = events::REFUSED, "{}", chain(&error)));
             send::<()>(stream, &Err(Failure::new(Exit::Usage, chain(&error))));
         }
     }
@@ -93,15 +93,17 @@ fn perform(mounter: &Mounter, id: PodVolumeId, volume: &PodVolume, call: Program
                     _ => Exit::System,
                 };
                 let message = chain(&error);
-                warn!(event = events::PROGRAM_NOT_READY, "a program gets no filesystem: {message}");
+                mounter
+                    .pods
+                    .log(id, || warn!(event = events::PROGRAM_NOT_READY, "a program gets no filesystem: {message}"));
                 send::<()>(stream, &Err(Failure::new(exit, message)));
             }
             Err(error @ (MountError::NotTheLast | MountError::Stopping)) => {
-                info!(event = events::PROGRAM_NOT_READY, "{error}");
+                mounter.pods.log(id, || info!(event = events::PROGRAM_NOT_READY, "{error}"));
             }
             Err(error) => {
                 let message = chain(&error);
-                warn!(event = events::PROGRAM_NOT_READY, "{message}");
+                mounter.pods.log(id, || warn!(event = events::PROGRAM_NOT_READY, "{message}"));
                 mounter.pods.has_said(id, vec![message]);
             }
         },
@@ -111,12 +113,12 @@ fn perform(mounter: &Mounter, id: PodVolumeId, volume: &PodVolume, call: Program
         }
         ProgramCall::Ready => send(stream, &Ok(Served { ready: mounter.pods.is_served(id) })),
         ProgramCall::Ended { code, words } => {
-            for line in words.iter().take(api::program::MAX_WORDS) {
-                info!(event = events::HELPER_LINE, "{line}");
-            }
-            warn!(event = events::PROGRAM_ENDED, code, "the volume's program has ended");
             let ended = format!("the program has ended, {}", how(code));
             mounter.pods.has_said(id, words.into_iter().chain([ended]).collect());
+            for line in mounter.pods.words(id) {
+                mounter.pods.log(id, || info!(event = events::HELPER_LINE, helper = line, "the program says"));
+            }
+            mounter.pods.log(id, || warn!(event = events::PROGRAM_ENDED, code, "the volume's program has ended"));
             look(mounter, id);
             send(stream, &Ok(()));
         }

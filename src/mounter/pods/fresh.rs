@@ -3,13 +3,14 @@
 //! Runs in the mounter, on the thread of an operation, which [`Fresh::mount`] moves into a mount namespace of its own for the rest of
 //! its life: there, as in a helper's, it can be mounted and given the options of other mounts before anybody meets it.
 
-use super::mount_options::{Asked, grant};
+use super::mount_options::Asked;
 use crate::engine::judge::{Call, Objection, Verdict, judge};
 use crate::engine::mount_point::{MountPoint, Mounted};
 use crate::helper::namespace;
 use crate::mounter::Mounter;
 use crate::node::connections::Identity;
 use crate::node::fuse_device::FuseDevice;
+use crate::policy::grant_of_program;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -62,7 +63,7 @@ impl Fresh {
         let place = namespace::mount_point(&mounter.state, Path::new("/"));
         let place = MountPoint::at(&place).map_err(failed("open the directory to mount at"))?;
         let Verdict { fstype, flags, data, .. } = judge(
-            &grant(read_only),
+            &grant_of_program(read_only, &mounter.config),
             &Call {
                 fstype: &asked.fstype,
                 flags: asked.flags,

@@ -3,7 +3,6 @@
 //! Pure. The words are a pod's: what is not known is refused, as by fusermount3, and what is the mounter's to say is left out
 //! ([`judge`](crate::engine::judge) says it).
 
-use crate::policy::Grant;
 use api::mount_words::{Kind, find_option};
 use api::options::{MountOption, MountOptions};
 use rustix::mount::MountFlags;
@@ -88,18 +87,6 @@ impl Asked {
     }
 }
 
-/// What a pod's program may mount: FUSE, `nosuid,nodev`, and nothing to write to if the volume is read-only.
-///
-/// Every user may enter, whether the program says `allow_other` or not, as with helpers: kubelet and the container runtime look at the
-/// root, and they are not the program's user; nor are the pod's other containers. No other pod has the volume.
-pub(super) fn grant(read_only: bool) -> Grant {
-    let mut options = MountOptions::default();
-    if read_only {
-        options.push_flag("ro");
-    }
-    Grant::of("fuse", &options)
-}
-
 fn fits(name: &str, longest: usize) -> bool {
     !name.is_empty() && name.len() <= longest && !name.contains('\0')
 }
@@ -111,8 +98,14 @@ fn in_a_type(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::engine::judge::{Call, judge};
+    use crate::policy::{Grant, grant_of_program};
     use proptest::prelude::*;
+
+    fn grant(read_only: bool) -> Grant {
+        grant_of_program(read_only, &Config::default())
+    }
 
     fn asked(text: &str) -> Result<Asked, BadOption> {
         Asked::with(&MountOptions::parse(text).unwrap())

@@ -14,7 +14,7 @@ use crate::mounter::operation::place::{Place, PlaceError, open_place, take_away}
 use crate::mounter::target_locks::TargetBusy;
 use crate::node::tree::Tree;
 use crate::observe::events;
-use crate::policy::{PlanError, normal};
+use crate::policy::{Denied, PlanError, authorize_program, normal};
 use api::message::Mounted;
 use api::program::ProgramVolume;
 use linux::mount_namespace::NamespaceError;
@@ -38,6 +38,9 @@ pub enum PublishError {
     /// An attribute.
     #[error("{0}")]
     Name(&'static str),
+    /// A rule closes it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Another operation at the target is not finished yet.
     #[error(transparent)]
     Busy(#[from] TargetBusy),
@@ -84,7 +87,9 @@ pub fn publish(mounter: &Mounter, asked: ProgramVolume) -> Result<Mounted, Publi
         (Some(id), None) => forget(mounter, id),
         (None, None) => {}
     }
-    let done = publish_at(mounter, &volume, Place { target, made: None });
+    // What is there stays, whatever rules there are now.
+    let allowed = authorize_program(&volume.target, &mounter.config).map_err(PublishError::from);
+    let done = allowed.and_then(|()| publish_at(mounter, &volume, Place { target, made: None }));
     if done.is_err() {
         take_away(mounter, made);
     }

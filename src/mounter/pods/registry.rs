@@ -13,7 +13,7 @@ use crate::mounter::volume::pace::Pace;
 use crate::node::connections::Identity;
 use crate::node::fuse_device::FuseDevice;
 use crate::node::fuse_waiting::Waiting;
-use crate::observe::events;
+use crate::observe::{self, events};
 use rustix::event::epoll;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, PipeReader, PipeWriter};
@@ -27,6 +27,8 @@ use tracing::{info, warn};
 /// How many of a program's last words are kept, and how long each may be.
 const LINES: usize = api::program::MAX_WORDS;
 const LINE: usize = 1024;
+/// How many lines a minute are logged of what its programs say, or are refused.
+const LOGGED: u64 = 60;
 /// How many earlier filesystems of a volume are looked for, if they show somewhere still.
 const MOST_LEFT: usize = 8;
 
@@ -78,9 +80,12 @@ pub(super) struct Entry {
     pub(super) words: Vec<String>,
     /// Kubelet was told so last.
     pub(super) told: Option<Instant>,
-    /// How often its connection is attended to, and its door.
+    /// How often its connection is attended to.
     pub(super) pace: Pace,
+    /// How often its programs may ask.
     pub(super) connects: Ration,
+    /// What they can cause to be logged.
+    log: observe::ration::Ration,
 }
 
 /// Who serves it.
@@ -168,6 +173,7 @@ impl Pods {
             told: None,
             pace: Pace::default(),
             connects: Ration::default(),
+            log: observe::ration::Ration::new("words of a pod's programs", LOGGED),
         };
         self.records.keep(&entry);
         self.watch(id, &entry);
@@ -314,6 +320,18 @@ impl Pods {
             let skipped = words.len().saturating_sub(LINES);
             entry.words = words.into_iter().skip(skipped).map(short).collect();
             entry.told = None;
+        }
+    }
+
+    /// What the volume's programs said last.
+    pub(super) fn words(&self, id: PodVolumeId) -> Vec<String> {
+        self.locked().by_id.get(&id).map(|entry| entry.words.clone()).unwrap_or_default()
+    }
+
+    /// Logs a line that a program of the volume's has caused, unless there were too many.
+    pub(super) fn log(&self, id: PodVolumeId, line: impl FnOnce()) {
+        if let Some(entry) = self.locked().by_id.get_mut(&id) {
+            entry.log.log(line);
         }
     }
 
