@@ -42,6 +42,7 @@ mod old_kernels;
 mod operator;
 mod outlive;
 mod own_uid;
+mod pod_containers;
 mod pods;
 mod policy;
 mod preload;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         doors,
         policy,
         pods,
+        pod_containers,
         operator,
         client,
         bind,
