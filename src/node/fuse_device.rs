@@ -60,6 +60,13 @@ fn connection_in(fdinfo: &str) -> Option<Device> {
     Some(Device { major: number >> 20, minor: number & 0xf_ffff })
 }
 
+/// Whether the connection has ended that a descriptor is of.
+fn has_ended(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(file, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(fds[0].revents().contains(PollFlags::ERR))
+}
+
 /// The copy.
 #[derive(Debug)]
 pub struct FuseDevice {
@@ -111,7 +118,13 @@ impl FuseDevice {
         };
         let files = numbers(process).filter(is_its);
         let mut files = files.filter_map(|number| pidfd_getfd(&held, number, PidfdGetfdFlags::empty()).ok());
-        let file = files.find(|file| is_fuse_device(file.as_fd()) && join(file.as_fd()).is_ok())?;
+        // One whose filesystem is no more has its number still, which may be the next one's by now.
+        let is_alive = |file: &OwnedFd| {
+            is_fuse_device(file.as_fd())
+                && has_ended(file.as_fd()).is_ok_and(|ended| !ended)
+                && join(file.as_fd()).is_ok()
+        };
+        let file = files.find(is_alive)?;
         Some(Self::new(file, filesystem, connections))
     }
 
@@ -147,9 +160,7 @@ impl FuseDevice {
     /// What the helper had read and not answered waits to be read again. To be called when nothing of the helper runs any
     /// more. An error: Linux before 6.9, or the connection has ended, as it does when the filesystem is mounted nowhere.
     pub fn resend(&self) -> io::Result<()> {
-        let mut fds = [PollFd::new(&self.file, PollFlags::empty())];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-        if fds[0].revents().contains(PollFlags::ERR) {
+        if has_ended(self.file.as_fd())? {
             return Err(Errno::NODEV.into());
         }
         rustix::io::write(&self.file, &RESEND)?;

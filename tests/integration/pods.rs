@@ -4,7 +4,7 @@ use crate::harness::{Test, tests};
 use crate::node::old_kernel::{self, without};
 use crate::node::pod::{Pod, finish, start_in, wait_for_line};
 use crate::node::setting::Setting;
-use crate::node::{Place, TestNode};
+use crate::node::{Place, TestNode, chance};
 use api::client::CallError;
 use api::message::{Failure, Reason};
 use api::volume::VolumeState;
@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         what_is_read_only_stays_so,
         an_empty_dir_that_comes_later_is_waited_for,
         each_container_goes_on_and_a_directory_of_the_volume_too.needs_linux(LINUX.0, LINUX.1),
+        programs_and_mounters_at_any_time.needs_linux(LINUX.0, LINUX.1),
         on_older_kernels.needs_linux(LINUX.0, LINUX.1),
     ]
     .into_iter()
@@ -430,4 +431,76 @@ fn on_older_kernels() {
         pod.unpublish(&setting.test);
         assert_eq!(setting.test.node.fuse_mounts(), [""; 0]);
     }
+}
+
+/// Three pods, whose programs and containers, and the mounter, come and go in any order. `ROUNDS=1000` for more of it, `HOSTMOUNT_SEED`
+/// repeats it.
+fn programs_and_mounters_at_any_time() {
+    let rounds = std::env::var("ROUNDS").ok().map_or(60, |value| value.parse().unwrap());
+    let mut chance = chance();
+    let mut setting = Setting::with_config("program_timeout_seconds = 600\n");
+    let uids = (1..=3).map(|number| format!("0000000{number}-0000-4a5b-8c6d-7e8f90a1b2c3"));
+    let pods: Vec<_> = uids.map(|uid| Pod::new(&setting.test, &uid)).collect();
+    let before = setting.state();
+    let mut theirs: Vec<Theirs> = pods.iter().map(|_| Theirs::default()).collect();
+    for _ in 0..rounds {
+        let at = chance.usize(..pods.len());
+        let published = pods.iter().zip(&theirs).filter(|(_, theirs)| theirs.published);
+        let all: Vec<_> = published.map(|(pod, _)| pod.target()).collect();
+        let (pod, theirs) = (&pods[at], &mut theirs[at]);
+        if !theirs.published {
+            assert!(!pod.publish(&setting.test).unwrap().already);
+            theirs.published = true;
+        }
+        match chance.u32(..10) {
+            0 => {
+                pod.unpublish(&setting.test);
+                *theirs = Theirs::default();
+            }
+            1 => {
+                setting.mounter.signal(Signal::SIGKILL);
+                setting.mounter.wait();
+                setting.mounter = setting.test.start_mounter(&[], &[]);
+                let none_is_dead =
+                    || all.iter().all(|target| setting.test.node.sh(&format!("stat {target}")).code != Some(1));
+                let deadline = Instant::now() + Duration::from_secs(30);
+                while !none_is_dead() {
+                    assert!(Instant::now() < deadline);
+                }
+            }
+            2 | 3 => drop(theirs.programs.pop()),
+            4 => theirs.programs.push(pod.program(&setting.test, "hold")),
+            5 => drop(pod.call(&setting.test, "unmount")),
+            6 => theirs.waiting.push(pod.start(&setting.test, &pod.sidecar, "true")),
+            7 => {
+                let container = pod.container(&setting.test);
+                theirs.waiting.push(pod.start(&setting.test, &container.0, "cat /data/none; echo x >/data/f"));
+                theirs.containers.push(container);
+            }
+            _ => {
+                // Whatever was before: from now on it serves, in all containers.
+                theirs.programs.push(pod.program(&setting.test, &format!("serve {OPTIONS}")));
+                pod.wait_until_state(&setting.test, VolumeState::Mounted);
+                for (container, _) in &theirs.containers {
+                    let written = pod.start(&setting.test, container, "echo y >/data/g && cat /data/g");
+                    assert_eq!(finish(written), (Some(0), "y\n".into()));
+                }
+            }
+        }
+    }
+    drop(theirs);
+    for pod in &pods {
+        pod.unpublish(&setting.test);
+        assert_eq!(setting.test.node.sh_ok(&format!("ls -A {}", pod.empty_dir())), "");
+    }
+    setting.wait_until(&before);
+}
+
+/// What there is of one pod.
+#[derive(Default)]
+struct Theirs {
+    published: bool,
+    programs: Vec<Process>,
+    waiting: Vec<Process>,
+    containers: Vec<(Place, Process)>,
 }

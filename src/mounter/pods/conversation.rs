@@ -6,7 +6,7 @@
 use super::fresh::{Fresh, FreshError};
 use super::holders::holders;
 use super::mount_options::{Asked, BadOption};
-use super::put::{PutError, put};
+use super::put::{PutError, When, put};
 use super::registry::Next;
 use super::task::{Conversation, look};
 use super::{PodVolume, PodVolumeId};
@@ -98,7 +98,7 @@ fn perform(mounter: &Mounter, id: PodVolumeId, volume: &PodVolume, call: Program
                     .log(id, || warn!(event = events::PROGRAM_NOT_READY, "a program gets no filesystem: {message}"));
                 send::<()>(stream, &Err(Failure::new(exit, message)));
             }
-            Err(error @ (MountError::NotTheLast | MountError::Stopping)) => {
+            Err(error @ (MountError::NotTheLast | MountError::Stopping | MountError::Put(PutError::NotWanted))) => {
                 mounter.pods.log(id, || info!(event = events::PROGRAM_NOT_READY, "{error}"));
             }
             Err(error) => {
@@ -161,7 +161,7 @@ fn mount(
                 .map_or_else(|| MountError::Died(io::ErrorKind::BrokenPipe.into()), MountError::Wait));
         }
     };
-    Ok(put(mounter, id, fresh, Next::Program(holders), Some(number))?)
+    Ok(put(mounter, id, fresh, Next::Program(holders), When::IfAskedLast(number))?)
 }
 
 /// Answers, and with the first byte goes the descriptor.
@@ -226,7 +226,7 @@ fn unmount(mounter: &Mounter, id: PodVolumeId, volume: &PodVolume) -> Result<(),
         return Ok(());
     }
     let fresh = Fresh::waiting(mounter, volume.read_only).map_err(|error| chain(&error))?;
-    put(mounter, id, fresh, Next::Nobody, None).map_err(|error| chain(&error))
+    put(mounter, id, fresh, Next::Nobody, When::Always).map_err(|error| chain(&error))
 }
 
 fn send<T: Serialize>(stream: &UnixStream, reply: &Reply<T>) {

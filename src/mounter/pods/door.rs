@@ -16,21 +16,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-/// The socket that a program connects to, and what is to be removed with it.
+/// The socket that a program connects to.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) listener: UnixListener,
-    left: Left,
+    /// Its inode: another one at its name is the pod's.
+    pub(super) inode: Inode,
 }
 
-/// What a door has made in the emptyDir.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Left {
-    /// The socket's inode: another one at its name is the pod's.
-    socket: (u64, u64),
-    /// The directory is not the pod's own.
-    made_directory: bool,
-}
+/// A device and inode number.
+pub(super) type Inode = (u64, u64);
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
@@ -56,55 +51,44 @@ pub enum DoorError {
 impl Door {
     /// Opens one. The thread must be on a visit to the node.
     pub(super) fn open(volume: &PodVolume, kubelet_dir: &Path, patience: Patience<'_>) -> Result<Self, DoorError> {
-        let emptied = match Target::open(&volume.directory(kubelet_dir), kubelet_dir, patience) {
+        let opened = match Target::open(&volume.directory(kubelet_dir), kubelet_dir, patience) {
             Err(TargetError::Missing) => return Err(DoorError::NoEmptyDir(volume.empty_dir.clone())),
             opened => opened.map_err(DoorError::EmptyDir)?,
         };
-        let directory = emptied.as_fd();
-        let made_directory = make_directory(directory, &volume.name)?;
+        let directory = opened.as_fd();
+        make_directory(directory, &volume.name)?;
         let name = volume.socket();
         match listen(directory, &name) {
-            Ok((listener, socket)) => Ok(Self { listener, left: Left { socket, made_directory } }),
+            Ok((listener, inode)) => Ok(Self { listener, inode }),
             Err(error) => {
-                if made_directory {
-                    let _ = unlinkat(directory, &*volume.name, AtFlags::REMOVEDIR);
-                }
+                let _ = unlinkat(directory, &*volume.name, AtFlags::REMOVEDIR);
                 Err(DoorError::Make(name, error))
             }
         }
     }
-
-    /// What is to be removed when the volume is no more.
-    pub(super) fn left(&self) -> Left {
-        self.left
-    }
 }
 
-impl Left {
-    /// Removes it, as far as it is still there and has not become the pod's. The thread must be on a visit to the node.
-    pub(super) fn remove(self, volume: &PodVolume, kubelet_dir: &Path, patience: Patience<'_>) {
-        // Kubelet may have removed the emptyDir before.
-        let Ok(emptied) = Target::open(&volume.directory(kubelet_dir), kubelet_dir, patience) else { return };
-        let (directory, name) = (emptied.as_fd(), volume.socket());
-        if inode(directory, &name).is_ok_and(|inode| inode == self.socket) {
-            let _ = unlinkat(directory, &*name, AtFlags::empty());
-        }
-        if self.made_directory {
-            // It fails if the pod has put something into it.
-            let _ = unlinkat(directory, &*volume.name, AtFlags::REMOVEDIR);
-        }
+/// Removes the socket with this inode, or any if it is an earlier mounter's, and the directory, unless the pod has put something into
+/// it. The thread must be on a visit to the node.
+pub(super) fn remove(volume: &PodVolume, socket: Option<Inode>, kubelet_dir: &Path, patience: Patience<'_>) {
+    // Kubelet may have removed the emptyDir before.
+    let Ok(opened) = Target::open(&volume.directory(kubelet_dir), kubelet_dir, patience) else { return };
+    let (directory, name) = (opened.as_fd(), volume.socket());
+    if inode(directory, &name).is_ok_and(|inode| socket.is_none_or(|ours| ours == inode)) {
+        let _ = unlinkat(directory, &*name, AtFlags::empty());
     }
+    let _ = unlinkat(directory, &*volume.name, AtFlags::REMOVEDIR);
 }
 
-/// The directory that programs are told to mount at: many look whether it is there, and empty. Whether it was made.
-fn make_directory(directory: BorrowedFd<'_>, name: &str) -> Result<bool, DoorError> {
+/// The directory that programs are told to mount at: many look whether it is there, and empty.
+fn make_directory(directory: BorrowedFd<'_>, name: &str) -> Result<(), DoorError> {
     let made = mkdirat(directory, name, Mode::from_raw_mode(0o755));
     match made {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(()),
         Err(Errno::EXIST) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let there = openat(directory, name, flags, Mode::empty());
-            there.map(|_| false).map_err(|_| DoorError::NoDirectory(name.to_owned()))
+            there.map(drop).map_err(|_| DoorError::NoDirectory(name.to_owned()))
         }
         Err(errno) => Err(DoorError::Make(name.to_owned(), errno.into())),
     }
@@ -112,7 +96,7 @@ fn make_directory(directory: BorrowedFd<'_>, name: &str) -> Result<bool, DoorErr
 
 /// A socket that every user of the pod can connect to. It appears when it takes connections, and not before, in the place of what
 /// an earlier mounter has left; in that of a directory it does not.
-fn listen(directory: BorrowedFd<'_>, name: &str) -> io::Result<(UnixListener, (u64, u64))> {
+fn listen(directory: BorrowedFd<'_>, name: &str) -> io::Result<(UnixListener, Inode)> {
     let unfinished = format!(".{name}.new");
     match unlinkat(directory, &*unfinished, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
@@ -135,7 +119,7 @@ fn listen(directory: BorrowedFd<'_>, name: &str) -> io::Result<(UnixListener, (u
 }
 
 /// That of a socket.
-fn inode(directory: BorrowedFd<'_>, name: &str) -> io::Result<(u64, u64)> {
+fn inode(directory: BorrowedFd<'_>, name: &str) -> io::Result<Inode> {
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
         return Err(Errno::NOTSOCK.into());

@@ -3,7 +3,7 @@
 //! Runs in the mounter, on a thread of the request's own. Kubelet asks for a volume again and again (`requiresRepublish`); then nothing
 //! is changed, and now and then it is told that no program serves it, which shows in the pod's events.
 
-use super::door::{Door, DoorError};
+use super::door::{self, Door, DoorError};
 use super::empty_dir::wait_until_ready;
 use super::fresh::{Fresh, FreshError};
 use super::registry::{Forgotten, New, State};
@@ -105,10 +105,10 @@ fn publish_at(mounter: &Mounter, volume: &PodVolume, place: Place) -> Result<(),
         }
         Door::open(volume, kubelet_dir, mounter.patience())
     })??;
-    let left = door.left();
+    let socket = Some(door.inode);
     let done = show(mounter, volume, place, door);
     if done.is_err() {
-        remove(mounter, &Forgotten { volume: volume.clone().into(), left: Some(left) });
+        remove(mounter, &Forgotten { volume: volume.clone().into(), socket });
     }
     done
 }
@@ -148,8 +148,8 @@ pub(super) fn forget(mounter: &Mounter, id: PodVolumeId) {
 
 /// Removes what was made in the pod's emptyDir.
 fn remove(mounter: &Mounter, forgotten: &Forgotten) {
-    let Forgotten { volume, left: Some(left) } = forgotten else { return };
-    let remove = || left.remove(volume, &mounter.config.kubelet_dir, mounter.patience());
+    let Forgotten { volume, socket } = forgotten;
+    let remove = || door::remove(volume, *socket, &mounter.config.kubelet_dir, mounter.patience());
     if let Err(error) = mounter.node.visit(remove) {
         warn!("cannot remove the socket from the pod's emptyDir: {}", api::exit::chain(&error));
     }

@@ -5,7 +5,7 @@
 use super::PodVolumeId;
 use super::fresh::Fresh;
 use super::registry::Next;
-use super::task::look;
+use super::task::look_now;
 use crate::mounter::Mounter;
 use crate::mounter::operation::replace::{ReplaceError, Replaced, Replacement, show_everywhere};
 use crate::observe::events;
@@ -18,30 +18,39 @@ pub(super) enum PutError {
     /// It was unmounted meanwhile.
     #[error("the volume was unmounted")]
     NoVolume,
-    /// Another program was quicker.
-    #[error("another program has asked for the volume's filesystem since")]
-    NotTheLast,
+    /// Another was quicker.
+    #[error("another filesystem has taken the volume's places since")]
+    NotWanted,
     /// At no single place.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
 }
 
-/// Puts `fresh` in the places of the volume's filesystem, and of those before it that show somewhere still. It is for the program that
-/// has `asked` with this number, and not if another has asked since.
-pub(super) fn put(
-    mounter: &Mounter,
-    id: PodVolumeId,
-    fresh: Fresh,
-    next: Next,
-    asked: Option<u64>,
-) -> Result<(), PutError> {
+/// On which condition a fresh filesystem is still wanted when it is its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// Whatever happened meanwhile.
+    Always,
+    /// The connection of the one before has ended, so that every call fails.
+    IfDead,
+    /// The program that has asked with this number is the last that did.
+    IfAskedLast(u64),
+}
+
+/// Puts `fresh` in the places of the volume's filesystem, and of those before it that show somewhere still.
+pub(super) fn put(mounter: &Mounter, id: PodVolumeId, fresh: Fresh, next: Next, when: When) -> Result<(), PutError> {
     let Some(turn) = mounter.pods.turn(id) else { return Err(discard(fresh, PutError::NoVolume)) };
     let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-    if asked.is_some_and(|number| !mounter.pods.has_asked_last(id, number)) {
-        return Err(discard(fresh, PutError::NotTheLast));
+    let wanted = match when {
+        When::Always => true,
+        When::IfDead => mounter.pods.is_dead(id),
+        When::IfAskedLast(number) => mounter.pods.has_asked_last(id, number),
+    };
+    if !wanted {
+        return Err(discard(fresh, PutError::NotWanted));
     }
     // The program before may have ended just now: then what waits for it is to look again.
-    look(mounter, id);
+    look_now(mounter, id);
     let Some((before, nobody_serves)) = mounter.pods.expect(id, fresh.identity) else {
         return Err(discard(fresh, PutError::NoVolume));
     };
@@ -66,8 +75,8 @@ pub(super) fn put(
         return Err(discard(fresh, failed.map_or(PutError::NoVolume, PutError::Replace)));
     }
     let identity = fresh.identity;
-    let found = mounter.search.find_all(&before, &mounter.connections).unwrap_or_default();
-    let left = before.into_iter().zip(found).filter_map(|(old, found)| found.map(|_| old)).collect();
+    // Those too that nothing was found of, as long as they are there: a container that was just being started may show one.
+    let left = before.into_iter().filter(|old| mounter.connections.has(*old)).collect();
     if let Err(device) = mounter.pods.take_over(id, identity, fresh.release(), next, left) {
         device.end();
         return Err(PutError::NoVolume);

@@ -2,7 +2,7 @@
 //!
 //! Runs in the mounter, on all its threads. What happens on their descriptors is taken in by the main thread ([`events`](super::events)).
 
-use super::door::{Door, Left};
+use super::door::{Door, Inode};
 use super::events::{Kind, Old};
 use super::holders::Holder;
 use super::ration::Ration;
@@ -29,7 +29,7 @@ const LINES: usize = api::program::MAX_WORDS;
 const LINE: usize = 1024;
 /// How many lines a minute are logged of what its programs say, or are refused.
 const LOGGED: u64 = 60;
-/// How many earlier filesystems of a volume are looked for, if they show somewhere still.
+/// How many earlier filesystems of a volume are looked for, as they may show somewhere still.
 const MOST_LEFT: usize = 8;
 
 /// All of them.
@@ -63,7 +63,7 @@ pub(super) struct Entry {
     pub(super) filesystem: Identity,
     /// What is being put there.
     pub(super) successor: Option<Identity>,
-    /// Earlier ones that could not be replaced everywhere.
+    /// Earlier ones that may show somewhere still, the latest first.
     pub(super) left: Vec<Identity>,
     pub(super) state: State,
     pub(super) door: Option<Door>,
@@ -132,7 +132,8 @@ pub(super) struct New {
 #[derive(Debug)]
 pub(super) struct Forgotten {
     pub(super) volume: Arc<PodVolume>,
-    pub(super) left: Option<Left>,
+    /// Its socket, if this mounter has made one.
+    pub(super) socket: Option<Inode>,
 }
 
 impl Pods {
@@ -198,6 +199,12 @@ impl Pods {
     /// A program serves the volume.
     pub(super) fn is_served(&self, id: PodVolumeId) -> bool {
         self.locked().by_id.get(&id).is_some_and(|entry| matches!(entry.state, State::Served { .. }))
+    }
+
+    /// No program serves the volume, and nothing waits for one: every call fails.
+    pub(super) fn is_dead(&self, id: PodVolumeId) -> bool {
+        let dead = |entry: &Entry| matches!(entry.state, State::Waiting { connection: None, .. });
+        self.locked().by_id.get(&id).is_some_and(dead)
     }
 
     /// The right to put a filesystem in the place of the volume's; none if there is no such volume.
@@ -351,13 +358,13 @@ impl Pods {
         self.records.drop(entry.volume.as_ref());
         self.stop_watching(&entry.state);
         entry.door.iter().for_each(|door| self.stop_watching_fd(&door.listener));
-        let left = entry.door.as_ref().map(Door::left);
+        let socket = entry.door.as_ref().map(|door| door.inode);
         match entry.state {
             State::Waiting { connection: Some(waiting), .. } => waiting.end(),
             // A program that lives serves what is open still.
             State::Served { .. } | State::Waiting { .. } => {}
         }
-        Some(Forgotten { volume: entry.volume, left })
+        Some(Forgotten { volume: entry.volume, socket })
     }
 
     /// Has a task carried out.
@@ -388,7 +395,11 @@ impl State {
     }
 
     pub(super) fn waiting(connection: io::Result<Waiting>) -> Self {
-        let failed = |error: &io::Error| warn!("requests cannot wait for a program: {error}");
+        // ENODEV: it is mounted nowhere any more.
+        let failed = |error: &io::Error| match error.raw_os_error() {
+            Some(libc::ENODEV) => {}
+            _ => warn!("requests cannot wait for a program: {error}"),
+        };
         Self::Waiting { connection: connection.inspect_err(failed).ok(), since: Instant::now() }
     }
 }

@@ -4,10 +4,10 @@
 
 use super::PodVolumeId;
 use super::conversation::converse;
-use super::door::Door;
+use super::door::{Door, remove};
 use super::fresh::Fresh;
 use super::holders::{holders, possible_holders};
-use super::put::put;
+use super::put::{PutError, When, put};
 use super::registry::Next;
 use crate::mounter::Mounter;
 use crate::node::target::Target;
@@ -15,8 +15,8 @@ use api::exit::chain;
 use linux::sys::ask::answers_at;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use tracing::warn;
 
 /// One piece of it.
@@ -77,7 +77,16 @@ pub fn carry_out(mounter: &Mounter, task: Task) {
 }
 
 /// Looks which processes have the descriptor of the volume's program. If none has, calls wait for the next one from now on.
+///
+/// Not while another filesystem takes the places of the program's: it ends by that.
 pub(super) fn look(mounter: &Mounter, id: PodVolumeId) {
+    let Some(turn) = mounter.pods.turn(id) else { return };
+    let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+    look_now(mounter, id);
+}
+
+/// The same for who has the volume's turn.
+pub(super) fn look_now(mounter: &Mounter, id: PodVolumeId) {
     let Some(volume) = mounter.pods.volume(id) else { return };
     let _span = volume.span().entered();
     let Some((filesystem, device)) = mounter.pods.device(id) else { return };
@@ -115,10 +124,13 @@ fn answers(mounter: &Mounter, id: PodVolumeId) -> bool {
 fn revive(mounter: &Mounter, id: PodVolumeId) {
     let Some(volume) = mounter.pods.volume(id) else { return };
     let _span = volume.span().entered();
-    let done = Fresh::waiting(mounter, volume.read_only).map_err(|error| chain(&error));
-    let done = done.and_then(|fresh| put(mounter, id, fresh, Next::Nobody, None).map_err(|error| chain(&error)));
-    if let Err(error) = done {
-        warn!("calls of the volume fail until a program serves it: {error}");
+    let failed = |error| warn!("calls of the volume fail until a program serves it: {error}");
+    match Fresh::waiting(mounter, volume.read_only) {
+        Ok(fresh) => match put(mounter, id, fresh, Next::Nobody, When::IfDead) {
+            Ok(()) | Err(PutError::NoVolume | PutError::NotWanted) => {}
+            Err(error) => failed(chain(&error)),
+        },
+        Err(error) => failed(chain(&error)),
     }
 }
 
@@ -129,7 +141,7 @@ fn open(mounter: &Mounter, id: PodVolumeId) {
     match mounter.node.visit(|| Door::open(&volume, kubelet_dir, mounter.patience())) {
         Ok(Ok(door)) => {
             if let Err(door) = mounter.pods.open(id, door) {
-                let _ = mounter.node.visit(|| door.left().remove(&volume, kubelet_dir, mounter.patience()));
+                let _ = mounter.node.visit(|| remove(&volume, Some(door.inode), kubelet_dir, mounter.patience()));
             }
         }
         Ok(Err(error)) => warn!("programs cannot ask for the volume's filesystem: {}", chain(&error)),
