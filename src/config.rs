@@ -12,6 +12,7 @@
 //! on_hang = "report"
 //! abandoned_seconds = 10
 //! upgrade = "swap"
+//! program_timeout_seconds = 60
 //!
 //! [helpers]
 //! uids = "1900000000-1900065535"
@@ -83,6 +84,8 @@ pub const DEFAULT_PATH: &str = "/etc/hostmount/config.toml";
 
 /// More than a thousand volumes need, and far less than the kernel has.
 const ALL_PROCESSES: u64 = 65_536;
+/// Longer than most containers take to start, and not so long that a pod's author wonders.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The mounter's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +102,8 @@ pub struct Config {
     pub all_memory: Option<MemoryLimit>,
     /// How many processes and threads all helpers together may have.
     pub all_processes: u64,
+    /// How long calls wait for the program of a pod that serves a volume, and how long that may take to answer.
+    pub program_timeout: Duration,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -113,6 +118,7 @@ impl Default for Config {
             uids: UidRange::default(),
             all_memory: None,
             all_processes: ALL_PROCESSES,
+            program_timeout: PROGRAM_TIMEOUT,
             doors: Doors::default(),
             policy: Policy::default(),
             types,
@@ -133,6 +139,7 @@ struct ConfigFile {
     on_hang: Option<OnHang>,
     abandoned_seconds: Option<u64>,
     upgrade: Option<Upgrade>,
+    program_timeout_seconds: Option<u64>,
     helpers: Helpers,
     doors: doors::Section,
     policy: Policy,
@@ -285,7 +292,16 @@ impl ConfigFile {
         let Helpers { uids, memory_limit: all_memory, process_limit } = self.helpers;
         let all_processes = process_limit.map_or(Ok(ALL_PROCESSES), settings::process_limit)?;
         let others = Arc::new(others);
-        Ok(Config { kubelet_dir, uids, all_memory, all_processes, doors, policy, types, others })
+        let program_timeout = match self.program_timeout_seconds {
+            Some(0) => {
+                return Err(ConfigError::Value {
+                    key: "program_timeout_seconds",
+                    problem: "must be at least 1".into(),
+                });
+            }
+            seconds => seconds.map_or(PROGRAM_TIMEOUT, Duration::from_secs),
+        };
+        Ok(Config { kubelet_dir, uids, all_memory, all_processes, program_timeout, doors, policy, types, others })
     }
 }
 
@@ -307,6 +323,7 @@ mod tests {
     fn misspelt_keys_and_impossible_values_are_errors() {
         assert!(parse("ready_timeout = 3").is_err());
         assert!(parse("ready_timeout_seconds = 0").is_err());
+        assert!(parse("program_timeout_seconds = 0").is_err());
         assert!(parse("kubelet_dir = 'var/lib'").is_err());
         assert!(Config::load(Some(Path::new("/nonexistent/config.toml"))).is_err());
         for wrong in [

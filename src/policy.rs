@@ -13,7 +13,7 @@ mod rules;
 mod show;
 mod sources;
 
-pub use authorize::{Denied, authorize, authorize_place};
+pub use authorize::{Denied, authorize, authorize_place, authorize_program, grant_of_program};
 pub use entrance::{NotServed, is_seen, serves};
 pub use grant::{Grant, GrantedTypes};
 pub use plan::{ChangeError, Plan, PlanError, below_root, normal};

@@ -7,6 +7,7 @@ use crate::directory::{Directory, Worked};
 use crate::exit::{Exit, chain};
 use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
 use crate::origin::Origin;
+use crate::program::ProgramVolume;
 use crate::request::Request;
 use crate::volume::{Stats, VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
@@ -148,6 +149,11 @@ impl Client {
     /// Without a volume it succeeds.
     pub fn unmount(&self, target: &str, remove_target: bool) -> Result<Unmounted, CallError> {
         self.call(&Call::Unmount { target: target.to_owned(), remove_target })
+    }
+
+    /// Puts a volume at a place of a pod's that a program of that pod serves, as the CSI server does.
+    pub fn program(&self, volume: ProgramVolume) -> Result<Mounted, CallError> {
+        self.call(&Call::Program(volume))
     }
 
     /// How the volume that shows at `target` is, and how full.

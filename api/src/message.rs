@@ -8,6 +8,7 @@ use crate::directory::Directory;
 use crate::exit::Exit;
 use crate::options::MountOptions;
 use crate::origin::Origin;
+use crate::program::ProgramVolume;
 use crate::request::Request;
 use crate::secret::Secrets;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -76,6 +77,9 @@ pub enum Call {
     },
     /// Work on a directory of a filesystem that shows nowhere: [`Worked`](crate::directory::Worked).
     Directory(Directory),
+    /// Put a volume at a place of a pod's that a program of that pod serves, or will serve: until then what it is asked for waits:
+    /// [`Mounted`]. Asked again it changes nothing, and fails now and then while no program serves it ([`Reason::NotServed`]).
+    Program(ProgramVolume),
 }
 
 /// A mounted volume to be shown at another place.
@@ -194,6 +198,8 @@ pub enum Reason {
     InUse,
     /// No volume is there.
     NotMounted,
+    /// It is there, and no program of its pod serves it.
+    NotServed,
     /// Any other, and those that later versions know.
     #[default]
     #[serde(other)]

@@ -21,6 +21,19 @@ pub fn socket(mount_point: &Path) -> Option<PathBuf> {
     Some(mount_point.with_file_name(name))
 }
 
+/// A volume of a pod's that a program of the same pod is to serve, as the CSI driver asks the mounter for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramVolume {
+    /// Where kubelet wants it: `<kubelet>/pods/UID/volumes/kubernetes.io~csi/NAME/mount`.
+    pub target: String,
+    /// The name, in the pod's specification, of the emptyDir that the socket is put into.
+    pub empty_dir: String,
+    /// The name that the socket has there, without `.sock`.
+    pub name: String,
+    /// Nobody writes, whatever the program says.
+    pub read_only: bool,
+}
+
 /// A call of the program's, or of what stands by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

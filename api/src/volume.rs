@@ -62,6 +62,8 @@ pub enum VolumeState {
     Hung,
     /// Its helper is gone, its mount is not: every access answers "Transport endpoint is not connected".
     Dead,
+    /// No program of its pod serves it: calls wait for one, or fail if none came in time.
+    Waiting,
     /// It was unmounted, and its helper has exited.
     Ended,
     /// It was never mounted: its helper failed.
@@ -76,6 +78,7 @@ impl VolumeState {
             Self::Detached => "detached",
             Self::Hung => "hung",
             Self::Dead => "dead",
+            Self::Waiting => "waiting",
             Self::Ended => "ended",
             Self::Failed => "failed",
         }

@@ -40,7 +40,7 @@ fn code(failure: &Failure) -> Code {
         Reason::Denied => Code::PermissionDenied,
         Reason::Busy => Code::Aborted,
         Reason::Occupied => Code::AlreadyExists,
-        Reason::InUse => Code::FailedPrecondition,
+        Reason::InUse | Reason::NotServed => Code::FailedPrecondition,
         Reason::NotMounted => Code::NotFound,
         Reason::Other => match failure.exit {
             Exit::Usage => Code::InvalidArgument,
@@ -76,6 +76,7 @@ mod tests {
         assert_eq!(of(Exit::MountFailure, Reason::Busy), Code::Aborted);
         assert_eq!(of(Exit::MountFailure, Reason::Occupied), Code::AlreadyExists);
         assert_eq!(of(Exit::MountFailure, Reason::InUse), Code::FailedPrecondition);
+        assert_eq!(of(Exit::MountFailure, Reason::NotServed), Code::FailedPrecondition);
         assert_eq!(of(Exit::MountFailure, Reason::NotMounted), Code::NotFound);
         assert_eq!(of(Exit::MountFailure, Reason::Other), Code::Internal);
         let mut failure = Failure::new(Exit::MountFailure, "s3fs could not mount");

@@ -1,7 +1,7 @@
 //! Volumes on this node. Each call is a request for the mounter, and nothing is remembered.
 //!
 //! A volume is mounted at its staging path, and shown at each pod's target; with `mode: pod`, and when it is in the pod's own specification,
-//! it is mounted at the pod's target itself.
+//! it is mounted at the pod's target itself, and so is one with `mode: program`, which a program of the pod serves.
 
 use crate::csi::node_server::Node;
 use crate::csi::node_service_capability::rpc::Type as Can;
@@ -17,7 +17,7 @@ use crate::errors::status;
 use crate::log::outcome;
 use crate::mounter::Mounter;
 use crate::places::{BadPath, Places};
-use crate::volume::{Helper, Wanted, is_ephemeral};
+use crate::volume::{Helper, OfProgram, Wanted, is_ephemeral};
 use api::message::{Bind, Call, Mount, Mounted, Unmounted};
 use api::request;
 use api::volume::{Space, Stats, VolumeState};
@@ -60,6 +60,10 @@ impl Node for NodeService {
             ..
         } = request.into_inner();
         self.check(&volume_id, &target, "staging_target_path")?;
+        if OfProgram::new(volume_capability.as_ref(), &volume_context)?.is_some() {
+            // It is each pod's own.
+            return Ok(Response::new(NodeStageVolumeResponse {}));
+        }
         let wanted = Wanted::new(volume_capability, &volume_context)?;
         if wanted.helper == Helper::OfVolume {
             let read_only = wanted.read_only;
@@ -96,6 +100,12 @@ impl Node for NodeService {
             ..
         } = request.into_inner();
         self.check(&volume_id, &target, "target_path")?;
+        if let Some(wanted) = OfProgram::new(volume_capability.as_ref(), &volume_context)? {
+            let asked = Call::Program(wanted.request(target.clone(), readonly));
+            let done = self.mounter.ask(&asked).await.map_err(status);
+            outcome("published", &volume_id, &target, done.map(|Mounted { already, .. }| already))?;
+            return Ok(Response::new(NodePublishVolumeResponse {}));
+        }
         let wanted = Wanted::new(volume_capability, &volume_context)?;
         let read_only = readonly || wanted.read_only;
         let done = match wanted.helper {
@@ -203,10 +213,11 @@ fn usage(space: Space) -> Vec<VolumeUsage> {
 }
 
 fn condition(stats: &Stats) -> VolumeCondition {
-    let abnormal = matches!(stats.state, VolumeState::Dead | VolumeState::Hung);
+    let abnormal = matches!(stats.state, VolumeState::Dead | VolumeState::Hung | VolumeState::Waiting);
     let mut message = match stats.state {
         VolumeState::Dead => "the helper has ended: every access fails until a fresh one serves the volume".to_owned(),
         VolumeState::Hung => "the volume does not answer".to_owned(),
+        VolumeState::Waiting => "no program of the pod serves the volume".to_owned(),
         _ => "the volume is served".to_owned(),
     };
     if let Some(more) = &stats.note {

@@ -1,7 +1,8 @@
 //! From kubelet's words to a request for the mounter.
 //!
-//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `subDir`, `options`, `mode` and `fsGroup`; what is not known
-//! is an error, as a misspelt attribute must not be ignored silently.
+//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `subDir`, `options`, `mode` and `fsGroup`, and with
+//! `mode: program` the names of an emptyDir and of a socket; what is not known is an error, as a misspelt attribute must not be ignored
+//! silently.
 
 use crate::csi::VolumeCapability;
 use crate::csi::volume_capability::AccessType;
@@ -9,6 +10,7 @@ use crate::csi::volume_capability::access_mode::Mode;
 use crate::group;
 use crate::volume_id::is_below_root;
 use api::options::{MountOptions, OptionsError};
+use api::program::{DEFAULT_NAME, ProgramVolume};
 use api::request::{Request, Switches};
 use api::secret::{Secret, Secrets, TOKEN};
 use serde::Deserialize;
@@ -75,8 +77,19 @@ pub enum BadVolume {
     #[error("unknown attribute '{0}' of the volume; known are type, source, subDir, options, mode and fsGroup")]
     Unknown(String),
     /// `mode`.
-    #[error("the volume's attribute 'mode' must be 'volume' (one helper for all pods) or 'pod' (one for each)")]
+    #[error(
+        "the volume's attribute 'mode' must be 'volume' (one helper for all pods), 'pod' (one for each) or 'program' (a program of \
+         the pod's own)"
+    )]
     Mode,
+    /// What the pod's program decides.
+    #[error(
+        "with mode 'program' the volume has no attribute '{0}': the pod's program knows; known are mode, emptyDir and name"
+    )]
+    Programs(String),
+    /// `emptyDir`.
+    #[error("with mode 'program' the volume's attribute 'emptyDir' must name an emptyDir volume of the same pod's")]
+    EmptyDir,
     /// They would not see each other.
     #[error("with access mode ReadWriteOncePod the volume's attribute 'mode' cannot be 'pod'")]
     PodAlone,
@@ -96,6 +109,64 @@ pub enum BadVolume {
     Options(#[from] OptionsError),
 }
 
+/// A volume that a program of its pod serves.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OfProgram {
+    empty_dir: String,
+    name: String,
+    read_only: bool,
+}
+
+impl OfProgram {
+    /// What a capability and the volume's attributes ask for, if `mode` says so.
+    pub fn new(
+        capability: Option<&VolumeCapability>,
+        context: &HashMap<String, String>,
+    ) -> Result<Option<Self>, BadVolume> {
+        if context.get("mode").is_none_or(|mode| mode != "program") {
+            return Ok(None);
+        }
+        let capability = capability.ok_or(BadVolume::NoCapability)?;
+        // Its type, flags and group say what a helper is to do.
+        if !matches!(capability.access_type, Some(AccessType::Mount(_))) {
+            return Err(BadVolume::Block);
+        }
+        let (read_only, _) = access(capability)?;
+        let (mut empty_dir, mut name) = (None, DEFAULT_NAME.to_owned());
+        for (key, value) in context {
+            match key.as_str() {
+                "mode" => {}
+                "emptyDir" => empty_dir = Some(value.clone()),
+                "name" => name.clone_from(value),
+                key if is_of_kubernetes(key) => {}
+                key => return Err(BadVolume::Programs(key.to_owned())),
+            }
+        }
+        Ok(Some(Self { empty_dir: empty_dir.ok_or(BadVolume::EmptyDir)?, name, read_only }))
+    }
+
+    /// The request for it at a target.
+    pub fn request(self, target: String, read_only: bool) -> ProgramVolume {
+        let Self { empty_dir, name, read_only: always } = self;
+        ProgramVolume { target, empty_dir, name, read_only: read_only || always }
+    }
+}
+
+/// An attribute that Kubernetes adds.
+fn is_of_kubernetes(key: &str) -> bool {
+    KUBERNETES.iter().any(|theirs| key.starts_with(theirs))
+}
+
+/// Whether nobody writes, and whether one pod alone may use it.
+fn access(capability: &VolumeCapability) -> Result<(bool, bool), BadVolume> {
+    match capability.access_mode.and_then(|mode| Mode::try_from(mode.mode).ok()) {
+        None | Some(Mode::Unknown) => Err(BadVolume::AccessMode),
+        Some(Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly) => Ok((true, false)),
+        Some(Mode::SingleNodeSingleWriter) => Ok((false, true)),
+        Some(_) => Ok((false, false)),
+    }
+}
+
 /// Whether a volume is a pod's own, in its specification.
 pub fn is_ephemeral(context: &HashMap<String, String>) -> bool {
     context.get(EPHEMERAL).is_some_and(|value| value == "true")
@@ -105,18 +176,13 @@ impl Wanted {
     /// What a capability and the volume's attributes ask for.
     pub fn new(capability: Option<VolumeCapability>, context: &HashMap<String, String>) -> Result<Self, BadVolume> {
         let capability = capability.ok_or(BadVolume::NoCapability)?;
+        let access = access(&capability);
         let (fs_type, flags, group) = match capability.access_type {
             Some(AccessType::Mount(mount)) => (mount.fs_type, mount.mount_flags, mount.volume_mount_group),
             Some(AccessType::Block(_)) => return Err(BadVolume::Block),
             None => return Err(BadVolume::NoCapability),
         };
-        let mode = capability.access_mode.and_then(|mode| Mode::try_from(mode.mode).ok());
-        let (read_only, alone) = match mode {
-            None | Some(Mode::Unknown) => return Err(BadVolume::AccessMode),
-            Some(Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly) => (true, false),
-            Some(Mode::SingleNodeSingleWriter) => (false, true),
-            Some(_) => (false, false),
-        };
+        let (read_only, alone) = access?;
         let (mut fstype, mut source, mut subdir, mut options, mut helper, mut no_group) =
             (None, None, None, MountOptions::default(), Helper::OfVolume, false);
         for (key, value) in context {
@@ -131,7 +197,7 @@ impl Wanted {
                 ("mode", _) => return Err(BadVolume::Mode),
                 ("fsGroup", "ignore") => no_group = true,
                 ("fsGroup", _) => return Err(BadVolume::FsGroup),
-                (key, _) if KUBERNETES.iter().any(|theirs| key.starts_with(theirs)) => {}
+                (key, _) if is_of_kubernetes(key) => {}
                 (key, _) => return Err(BadVolume::Unknown(key.to_owned())),
             }
         }
@@ -287,6 +353,27 @@ mod tests {
         assert_eq!(of(many, &[("mode", "x")]), Err(BadVolume::Mode));
         assert_eq!(of(Mode::SingleNodeSingleWriter, &[("mode", "pod")]), Err(BadVolume::PodAlone));
         assert_eq!(of(Mode::SingleNodeSingleWriter, &[(EPHEMERAL, "true")]), Ok(Helper::OfPod));
+    }
+
+    #[test]
+    fn a_program_of_the_pods_has_an_empty_dir_and_nothing_that_a_helper_has() {
+        let of =
+            |mode, of: &[(&str, &str)]| OfProgram::new(capability(mode, MountVolume::default()).as_ref(), &context(of));
+        let many = Mode::SingleNodeMultiWriter;
+        assert_eq!(of(many, &[("type", "x")]), Ok(None));
+        let program =
+            [("mode", "program"), ("emptyDir", "fuse"), (EPHEMERAL, "true"), ("csi.storage.k8s.io/pod.name", "p")];
+        let volume = of(many, &program).unwrap().unwrap().request("/t".into(), true);
+        assert_eq!((&*volume.empty_dir, &*volume.name, volume.read_only), ("fuse", "volume", true));
+        let all: Vec<_> = program.into_iter().chain([("name", "data")]).collect();
+        let volume = of(Mode::SingleNodeReaderOnly, &all).unwrap().unwrap().request("/t".into(), false);
+        assert_eq!((&*volume.name, volume.read_only), ("data", true));
+        assert_eq!(of(many, &program[..1]), Err(BadVolume::EmptyDir));
+        for key in ["type", "source", "options", "subDir"] {
+            assert_eq!(of(many, &[program[0], program[1], (key, "x")]), Err(BadVolume::Programs(key.into())));
+        }
+        assert_eq!(of(Mode::Unknown, &program), Err(BadVolume::AccessMode));
+        assert_eq!(OfProgram::new(None, &context(&program)), Err(BadVolume::NoCapability));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod controller;
 mod driver;
 mod kubelet;
 mod life;
+mod programs;
 mod refused;
 mod storm;
 mod tokens;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ("refused", refused::tests()),
         ("kubelet", kubelet::tests()),
         ("life", life::tests()),
+        ("programs", programs::tests()),
         ("controller", controller::tests()),
         ("tokens", tokens::tests()),
         ("storm", storm::tests()),

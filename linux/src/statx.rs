@@ -53,10 +53,10 @@ pub fn cached(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
 }
 
 /// Asks the filesystem behind a descriptor for its attributes and waits for the answer, whatever it is. Only
-/// errors that mean that no process serves it are returned.
+/// errors that mean that no process serves it are returned: also that the kernel has refused the answer to INIT.
 pub fn ask(fd: BorrowedFd<'_>) -> io::Result<()> {
     match statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
-        Err(gone @ (Errno::NOTCONN | Errno::CONNABORTED)) => Err(gone.into()),
+        Err(gone @ (Errno::NOTCONN | Errno::CONNABORTED | Errno::CONNREFUSED)) => Err(gone.into()),
         _ => Ok(()),
     }
 }

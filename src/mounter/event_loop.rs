@@ -7,6 +7,7 @@
 use super::Mounter;
 use super::door::{CONNECTIONS, Door, Shut};
 use super::operation::{abandoned, hang, heal, servers};
+use super::pods;
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
 use super::to_do::Task;
@@ -32,6 +33,7 @@ use tracing::{error, info, warn};
 /// Marks events that are not a volume's; volumes' tokens begin at 4.
 const CONNECTION: u64 = 0;
 const SIGNAL: u64 = 1;
+const PODS: u64 = 2;
 /// No volume has the highest id.
 const NODE_MOUNTS: u64 = u64::MAX;
 const THREAD_ENDED: u64 = u64::MAX - 1;
@@ -129,6 +131,7 @@ impl EventLoop {
         // Any change of the table shows as an error condition (proc_pid_mounts(5)).
         this.add(&this.node_mounts, NODE_MOUNTS, epoll::EventFlags::PRI)?;
         this.add(&this.threads.ended, THREAD_ENDED, epoll::EventFlags::IN)?;
+        this.add(this.mounter.pods.descriptor(), PODS, epoll::EventFlags::IN)?;
         Ok(this)
     }
 
@@ -148,8 +151,10 @@ impl EventLoop {
             self.mounter.registry.watch_again();
             self.report_to_all(Event::Due);
             let begin = if stop { None } else { self.begin_what_is_due() };
+            let pods = if stop { None } else { self.begin_for_pods() };
             let servers = self.look_at_servers_if_due();
-            let next = [self.mounter.registry.next_due(), begin, servers, self.look_if_due(), self.open_again(stop)];
+            let next =
+                [self.mounter.registry.next_due(), begin, pods, servers, self.look_if_due(), self.open_again(stop)];
             let timeout = next.into_iter().flatten().min().and_then(|wait| Timespec::try_from(wait).ok());
             match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -165,6 +170,7 @@ impl EventLoop {
                             self.begin_to_stop();
                         }
                     }
+                    PODS => self.mounter.pods.take_in(),
                     NODE_MOUNTS => self.report_to_all(Event::MountsChanged),
                     THREAD_ENDED => {
                         let _ = rustix::io::read(&self.threads.ended, &mut [0; 8]);
@@ -218,6 +224,20 @@ impl EventLoop {
             }
         }
         self.mounter.to_do.next_due(now)
+    }
+
+    /// The same for volumes that programs of pods serve.
+    fn begin_for_pods(&mut self) -> Option<Duration> {
+        let mut due = self.mounter.pods.due();
+        while let Some(task) = self.mounter.pods.next_task() {
+            let again = task.repeatable();
+            if let Err(error) = self.start("pod", None, move |mounter| pods::carry_out(mounter, task)) {
+                self.log.log(|| error!("cannot start a thread for a pod's program: {error}"));
+                self.mounter.pods.again(again);
+                due = self.mounter.pods.due();
+            }
+        }
+        due
     }
 
     /// Has helpers looked at of which a process has ended, a moment after that: most helpers end as a whole, and nothing is left

@@ -12,6 +12,7 @@ mod install;
 mod metrics_http;
 pub mod operation;
 pub mod peer;
+pub mod pods;
 mod process;
 mod replies;
 mod requests;
@@ -37,6 +38,7 @@ use linux::sys::ask::Patience;
 use operation::abandoned::Waiting;
 use operation::hang::Hangs;
 use operation::stats::Spaces;
+use pods::Pods;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,6 +75,8 @@ pub struct Mounter {
     pub own_paths: Vec<PathBuf>,
     /// The volumes.
     pub registry: Registry,
+    /// Those that programs of pods serve.
+    pub pods: Pods,
     /// What is to be done about volumes without a helper.
     pub to_do: ToDo,
     /// For which of them requests wait.

@@ -6,6 +6,7 @@
 
 use super::door::MayAsk;
 use crate::helper::namespace;
+use crate::node::pod_cgroup::is_of_pod;
 use linux::namespace::NamespaceId;
 use linux::processes::{self, Process};
 use linux::statx;
@@ -47,6 +48,9 @@ pub enum PeerError {
     /// It lives where helpers live.
     #[error("no helper may ask the mounter")]
     Helper,
+    /// It is another pod's, or none's.
+    #[error("only processes of the volume's own pod may ask here")]
+    NotOfPod,
     /// It did not wait for an answer.
     #[error("the caller has ended already")]
     Ended,
@@ -70,26 +74,8 @@ pub(super) fn check(
         (MayAsk::User(may), uid) => return Err(PeerError::AnotherUser { may, uid }),
     }
     let own_id = Pid::from_raw(peer.pid());
-    let (process, held) = match getsockopt(stream, PeerPidfd) {
-        Ok(held) => (find(&held, host_proc)?, held),
-        // Linux before 6.5.
-        Err(nix::errno::Errno::ENOPROTOOPT) => {
-            // Outside of our PID namespace, which every helper of ours lives in, and not to be seen by any means.
-            let Some(pid) = own_id else { return Ok(None) };
-            let latest = now().map_err(PeerError::Unknown)?;
-            let process = Process::at(Path::new(processes::OWN), pid);
-            let held = process.pidfd().map_err(|_| PeerError::Ended)?;
-            // Not one that has got the id since.
-            if process.start().map_err(|_| PeerError::Ended)? > latest {
-                return Err(PeerError::Ended);
-            }
-            (Found::Process(process), held)
-        }
-        Err(nix::errno::Errno::ESRCH | nix::errno::Errno::EINVAL | nix::errno::Errno::ENODATA) => {
-            return Err(PeerError::Ended);
-        }
-        Err(errno) => return Err(PeerError::Unknown(errno.into())),
-    };
+    // Outside of our PID namespace, which every helper of ours lives in, and not to be seen by any means.
+    let Some((process, held)) = connected(stream, own_id, host_proc)? else { return Ok(None) };
     if let Found::Process(process) = process {
         let is_able = if may_ask == MayAsk::Root { could_mount(&process) } else { Ok(true) };
         let is_helper = lives_with_a_helper(&process, state);
@@ -105,6 +91,47 @@ pub(super) fn check(
         }
     }
     Ok(own_id)
+}
+
+/// Looks whether the process that connected `stream` is one of the pod with this UID.
+pub(super) fn check_pod(stream: &UnixStream, uid: &str, host_proc: &Path) -> Result<(), PeerError> {
+    let peer = getsockopt(stream, PeerCredentials).map_err(|errno| PeerError::Unknown(errno.into()))?;
+    let Some((Found::Process(process), held)) = connected(stream, Pid::from_raw(peer.pid()), host_proc)? else {
+        return Err(PeerError::NotOfPod);
+    };
+    let cgroups = process.read("cgroup");
+    // What was read is its own as long as it has not ended.
+    if has_ended(&held).map_err(PeerError::Unknown)? {
+        return Err(PeerError::Ended);
+    }
+    let is_its = cgroups.is_ok_and(|text| is_of_pod(&text, uid));
+    if is_its { Ok(()) } else { Err(PeerError::NotOfPod) }
+}
+
+/// The process that connected `stream`, which had this id in our PID namespace, with a descriptor that holds it; none if it is in none of
+/// the PID namespaces that we see, and the kernel cannot tell more (Linux before 6.5).
+fn connected(
+    stream: &UnixStream,
+    own_id: Option<Pid>,
+    host_proc: &Path,
+) -> Result<Option<(Found, OwnedFd)>, PeerError> {
+    match getsockopt(stream, PeerPidfd) {
+        Ok(held) => Ok(Some((find(&held, host_proc)?, held))),
+        // Linux before 6.5.
+        Err(nix::errno::Errno::ENOPROTOOPT) => {
+            let Some(pid) = own_id else { return Ok(None) };
+            let latest = now().map_err(PeerError::Unknown)?;
+            let process = Process::at(Path::new(processes::OWN), pid);
+            let held = process.pidfd().map_err(|_| PeerError::Ended)?;
+            // Not one that has got the id since.
+            if process.start().map_err(|_| PeerError::Ended)? > latest {
+                return Err(PeerError::Ended);
+            }
+            Ok(Some((Found::Process(process), held)))
+        }
+        Err(nix::errno::Errno::ESRCH | nix::errno::Errno::EINVAL | nix::errno::Errno::ENODATA) => Err(PeerError::Ended),
+        Err(errno) => Err(PeerError::Unknown(errno.into())),
+    }
 }
 
 /// The time since the machine was started, as [`Process::start`] tells it.

@@ -11,6 +11,7 @@ use super::operation::ready::NotReady;
 use super::operation::replace::{ReplaceError, Replaced};
 use super::operation::stats::StatsError;
 use super::operation::unmount::UnmountError;
+use super::pods::publish::PublishError;
 use crate::helper::launch::LaunchError;
 use api::exit::{Exit, chain};
 use api::message::{self, Failure, Reason, Reply};
@@ -74,6 +75,25 @@ pub(super) fn to_unmount(error: UnmountError) -> Failure {
         UnmountError::Foreign(_) => (Exit::Usage, Reason::Denied),
         UnmountError::Table(_) => (Exit::System, Reason::Other),
         UnmountError::Unmount(..) | UnmountError::Remove(..) => (Exit::MountFailure, Reason::Other),
+    };
+    Failure::new(exit, chain(&error)).because(reason)
+}
+
+/// The failure of a request for a volume that a program of a pod serves.
+pub(super) fn to_publish(error: PublishError) -> Failure {
+    let (exit, reason) = match error {
+        PublishError::Place(error) => return to_place(&error),
+        PublishError::NotServed(complaint) => {
+            let output = complaint.words;
+            let failure = Failure::new(Exit::MountFailure, complaint.message).because(Reason::NotServed);
+            return Failure { output, ..failure };
+        }
+        PublishError::Path(_) | PublishError::NoPod(_) | PublishError::Name(_) => (Exit::Usage, Reason::Other),
+        PublishError::Denied(_) => (Exit::Usage, Reason::Denied),
+        PublishError::Busy(_) => (Exit::MountFailure, Reason::Busy),
+        PublishError::Occupied(_) => (Exit::MountFailure, Reason::Occupied),
+        PublishError::Node(_) => (Exit::System, Reason::Other),
+        PublishError::Door(_) | PublishError::Fresh(_) | PublishError::Graft(_) => (Exit::MountFailure, Reason::Other),
     };
     Failure::new(exit, chain(&error)).because(reason)
 }

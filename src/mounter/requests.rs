@@ -8,6 +8,7 @@ use super::door::MayAsk;
 use super::in_time::{InTime, MESSAGE_TIME};
 use super::operation::{bind, directory, heal, mount, replace, stats, unmount};
 use super::peer::PeerError;
+use super::pods::publish;
 use super::volume::keep::keep_new;
 use super::volume::views;
 use super::{Mounter, replies};
@@ -19,6 +20,7 @@ use api::directory::Directory;
 use api::exit::{Exit, chain};
 use api::message::{self, Call, Failure, MessageError, Reason, Reply};
 use api::origin::Origin;
+use api::program::ProgramVolume;
 use api::request::{Request, check_place};
 use api::volume::VolumeView;
 use serde::Serialize;
@@ -79,7 +81,9 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         Call::Mount(message::Mount { request, .. }) => request.check_lengths(),
         Call::Directory(Directory { request, path, .. }) => request.check_lengths().and_then(|()| check_place(path)),
         Call::Bind(message::Bind { source, target, .. }) => check_place(source).and_then(|()| check_place(target)),
-        Call::Unmount { target, .. } | Call::Stats { target } => check_place(target),
+        Call::Unmount { target, .. } | Call::Stats { target } | Call::Program(ProgramVolume { target, .. }) => {
+            check_place(target)
+        }
         _ => Ok(()),
     };
     if let Err(error) = lengths {
@@ -108,6 +112,9 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let _span = info_span!("volume", target).entered();
             let result = unmount::unmount(mounter, &target, remove_target);
             mounter.metrics.count(Operation::unmount, &result);
+            if result.is_ok() {
+                publish::unpublished(mounter, Path::new(&target));
+            }
             let reply = result.map_err(replies::to_unmount);
             if let Err(Failure { message, .. }) = &reply {
                 warn!("not unmounted: {message}");
@@ -156,6 +163,17 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let reply = result.map_err(replies::to_directory);
             if let Err(Failure { message, .. }) = &reply {
                 warn!("nothing done with the directory: {message}");
+            }
+            send(caller.stream(), &reply);
+        }
+        Call::Program(asked) => {
+            let _span = info_span!("volume", target = asked.target).entered();
+            let result = publish::publish(mounter, asked);
+            let reply = result.map_err(replies::to_publish);
+            match &reply {
+                Err(Failure { reason: Reason::NotServed, message, .. }) => debug!("kubelet is told: {message}"),
+                Err(Failure { message, .. }) => warn!(event = events::NOT_MOUNTED, "not mounted: {message}"),
+                Ok(_) => {}
             }
             send(caller.stream(), &reply);
         }

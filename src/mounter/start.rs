@@ -7,6 +7,7 @@ use super::event_loop::{EventLoop, event_descriptor};
 use super::operation::abandoned::Waiting;
 use super::operation::hang::Hangs;
 use super::operation::stats::Spaces;
+use super::pods::{self, Pods};
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
 use super::to_do::ToDo;
@@ -115,6 +116,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let method = engine::choose(settings.engine, settings.preload)?;
     namespace::create_directories(&settings.state).map_err(step("prepare the state directory"))?;
     let records = Records::below(&settings.state, &settings.host_proc).map_err(step("prepare the state directory"))?;
+    let programs = pods::Records::below(&settings.state).map_err(step("prepare the state directory"))?;
+    let pods = Pods::new(programs, settings.config.program_timeout).map_err(step("create an epoll descriptor"))?;
     install::install(&node, &settings.places, settings.types)?;
     let doors = door::open(&settings.config.doors, &settings.socket)?;
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
@@ -137,6 +140,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         state: settings.state,
         own_paths,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
+        pods,
         waiting: Waiting::default(),
         hangs: Hangs::default(),
         metrics: Metrics::default(),
@@ -150,6 +154,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     });
     mounter.cgroups.remove_empty();
     recover(&mounter).map_err(step("look for the volumes of an earlier mounter"))?;
+    pods::recovery::recover(&mounter);
     let event_loop = EventLoop::new(Arc::clone(&mounter), events, doors)?;
     // After it, as it blocks signals: a thread that does not would swallow them.
     if let Some(address) = settings.metrics {

@@ -5,14 +5,15 @@
 //! Runs in the mounter. **Nothing reads a descriptor here while the helper lives**: what is read, the helper does not get.
 
 use super::connections::{Connections, Identity};
+use super::fuse_reader::{Read, Reader, join};
 use super::fuse_requests::{RESEND, answer};
+use super::fuse_waiting::Waiting;
 use linux::mount_table::Device;
 use linux::namespace::NamespaceId;
-use linux::processes::{Process, name_of};
+use linux::processes::Process;
 use linux::statx::character_device;
-use linux::sys::fuse::{HEAD, join_connection, read_head};
+use linux::sys::same_file::has_open;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use std::io;
@@ -23,12 +24,8 @@ use tracing::warn;
 /// `/dev/fuse`: character device 10:229 (Documentation/admin-guide/devices.txt).
 const FUSE_DEVICE: Device = Device { major: 10, minor: 229 };
 
-/// What follows the beginning of a request is read to here, and lost.
-const REST: usize = 64 << 10;
-/// How often there is room for it: for requests of 1 MiB, the usual longest (256 pages), or for the longest that can be.
-const TIMES: [usize; 2] = [18, 1023];
 /// How many requests are answered before something else has its turn.
-const AT_ONCE: usize = 32;
+pub(super) const AT_ONCE: usize = 32;
 
 /// Whether a descriptor is one of /dev/fuse.
 pub fn is_fuse_device(descriptor: BorrowedFd<'_>) -> bool {
@@ -38,6 +35,11 @@ pub fn is_fuse_device(descriptor: BorrowedFd<'_>) -> bool {
 /// Whether a process has /dev/fuse open: then it may serve a filesystem.
 pub fn may_serve(process: &Process) -> bool {
     descriptors(process).next().is_some()
+}
+
+/// The numbers of all its descriptors. That of /dev/fuse has no name to know it by when the container that it was opened in is gone.
+fn numbers(process: &Process) -> impl Iterator<Item = i32> {
+    process.open_files().filter_map(|file| file.file_name()?.to_str()?.parse().ok())
 }
 
 /// The numbers of its descriptors of what is named like /dev/fuse. Nothing is opened, so nothing is asked.
@@ -50,10 +52,25 @@ fn descriptors(process: &Process) -> impl Iterator<Item = i32> {
     })
 }
 
+/// The device number of the filesystem whose connection a descriptor is of, by the text of /proc/PID/fdinfo/N: `fuse_connection`, from
+/// Linux 6.16 on.
+fn connection_in(fdinfo: &str) -> Option<Device> {
+    let number: u32 = fdinfo.lines().find_map(|line| line.strip_prefix("fuse_connection:"))?.trim().parse().ok()?;
+    // As the kernel has it inside.
+    Some(Device { major: number >> 20, minor: number & 0xf_ffff })
+}
+
+/// Whether the connection has ended that a descriptor is of.
+fn has_ended(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(file, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(fds[0].revents().contains(PollFlags::ERR))
+}
+
 /// The copy.
 #[derive(Debug)]
 pub struct FuseDevice {
-    /// The same open file that the helper had: what was read through it is the connection's until it is answered.
+    /// The same open file that the helper has, or had: what was read through it is the connection's until it is answered.
     file: OwnedFd,
     filesystem: Identity,
     connections: Arc<Connections>,
@@ -81,12 +98,69 @@ impl FuseDevice {
         })
     }
 
+    /// The one that `filesystem` was mounted with; a copy of it is for its program.
+    pub fn new(file: OwnedFd, filesystem: Identity, connections: &Arc<Connections>) -> Self {
+        Self { file, filesystem, connections: Arc::clone(connections) }
+    }
+
+    /// A copy of the one that `process`, a pod's, serves `filesystem` through. The kernel says which connection a descriptor is
+    /// of from Linux 6.16 on; before that, it is any that belongs to one, which is enough if it is the pod's `only` one.
+    pub fn of_pods(
+        process: &Process,
+        filesystem: Identity,
+        only: bool,
+        connections: &Arc<Connections>,
+    ) -> Option<Self> {
+        let held = process.pidfd().ok()?;
+        let is_its = |number: &i32| {
+            let told = process.read(&format!("fdinfo/{number}")).unwrap_or_default();
+            connection_in(&told).map_or(only, |device| device == filesystem.device)
+        };
+        let files = numbers(process).filter(is_its);
+        let mut files = files.filter_map(|number| pidfd_getfd(&held, number, PidfdGetfdFlags::empty()).ok());
+        // One whose filesystem is no more has its number still, which may be the next one's by now.
+        let is_alive = |file: &OwnedFd| {
+            is_fuse_device(file.as_fd())
+                && has_ended(file.as_fd()).is_ok_and(|ended| !ended)
+                && join(file.as_fd()).is_ok()
+        };
+        let file = files.find(is_alive)?;
+        Some(Self::new(file, filesystem, connections))
+    }
+
+    /// Whether a process, of our PID namespace, has it open. An error: it is on its way out, perhaps.
+    pub fn is_open_in(&self, process: &Process) -> io::Result<bool> {
+        let mut doubt = None;
+        for number in numbers(process) {
+            match has_open(process.pid(), number, self.file.as_fd()) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                // The kernel cannot tell: any connection's will do.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => return Ok(may_serve(process)),
+                Err(error) => doubt = Some(error),
+            }
+        }
+        doubt.map_or(Ok(false), Err)
+    }
+
+    /// Another copy.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            filesystem: self.filesystem,
+            connections: Arc::clone(&self.connections),
+        })
+    }
+
+    /// The descriptor itself, to be given to the filesystem's program.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
     /// What the helper had read and not answered waits to be read again. To be called when nothing of the helper runs any
     /// more. An error: Linux before 6.9, or the connection has ended, as it does when the filesystem is mounted nowhere.
     pub fn resend(&self) -> io::Result<()> {
-        let mut fds = [PollFd::new(&self.file, PollFlags::empty())];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-        if fds[0].revents().contains(PollFlags::ERR) {
+        if has_ended(self.file.as_fd())? {
             return Err(Errno::NODEV.into());
         }
         rustix::io::write(&self.file, &RESEND)?;
@@ -104,8 +178,17 @@ impl FuseDevice {
 
     /// Answers from here on what comes.
     pub fn answers(self) -> io::Result<Answers> {
-        match join(self.file.as_fd()) {
-            Ok(device) => Ok(Answers { device, times: TIMES[0], held: self }),
+        self.reader().map(|(reader, held)| Answers::new(reader, held))
+    }
+
+    /// Serves it from here on, as far as it must be, until there is a program for it again.
+    pub fn waits(self) -> io::Result<Waiting> {
+        self.reader().map(|(reader, held)| Waiting::new(reader, held))
+    }
+
+    fn reader(self) -> io::Result<(Reader, Self)> {
+        match Reader::of(self.file.as_fd()) {
+            Ok(reader) => Ok((reader, self)),
             Err(error) => {
                 self.end();
                 Err(error)
@@ -114,44 +197,30 @@ impl FuseDevice {
     }
 }
 
-/// A descriptor of our own of the connection that `file` belongs to. A helper may have given `file` to anybody, and made it
-/// wait; nobody else has this one.
-fn join(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let device = open(name_of(file), flags, Mode::empty())?;
-    join_connection(device.as_fd(), file)?;
-    Ok(device)
-}
-
 /// A connection whose requests are answered, all of them, so that the kernel looks again.
 ///
 /// Readable when there are any, or when it has ended. Never waits; needs the same memory whatever comes.
 #[derive(Debug)]
 pub struct Answers {
-    device: OwnedFd,
-    times: usize,
+    reader: Reader,
     held: FuseDevice,
 }
 
 impl Answers {
+    pub(super) fn new(reader: Reader, held: FuseDevice) -> Self {
+        Self { reader, held }
+    }
+
     /// Answers what waits, or a part of it. `false`: the connection has ended, or cannot be read.
     pub fn answer(&mut self) -> bool {
-        let mut rest = vec![0; REST];
-        let mut head = [0; HEAD];
         for _ in 0..AT_ONCE {
-            match read_head(self.device.as_fd(), &mut head, &mut rest, self.times) {
-                Ok(length) if length < HEAD => return false,
-                // It fails if the caller was killed meanwhile.
-                Ok(_) => _ = answer(&head).map(|answer| rustix::io::write(&self.device, &answer)),
-                Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::AGAIN) => return true,
-                    // A request that was taken back.
-                    Some(Errno::INTR | Errno::NOENT) => {}
-                    // The helper has announced longer requests.
-                    Some(Errno::INVAL) if self.times < TIMES[1] => self.times = TIMES[1],
-                    _ => return false,
-                },
-            }
+            let answer = match self.reader.read() {
+                Read::Request { head, .. } => answer(head),
+                Read::Nothing => return true,
+                Read::Again => None,
+                Read::Ended => return false,
+            };
+            answer.into_iter().for_each(|answer| self.reader.write(&answer));
         }
         true
     }
@@ -164,7 +233,7 @@ impl Answers {
 
 impl AsFd for Answers {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+        self.reader.as_fd()
     }
 }
 
@@ -172,6 +241,7 @@ impl AsFd for Answers {
 mod tests {
     use super::*;
     use crate::node::own_mounts::{in_own_mounts, mounted_at};
+    use linux::sys::fuse::HEAD;
     use rustix::fs::statfs;
     use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
     use std::ffi::CString;
@@ -181,6 +251,13 @@ mod tests {
     use std::thread;
 
     const PATH: &str = "/mnt/held";
+
+    #[test]
+    fn which_connection_a_descriptor_is_of() {
+        let text = "pos:\t0\nflags:\t02100002\nmnt_id:\t33\nino:\t95\nfuse_connection:\t61\n";
+        assert_eq!(connection_in(text), Some(Device { major: 0, minor: 61 }));
+        assert_eq!(connection_in("pos:\t0\n"), None);
+    }
 
     /// A filesystem whose helper is this thread: it has answered INIT, by which it wants writes of this length.
     fn mounted(longest_write: u32) -> File {

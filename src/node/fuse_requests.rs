@@ -11,6 +11,9 @@ pub type OutHeader = [u8; 16];
 /// The kernel is to hand out once more what was read and not answered (FUSE_NOTIFY_RESEND, Linux 6.9; EINVAL before).
 pub const RESEND: OutHeader = out_header(7, 0);
 
+/// The number of a filesystem's root.
+pub const ROOT: u64 = 1;
+
 /// FORGET, INTERRUPT and BATCH_FORGET are not answered.
 const WITHOUT_ANSWER: [u32; 3] = [2, 36, 42];
 /// What is asked with a file that was opened before: READ, WRITE, RELEASE, FSYNC, FLUSH, READDIR, RELEASEDIR, FSYNCDIR,
@@ -27,8 +30,19 @@ pub fn answer(head: &[u8; HEAD]) -> Option<OutHeader> {
     if WITHOUT_ANSWER.contains(&operation) {
         return None;
     }
-    let error = if WITH_OPEN_FILE.contains(&operation) { libc::ENOTCONN } else { libc::ESTALE };
+    let error = if is_with_open_file(operation) { libc::ENOTCONN } else { libc::ESTALE };
     Some(out_header(-error, request))
+}
+
+/// Whether an operation is about a file that was opened before.
+pub fn is_with_open_file(operation: u32) -> bool {
+    WITH_OPEN_FILE.contains(&operation)
+}
+
+/// Another error in the place of that of an answer.
+pub fn error_for(answer: &OutHeader, error: i32) -> OutHeader {
+    let [_, _, _, _, _, _, _, _, request @ ..] = *answer;
+    out_header(-error, u64::from_ne_bytes(request))
 }
 
 const fn out_header(error: i32, request: u64) -> OutHeader {

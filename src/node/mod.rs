@@ -5,7 +5,9 @@ pub mod connections;
 pub mod dying;
 pub mod file_locks;
 pub mod fuse_device;
+mod fuse_reader;
 pub mod fuse_requests;
+pub mod fuse_waiting;
 pub mod inner_mounts;
 pub mod kernel;
 pub mod log_file;
@@ -14,6 +16,7 @@ pub mod mount_search;
 mod own_fuse;
 #[cfg(test)]
 mod own_mounts;
+pub mod pod_cgroup;
 pub mod programs;
 pub mod ramfs;
 pub mod target;

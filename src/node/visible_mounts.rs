@@ -17,7 +17,7 @@ use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// One mount of a filesystem, and the namespace that it is attached in.
@@ -120,6 +120,11 @@ impl VisibleMount {
     /// Whether this filesystem is on top of it: a mount that could not be detached has been replaced so.
     pub fn is_covered_by(&self, filesystem: Identity) -> bool {
         self.covered_by().is_some_and(|cover| cover.device == filesystem.device)
+    }
+
+    /// Whether what takes its place must have a directory beside its root: it shows one, or something is mounted on one.
+    pub fn needs_a_directory(&self) -> bool {
+        self.mount.root != Path::new("/") || !self.inner.is_empty()
     }
 
     fn covered_by(&self) -> Option<&Mount> {

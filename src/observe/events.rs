@@ -70,6 +70,17 @@ pub const ANSWERS: &str = "volume.answers";
 /// The options or secrets of an earlier mounter's volume are not known.
 pub const FORGOTTEN: &str = "volume.not-known";
 
+/// A volume waits for the program of its pod that serves it.
+pub const PROGRAM_AWAITED: &str = "program.awaited";
+/// A program of a pod serves a volume, at all its places.
+pub const PROGRAM_SERVES: &str = "program.serves";
+/// The program of a pod that served a volume has ended.
+pub const PROGRAM_ENDED: &str = "program.ended";
+/// A program of a pod asked for a volume's filesystem, and does not serve it.
+pub const PROGRAM_NOT_READY: &str = "program.not-ready";
+/// No program has come in time: calls of the volume fail.
+pub const PROGRAM_LATE: &str = "program.late";
+
 /// A line that a helper wrote.
 pub const HELPER_LINE: &str = "helper.line";
 /// Lines of a helper are not logged for a while.

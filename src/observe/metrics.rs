@@ -11,6 +11,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+/// The states of volumes that are there.
+const STATES: [VolumeState; 5] =
+    [VolumeState::Mounted, VolumeState::Detached, VolumeState::Hung, VolumeState::Dead, VolumeState::Waiting];
+
 /// Counters since the mounter started.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -72,7 +76,7 @@ impl Metrics {
     pub fn text(&self, volumes: &[VolumeView], searched: Searched) -> String {
         let mut registry = Registry::with_prefix("hostmount");
         let states = Family::<State, Gauge>::default();
-        for state in [VolumeState::Mounted, VolumeState::Detached, VolumeState::Hung, VolumeState::Dead] {
+        for state in STATES {
             let count = volumes.iter().filter(|volume| volume.state == state).count();
             states.get_or_create(&State { state: state.word() }).set(count.try_into().unwrap_or(i64::MAX));
         }

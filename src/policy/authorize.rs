@@ -3,7 +3,7 @@
 //! Runs in the mounter; pure. Decided when a request arrives, and only then: a mounted volume was authorized, so
 //! neither healing nor recovery decides again. A stricter rule holds for later requests.
 
-use super::grant::contradiction;
+use super::grant::{Grant, contradiction};
 use super::plan::Plan;
 use super::rules::{Refusal, RulesFor};
 use crate::config::Config;
@@ -46,6 +46,33 @@ pub fn authorize_place(target: &Path, own: &[PathBuf]) -> Result<(), Denied> {
     }
 }
 
+/// The type by which rules name volumes that programs of pods serve.
+const PROGRAM: &str = "program";
+
+/// Whether a program of a pod may serve a volume at `target`: it may, unless the rules for the CSI server close it. What is in it is the
+/// pod's own, so there is no source or option to judge.
+pub fn authorize_program(target: &Path, config: &Config) -> Result<(), Denied> {
+    let rules = RulesFor::new(config, Origin::Csi, PROGRAM);
+    if rules.written.types.is_some() {
+        rules.check_type()?;
+    }
+    Ok(rules.check_target(target)?)
+}
+
+/// What such a program may mount: FUSE, `nosuid,nodev`, with the flags that the rules force, and nothing to write to if the volume is
+/// read-only.
+///
+/// Every user may enter, whether the program says `allow_other` or not, as with helpers: kubelet and the container runtime look at the
+/// root, and they are not the program's user; nor are the pod's other containers. No other pod has the volume.
+pub fn grant_of_program(read_only: bool, config: &Config) -> Grant {
+    let mut options = config.policy.forced(Origin::Csi, PROGRAM);
+    options.retain(|option| option.name != "noallow_other");
+    if read_only {
+        options.push_flag("ro");
+    }
+    Grant::of("fuse", &options)
+}
+
 /// Whether a caller from `origin` may have what is planned.
 pub fn authorize(origin: Origin, plan: &Plan, config: &Config) -> Result<(), Denied> {
     let request = &plan.request;
@@ -70,6 +97,7 @@ mod tests {
     use super::*;
     use crate::policy::plan::tests::request;
     use api::request::Request;
+    use rustix::mount::MountFlags;
 
     #[test]
     fn suid_and_dev_are_never_granted() {
@@ -81,6 +109,31 @@ mod tests {
         assert_eq!(asked("ro,noexec"), Ok(()));
         assert_eq!(asked("suid"), Err(Denied::NeverGranted("suid".into())));
         assert_eq!(asked("dev,nodev"), Err(Denied::NeverGranted("dev".into())));
+    }
+
+    #[test]
+    fn programs_of_pods_are_open_unless_a_rule_closes_them() {
+        let config = |text: &str| Config::parse(text, Path::new("config.toml")).unwrap();
+        let asked = |text: &str| authorize_program(Path::new("/var/lib/kubelet/pods/p/v"), &config(text));
+        for open in [
+            "",
+            "[policy.csi]\ntypes = ['s3fs', 'program']",
+            "[policy.csi]\ntypes = []\n[policy.csi.filesystem.program]",
+            "[policy.flexvolume]\ntypes = []",
+        ] {
+            assert_eq!(asked(open), Ok(()), "{open}");
+        }
+        for closed in ["[policy.csi]\ntypes = ['s3fs']", "[policy.csi]\ntargets = ['/srv/**']"] {
+            assert!(matches!(asked(closed), Err(Denied::Policy(_))), "{closed}");
+        }
+        let flags = |text: &str, read_only| grant_of_program(read_only, &config(text)).flags;
+        let always = MountFlags::NOSUID | MountFlags::NODEV;
+        assert_eq!(flags("", false), always);
+        assert_eq!(flags("", true), always | MountFlags::RDONLY);
+        let forced = "[policy.csi]\nforced_options = 'noexec'\n[policy.csi.filesystem.program]\nforced_options = 'nosymfollow,rw'";
+        let both = always | MountFlags::NOEXEC | MountFlags::from_bits_retain(0x100);
+        assert_eq!(flags(forced, true), both | MountFlags::RDONLY);
+        assert!(grant_of_program(false, &config("[policy.csi]\nforced_options = 'noallow_other'")).allow_other);
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
         Call::Heal { target } => ("heal", vec![target]),
         Call::Swap { target, .. } => ("swap", vec![target]),
         Call::Directory(asked) => ("directory", vec![&asked.request.target]),
+        Call::Program(asked) => ("program", vec![&asked.target]),
         Call::List => ("list", vec![]),
         Call::CheckPolicy { .. } | Call::Policy => ("policy", vec![]),
         Call::Metrics => ("metrics", vec![]),
@@ -43,7 +44,9 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
     let served = match origin {
         Origin::Operator => true,
         Origin::Kubelet | Origin::FlexVolume => request == "mount",
-        Origin::Csi => ["mount", "bind", "unmount", "status", "stats", "list", "directory"].contains(&request),
+        Origin::Csi => {
+            ["mount", "bind", "unmount", "status", "stats", "list", "directory", "program"].contains(&request)
+        }
     };
     if !served {
         return Err(NotServed::Request { origin, request });
@@ -79,6 +82,7 @@ mod tests {
     use crate::policy::plan::tests::request;
     use api::directory::{Directory, Work};
     use api::message::Bind;
+    use api::program::ProgramVolume;
 
     const KUBELET: &str = "/var/lib/kubelet";
     const PODS: &str = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/v/mount";
@@ -105,6 +109,12 @@ mod tests {
                 work: Work::Remove,
                 within: 9,
             }),
+            Call::Program(ProgramVolume {
+                target: target(),
+                empty_dir: "e".into(),
+                name: "n".into(),
+                read_only: false,
+            }),
             Call::Heal { target: target() },
             Call::Swap { target: target(), changes: Default::default() },
             Call::CheckPolicy { origin: Origin::Operator, request: request("x", &target(), "") },
@@ -119,12 +129,12 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 13]);
+        assert_eq!(served(Origin::Operator), [true; 14]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
             assert_eq!(served(origin).iter().filter(|served| **served).count(), 1);
             assert!(served(origin)[0]);
         }
-        assert_eq!(served(Origin::Csi), [[true; 8].as_slice(), &[false; 5]].concat());
+        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 5]].concat());
     }
 
     #[test]

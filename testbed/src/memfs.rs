@@ -9,8 +9,8 @@ mod inodes;
 
 use api::mount_words::{self, Kind};
 use filesystem::Memfs;
-use fuser::{Config, SessionACL};
-use inodes::Inodes;
+use fuser::{Config, INodeNo, SessionACL};
+use inodes::{Inodes, New};
 use linux::sys::fork::{Role, fork_into_background};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, getgid, getuid};
@@ -129,6 +129,16 @@ impl Session {
 /// Answers the INIT of an empty filesystem that is, or is being mounted.
 pub(crate) fn start(device: OwnedFd) -> io::Result<Session> {
     session(device, Inodes::new(SIZE, ROOT))
+}
+
+/// The same; everybody may write to it, and to the directory that it has from its beginning, if it has one.
+pub(crate) fn start_for_all(device: OwnedFd, directory: Option<&str>) -> io::Result<Session> {
+    let all = Owner { mode: 0o777, ..ROOT };
+    let mut inodes = Inodes::new(SIZE, all);
+    if let Some(name) = directory {
+        inodes.add(INodeNo::ROOT.0, name.as_ref(), all, &New::Directory).map_err(|_| io::ErrorKind::InvalidInput)?;
+    }
+    session(device, inodes)
 }
 
 fn session(device: OwnedFd, inodes: Inodes) -> io::Result<Session> {

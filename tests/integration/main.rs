@@ -24,6 +24,7 @@ mod harness;
 mod held;
 mod hostile;
 mod hostile_helper;
+mod hostile_pods;
 mod hundreds;
 mod hung_volumes;
 mod idmap;
@@ -41,6 +42,8 @@ mod old_kernels;
 mod operator;
 mod outlive;
 mod own_uid;
+mod pod_containers;
+mod pods;
 mod policy;
 mod preload;
 mod races;
@@ -82,6 +85,8 @@ fn main() -> ExitCode {
         callers,
         doors,
         policy,
+        pods,
+        pod_containers,
         operator,
         client,
         bind,
@@ -99,6 +104,7 @@ fn main() -> ExitCode {
         device_numbers,
         hostile,
         hostile_helper,
+        hostile_pods,
         races,
         hung_volumes,
         abandoned,

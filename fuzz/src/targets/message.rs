@@ -3,6 +3,7 @@
 use api::message::{
     Call, Failure, MAX_ANSWER, MAX_BODY, MessageError, Mounted, Replaced, Reply, receive, receive_answer, send,
 };
+use api::program::ProgramCall;
 use api::volume::{VolumeDetail, VolumeView};
 use serde_json::Value;
 use std::io::{self, Read};
@@ -22,6 +23,7 @@ fn check_call(bytes: &[u8]) {
     let mut reader = Counted { bytes, at: 0, most: usize::MAX };
     let whole = receive::<Call>(&mut reader);
     assert!(reader.at <= 12 + MAX_BODY as usize, "it reads more than a message");
+    check_programs_call(bytes);
     // However it arrives.
     let dripped = receive::<Call>(&mut Counted { bytes, at: 0, most: 1 });
     match (whole, dripped) {
@@ -43,6 +45,14 @@ fn check_call(bytes: &[u8]) {
         }
         (one, other) => panic!("it depends on how it arrives: {one:?}, {other:?}"),
     }
+}
+
+/// What a program of a pod says, or anybody in there.
+fn check_programs_call(bytes: &[u8]) {
+    let Ok(call) = receive::<ProgramCall>(&mut &*bytes) else { return };
+    let mut written = Vec::new();
+    send(&mut written, &call).expect("a call that was read can be sent");
+    assert_eq!(receive::<ProgramCall>(&mut written.as_slice()).expect("a call that was sent is read"), call);
 }
 
 /// Answers come from the mounter, and tell what helpers and callers have said.

@@ -10,6 +10,7 @@ pub mod fork;
 pub mod fuse;
 pub mod keyring;
 pub mod mount_attr;
+pub mod same_file;
 pub mod seccomp;
 pub mod spawn;
 pub mod user_namespace;

@@ -198,6 +198,8 @@ fn on_mount(
 
 /// Whether a mount is a volume's: one that the mounter knows, or that the kernel serves by itself.
 fn is_ours(mounter: &Mounter, mount: &Mount) -> bool {
-    mounter.registry.knows(mounter.connections.identify(mount.device))
+    let filesystem = mounter.connections.identify(mount.device);
+    mounter.registry.knows(filesystem)
+        || mounter.pods.knows(filesystem)
         || GrantedTypes::is_kernels(&mount.fstype.to_string_lossy())
 }

@@ -207,12 +207,17 @@ fn next_events(
 
 /// A thread that asks the filesystem one question. It may wait in the kernel for as long as nobody answers; so it is
 /// not the thread that watches.
-struct Probe<'scope> {
-    done: PipeReader,
+pub(in crate::mounter) struct Probe<'scope> {
+    /// Readable when it is through.
+    pub(in crate::mounter) done: PipeReader,
     thread: thread::ScopedJoinHandle<'scope, io::Result<()>>,
 }
 
-fn start_probe<'scope>(scope: &'scope Scope<'scope, '_>, root: BorrowedFd<'_>) -> io::Result<Probe<'scope>> {
+/// Starts one that asks for a root's attributes.
+pub(in crate::mounter) fn start_probe<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    root: BorrowedFd<'_>,
+) -> io::Result<Probe<'scope>> {
     let (done, finished) = io::pipe()?;
     let root = root.try_clone_to_owned()?;
     let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, move || {
@@ -224,7 +229,8 @@ fn start_probe<'scope>(scope: &'scope Scope<'scope, '_>, root: BorrowedFd<'_>) -
 }
 
 impl Probe<'_> {
-    fn answer(self) -> io::Result<()> {
+    /// What came of it; waits until it is through.
+    pub(in crate::mounter) fn answer(self) -> io::Result<()> {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Runs in the mounter, on a thread of its own. It is the movement of mounting, with other places to graft to.
 
-use super::bring_up::{BringUpError, FreshFilesystem, Purpose, bring_up};
+use super::bring_up::{BringUpError, Purpose, bring_up};
 use crate::mounter::Mounter;
 use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::state::{Event, Where};
@@ -17,7 +17,7 @@ use api::exit::chain;
 use api::message::Changes;
 use api::origin::Origin;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use tracing::{info, warn};
 
@@ -97,7 +97,11 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
     };
     mounter.registry.report(id, Event::ReplacementBegun);
     mounter.registry.expect(id, fresh.identity);
-    match show_everywhere(mounter, volume.identity, mounter.registry.is_dead(id), &fresh) {
+    let new = fresh.root().map_err(ReplaceError::Search).and_then(|root| {
+        let new = Replacement { root, identity: fresh.identity, ids: fresh.ids(), empty: false };
+        show_everywhere(mounter, volume.identity, mounter.registry.is_dead(id), new)
+    });
+    match new {
         Ok(Replaced::Gone) => {
             fresh.discard();
             mounter.registry.report(id, Event::ReplacementFailed);
@@ -145,17 +149,31 @@ fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result
     Ok(plan)
 }
 
+/// What takes the place of a filesystem.
+#[derive(Debug, Clone, Copy)]
+pub struct Replacement<'a> {
+    /// Its root, in the calling thread's mount namespace.
+    pub root: BorrowedFd<'a>,
+    /// Which one it is.
+    pub identity: Identity,
+    /// The mapping of ids that all of the volume has, if it has one.
+    pub ids: Option<BorrowedFd<'a>>,
+    /// It has its root and nothing else: where another directory shows, or something is mounted inside, the old one is left.
+    pub empty: bool,
+}
+
 /// Goes from place to place, and searches again until there is nothing more to be done: what is put in place on the node
 /// may show in pods by itself, and a pod may have started meanwhile.
-fn show_everywhere(
+///
+/// `dead`: no process serves the old one.
+pub fn show_everywhere(
     mounter: &Mounter,
     old: Identity,
     dead: bool,
-    new: &FreshFilesystem,
+    new: Replacement<'_>,
 ) -> Result<Replaced, ReplaceError> {
-    let new_root = new.root().map_err(ReplaceError::Search)?;
     let dead = dead.then_some(Dead { filesystem: old, connections: &mounter.connections });
-    let fresh = Fresh { root: new_root, patience: mounter.patience(), dead };
+    let fresh = Fresh { root: new.root, patience: mounter.patience(), dead };
     let mut shown: Vec<VisibleMount> = Vec::new();
     let mut lost = Vec::new();
     let left = loop {
@@ -163,11 +181,11 @@ fn show_everywhere(
         let mut left = Vec::new();
         let visible = mounter.search.find(old, &mounter.connections).map_err(ReplaceError::Search)?;
         let Some(VisibleMounts { mut mounts, pin: _pin }) = visible else { break left };
-        mounts.retain(|mount| !mount.is_covered_by(new.identity));
+        mounts.retain(|mount| !(mount.is_covered_by(new.identity) || new.empty && mount.needs_a_directory()));
         mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(fresh));
         for mut mount in mounts {
             let master = shown.iter().find(|place| mount.follows(place));
-            match mount.replace_by(fresh, new.ids(), master) {
+            match mount.replace_by(fresh, new.ids, master) {
                 Ok(inner) => {
                     lost.extend(inner.iter().map(|inner| chain(inner)));
                     shown.push(mount);

@@ -107,7 +107,7 @@ fn look(mounter: &Mounter, place: &Path) -> Result<Option<Option<Device>>, Place
 /// Whether it is one of hostmount's. The kernel's own are known by the mount table alone; and one that is dead may have been ours before
 /// a mounter lost its records, and is of use to nobody.
 fn is_ours(mounter: &Mounter, filesystem: Identity, place: &Path, mounts: &[Mount]) -> Result<bool, PlaceError> {
-    if mounter.registry.knows(filesystem) {
+    if mounter.registry.knows(filesystem) || mounter.pods.knows(filesystem) {
         return Ok(true);
     }
     match mounts.iter().rfind(|mount| mount.target == place) {

@@ -7,7 +7,7 @@ mod answering;
 pub mod hold;
 pub mod keep;
 pub mod kept_secrets;
-mod pace;
+pub(super) mod pace;
 pub mod past;
 pub mod record;
 pub mod recovery;
@@ -15,7 +15,7 @@ pub mod registry;
 pub mod state;
 pub mod views;
 pub mod watching;
-mod whole_file;
+pub(super) mod whole_file;
 
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
@@ -136,6 +136,6 @@ impl Volume {
 }
 
 /// Since 1970.
-fn seconds(time: SystemTime) -> u64 {
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -11,7 +11,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 
 /// The pace of one descriptor.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(in crate::mounter) struct Pace {
     /// When the period began.
     since: Option<Instant>,
     events: u32,
@@ -20,7 +20,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// An event was taken in. Whether the descriptor must rest from now on.
-    pub(super) fn must_rest(&mut self, now: Instant) -> bool {
+    pub(in crate::mounter) fn must_rest(&mut self, now: Instant) -> bool {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= PERIOD) {
             (self.since, self.events) = (Some(now), 0);
         }
@@ -30,12 +30,12 @@ impl Pace {
     }
 
     /// When the rest ends.
-    pub(super) fn rests_until(&self) -> Option<Instant> {
+    pub(in crate::mounter) fn rests_until(&self) -> Option<Instant> {
         self.since.filter(|_| self.rests).map(|since| since + PERIOD)
     }
 
     /// Whether a rest is over now.
-    pub(super) fn has_rested(&mut self, now: Instant) -> bool {
+    pub(in crate::mounter) fn has_rested(&mut self, now: Instant) -> bool {
         let over = self.rests_until().is_some_and(|until| until <= now);
         self.rests &= !over;
         over

@@ -16,13 +16,18 @@ use std::path::{Path, PathBuf};
 /// All volumes, as the node's mount table shows them just now (read once).
 pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
     let on_node = on_node(mounter)?;
+    let mut views = mounter.pods.views(mounter);
     let volumes = mounter.registry.locked();
     let current = volumes.by_id.iter().filter(|(_, entry)| entry.state.is_current());
-    Ok(current.map(|(id, entry)| view_now(mounter, *id, entry, &on_node)).collect())
+    views.extend(current.map(|(id, entry)| view_now(mounter, *id, entry, &on_node)));
+    Ok(views)
 }
 
 /// The volume at `target`: the topmost that is there, or else the last one that was or should have been.
 pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetail>> {
+    if let Some(detail) = mounter.pods.detail(mounter, target) {
+        return Ok(Some(detail));
+    }
     let on_node = on_node(mounter)?;
     let volumes = mounter.registry.locked();
     let here = |entry: &Entry| entry.state.is_current() && entry.volume.plan.target == target;
@@ -36,6 +41,9 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
 
 /// How the volume is that is this filesystem. Of one that the kernel serves, or that is not known, nothing but that it is there.
 pub fn condition(mounter: &Mounter, filesystem: Identity) -> Stats {
+    if let Some(stats) = mounter.pods.condition(mounter, filesystem) {
+        return stats;
+    }
     let volumes = mounter.registry.locked();
     let volume = volumes.by_id.iter().find(|(_, entry)| entry.is(filesystem));
     let view = volume.map(|(id, entry)| {

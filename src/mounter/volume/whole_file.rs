@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 
 /// Writes a file that root alone may read, whole or not at all.
-pub(super) fn write_at(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(in crate::mounter) fn write_at(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = format!("{}new", name.trim_end_matches("json"));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let new = openat(directory, &unfinished, flags, Mode::RUSR | Mode::WUSR)?;
@@ -22,7 +22,7 @@ pub(super) fn write_at(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> i
 }
 
 /// The content of such a file.
-pub(super) fn read_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
+pub(in crate::mounter) fn read_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
     let file = openat(directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::new();
     File::from(file).read_to_end(&mut bytes)?;

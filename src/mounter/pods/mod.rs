@@ -1,0 +1,73 @@
+//! Volumes that a program of a pod serves, and no helper: the mounter gives it the descriptor of a filesystem that shows at the volume's
+//! places. A volume has a filesystem all the time: while no program serves it, the mounter answers what it must, and what else comes
+//! waits ([`Waiting`](crate::node::fuse_waiting::Waiting)).
+//!
+//! Runs in the mounter. [`publish`] puts one there; [`conversation`] hears its programs, at a socket in the pod ([`door`]); [`put`] lets a
+//! fresh filesystem take the place of another, as a heal does; [`registry`] has them all, and what the main thread does for them.
+
+pub mod conversation;
+mod door;
+mod empty_dir;
+mod events;
+mod fresh;
+mod holders;
+mod mount_options;
+pub mod publish;
+mod put;
+mod ration;
+mod record;
+pub mod recovery;
+pub mod registry;
+mod task;
+mod view;
+
+pub use record::Records;
+pub use registry::Pods;
+pub use task::{Task, carry_out};
+
+use std::path::{Path, PathBuf};
+
+/// A volume as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PodVolume {
+    /// Where kubelet wants it.
+    pub target: PathBuf,
+    /// The pod's UID.
+    pub pod: String,
+    /// The emptyDir of the pod that the socket is in.
+    pub empty_dir: String,
+    /// The name of the socket, without `.sock`.
+    pub name: String,
+    /// Nobody writes.
+    pub read_only: bool,
+}
+
+/// Names a volume for as long as this mounter runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodVolumeId(u64);
+
+impl PodVolume {
+    /// The directory of the emptyDir, which is the pod's.
+    fn directory(&self, kubelet_dir: &Path) -> PathBuf {
+        self.of_pod(kubelet_dir).join("volumes/kubernetes.io~empty-dir").join(&self.empty_dir)
+    }
+
+    /// What kubelet makes when the emptyDir is ready, where no pod writes.
+    fn ready_file(&self, kubelet_dir: &Path) -> PathBuf {
+        self.of_pod(kubelet_dir).join("plugins/kubernetes.io~empty-dir").join(&self.empty_dir).join("ready")
+    }
+
+    fn of_pod(&self, kubelet_dir: &Path) -> PathBuf {
+        kubelet_dir.join("pods").join(&self.pod)
+    }
+
+    /// The socket's name.
+    fn socket(&self) -> String {
+        format!("{}.sock", self.name)
+    }
+
+    /// What marks log lines about it.
+    fn span(&self) -> tracing::Span {
+        tracing::info_span!("volume", target = %self.target.display())
+    }
+}
