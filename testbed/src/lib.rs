@@ -8,3 +8,4 @@ pub mod hostile;
 pub mod libfuse;
 pub mod machine;
 pub mod memfs;
+pub mod pod_mounter;
