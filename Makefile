@@ -6,10 +6,10 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims csi preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench check audit tools packages clean
+.PHONY: build shims csi pod preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench check audit tools packages clean
 
-# The mounter, what the node runs, and the CSI driver.
-build: shims csi
+# The mounter, what the node runs, the CSI driver, and what programs in pods run.
+build: shims csi pod
 	$(CARGO) build --release --package hostmount
 
 shims:
@@ -17,6 +17,9 @@ shims:
 
 csi:
 	$(CARGO) build --package hostmount-csi --profile shim
+
+pod:
+	$(CARGO) build --package hostmount-pod --profile shim
 
 # The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
 preload:

@@ -8,4 +8,5 @@ pub mod hostile;
 pub mod libfuse;
 pub mod machine;
 pub mod memfs;
+pub mod pod_mounter;
 pub mod pod_program;

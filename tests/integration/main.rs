@@ -20,6 +20,7 @@ mod deployment;
 mod device_numbers;
 mod doors;
 mod filesystems;
+mod fusermount3;
 mod harness;
 mod held;
 mod hostile;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         kubelet,
         kubelet_in_container,
         libfuse,
+        fusermount3,
         nothing_goes_dark,
         not_healed,
         swap,

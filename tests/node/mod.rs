@@ -16,6 +16,7 @@ pub mod mounter;
 pub mod notes;
 pub mod old_kernel;
 pub mod pod;
+pub mod pod_volume;
 pub mod preloaded;
 pub mod programs;
 pub mod servers;

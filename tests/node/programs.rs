@@ -32,6 +32,9 @@ pub static SHIM: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-shims", "
 /// `hostmount-csi`, which the image has as well.
 pub static CSI: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-csi", "hostmount-csi"));
 
+/// `hostmount-pod`: what a FUSE program in a pod has beside it.
+pub static POD: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-pod", "hostmount-pod"));
+
 /// `testbed`, which is the helper `mount.memfs` when it is called so.
 pub static TESTBED: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-testbed", "testbed"));
 

@@ -1,0 +1,13 @@
+//! `hostmount-pod`, under the names that programs in a pod run it by; under its own, the first argument is the name.
+//!
+//! Runs in a pod, with the pod's privilege, which need be none.
+#![no_main]
+
+use hostmount_pod::{by_name, own_command};
+
+linux::program!(run);
+
+fn run() -> u8 {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    by_name(&arguments).unwrap_or_else(|| own_command(arguments.get(1..).unwrap_or_default()))
+}
