@@ -10,6 +10,7 @@ use super::operation::stats::Spaces;
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
 use super::to_do::ToDo;
+use super::volume::pods::PodNames;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
 use super::volume::registry::Registry;
@@ -143,6 +144,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         target_locks: TargetLocks::default(),
         to_do: ToDo::default(),
         places: TargetLocks::default(),
+        pod_names: PodNames::default(),
         spaces: Spaces::default(),
         reaper: Reaper::default(),
         method,

@@ -41,6 +41,7 @@ mod old_kernels;
 mod operator;
 mod outlive;
 mod own_uid;
+mod pods;
 mod policy;
 mod preload;
 mod races;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         doors,
         policy,
         operator,
+        pods,
         client,
         bind,
         metrics,
