@@ -11,6 +11,7 @@ pub mod known_types;
 mod plan;
 mod rules;
 mod show;
+mod shown_options;
 mod sources;
 
 pub use authorize::{Denied, authorize, authorize_place, authorize_program, grant_of_program};
@@ -19,3 +20,4 @@ pub use grant::{Grant, GrantedTypes};
 pub use plan::{ChangeError, Plan, PlanError, below_root, normal};
 pub use rules::Refusal;
 pub use show::show;
+pub use shown_options::without_secrets;

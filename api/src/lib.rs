@@ -10,6 +10,7 @@ pub mod message;
 pub mod mount_words;
 pub mod options;
 pub mod origin;
+pub mod pod;
 pub mod program;
 pub mod request;
 pub mod secret;

@@ -8,6 +8,7 @@ use crate::directory::Directory;
 use crate::exit::Exit;
 use crate::options::MountOptions;
 use crate::origin::Origin;
+use crate::pod::PodName;
 use crate::program::ProgramVolume;
 use crate::request::Request;
 use crate::secret::Secrets;
@@ -95,6 +96,9 @@ pub struct Bind {
     pub alone: bool,
     /// As with [`Mount::make_target`].
     pub make_target: bool,
+    /// As with [`Mount::pod`].
+    #[serde(default)]
+    pub pod: Option<PodName>,
 }
 
 /// A volume to mount, and under which conditions.
@@ -112,12 +116,15 @@ pub struct Mount {
     /// Give it up after so many seconds, if that is sooner than the settings have it.
     #[serde(default)]
     pub ready_within: Option<u64>,
+    /// The pod that it is for, as the caller says: it is shown and logged.
+    #[serde(default)]
+    pub pod: Option<PodName>,
 }
 
 impl From<Request> for Mount {
     /// As mount(8) does: on top of another mount, and only on an existing directory.
     fn from(request: Request) -> Self {
-        Self { request, unless_mounted: false, make_target: false, ready_within: None }
+        Self { request, unless_mounted: false, make_target: false, ready_within: None, pod: None }
     }
 }
 

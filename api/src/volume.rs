@@ -2,6 +2,8 @@
 //!
 //! Pure.
 
+use crate::origin::Origin;
+use crate::pod::Pod;
 use serde::{Deserialize, Serialize};
 
 /// A volume as it is shown.
@@ -29,6 +31,24 @@ pub struct VolumeView {
     pub hung_since: Option<u64>,
     /// What an operator should know, and do.
     pub note: Option<String>,
+    /// Where the request for it came from, if that is known.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+    /// The pods below whose directories of kubelet's it shows.
+    #[serde(default)]
+    pub pods: Vec<Pod>,
+    /// What its helper uses of memory, in bytes, if that is counted.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// How often it was given a fresh helper because the one before was dead or hung.
+    #[serde(default)]
+    pub heals: u64,
+    /// How often it was given a fresh helper in the place of one that served.
+    #[serde(default)]
+    pub swaps: u64,
+    /// How often it began to hang.
+    #[serde(default)]
+    pub hangs: u64,
 }
 
 impl VolumeView {
@@ -46,12 +66,18 @@ impl VolumeView {
             waiting: None,
             hung_since: None,
             note: None,
+            origin: None,
+            pods: Vec::new(),
+            memory: None,
+            heals: 0,
+            swaps: 0,
+            hangs: 0,
         }
     }
 }
 
 /// A volume's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeState {
     /// Mounted and served.
@@ -71,6 +97,9 @@ pub enum VolumeState {
 }
 
 impl VolumeState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Mounted, Self::Detached, Self::Hung, Self::Dead, Self::Ended, Self::Failed];
+
     /// The state in a word.
     pub fn word(self) -> &'static str {
         match self {
@@ -95,6 +124,56 @@ pub struct VolumeDetail {
     pub ended: Option<u64>,
     /// The last lines that its helper wrote.
     pub lines: Vec<String>,
+    /// Where it shows on the node; of many places the first.
+    #[serde(default)]
+    pub places: Vec<String>,
+    /// Its helper, while that runs.
+    #[serde(default)]
+    pub process: Option<HelperProcess>,
+    /// What became of its options, if they are known.
+    #[serde(default)]
+    pub options: Option<Options>,
+}
+
+impl VolumeDetail {
+    /// One of which nothing is known but its view, and what its helper wrote.
+    pub fn of(view: VolumeView, ended: Option<u64>, lines: Vec<String>) -> Self {
+        Self { view, ended, lines, places: Vec::new(), process: None, options: None }
+    }
+}
+
+/// A helper that runs, as /proc and its cgroup show it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelperProcess {
+    /// The process that serves, by its number on the node: the one that has the FUSE device open.
+    pub pid: u32,
+    /// Its effective uid.
+    pub uid: u32,
+    /// The program that it runs, as a path in the container.
+    pub program: Option<String>,
+    /// How many processes the helper is.
+    pub processes: u64,
+    /// How many descriptors they have open.
+    pub descriptors: u64,
+    /// Its memory in bytes: what its cgroup counts, or else what its processes have resident.
+    pub memory: u64,
+    /// Its limit in bytes, if it has one of its own.
+    pub memory_limit: Option<u64>,
+    /// The path of its cgroup below the node's top, where memory is counted.
+    pub cgroup: Option<String>,
+    /// When it was started, in seconds since 1970.
+    pub started: u64,
+}
+
+/// What became of a volume's options. Values that may be secrets are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// What the caller has given.
+    pub asked: String,
+    /// What the helper is given: the defaults of its type, and what the policy forces, among it.
+    pub given: String,
+    /// The flags that the mount has, whatever the helper does.
+    pub flags: Vec<String>,
 }
 
 /// How a volume is.

@@ -17,8 +17,9 @@ use crate::errors::status;
 use crate::log::outcome;
 use crate::mounter::Mounter;
 use crate::places::{BadPath, Places};
-use crate::volume::{Helper, OfProgram, Wanted, is_ephemeral};
+use crate::volume::{Helper, OfProgram, Wanted, is_ephemeral, pod_of};
 use api::message::{Bind, Call, Mount, Mounted, Unmounted};
+use api::pod::PodName;
 use api::request;
 use api::volume::{Space, Stats, VolumeState};
 use tonic::{Code, Request, Response, Status};
@@ -67,7 +68,7 @@ impl Node for NodeService {
         let wanted = Wanted::new(volume_capability, &volume_context)?;
         if wanted.helper == Helper::OfVolume {
             let read_only = wanted.read_only;
-            let done = self.mount(wanted.request(target.clone(), read_only, secrets)).await;
+            let done = self.mount(wanted.request(target.clone(), read_only, secrets), None).await;
             outcome("staged", &volume_id, &target, done.map(|Mounted { already, .. }| already))?;
         }
         Ok(Response::new(NodeStageVolumeResponse {}))
@@ -107,16 +108,16 @@ impl Node for NodeService {
             return Ok(Response::new(NodePublishVolumeResponse {}));
         }
         let wanted = Wanted::new(volume_capability, &volume_context)?;
-        let read_only = readonly || wanted.read_only;
+        let (read_only, pod) = (readonly || wanted.read_only, pod_of(&volume_context));
         let done = match wanted.helper {
-            Helper::OfPod => self.mount(wanted.request(target.clone(), read_only, secrets)).await,
+            Helper::OfPod => self.mount(wanted.request(target.clone(), read_only, secrets), pod).await,
             Helper::OfVolume if staged.is_empty() && !is_ephemeral(&volume_context) => {
                 Err(Status::failed_precondition("staging_target_path is missing: the volume must be staged first"))
             }
             Helper::OfVolume => {
                 self.places.check(&staged, "staging_target_path")?;
                 let (source, target) = (staged, target.clone());
-                let bind = Bind { source, target, read_only, alone: wanted.alone, make_target: true };
+                let bind = Bind { source, target, read_only, alone: wanted.alone, make_target: true, pod };
                 match self.mounter.ask(&Call::Bind(bind)).await.map_err(status) {
                     Err(error) if error.code() == Code::NotFound => {
                         Err(Status::failed_precondition(format!("the volume is not staged: {}", error.message())))
@@ -183,10 +184,10 @@ impl NodeService {
     }
 
     /// Mounts a volume unless it is there already.
-    async fn mount(&self, request: request::Request) -> Result<Mounted, Status> {
+    async fn mount(&self, request: request::Request, pod: Option<PodName>) -> Result<Mounted, Status> {
         // Kubelet would say no more than that the time is over: the mounter has the helper's words.
         let ready_within = Some(self.mounter.mount_timeout().as_secs());
-        let asked = Call::Mount(Mount { request, unless_mounted: true, make_target: true, ready_within });
+        let asked = Call::Mount(Mount { request, unless_mounted: true, make_target: true, ready_within, pod });
         self.mounter.ask(&asked).await.map_err(status)
     }
 

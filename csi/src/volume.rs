@@ -10,6 +10,7 @@ use crate::csi::volume_capability::access_mode::Mode;
 use crate::group;
 use crate::volume_id::is_below_root;
 use api::options::{MountOptions, OptionsError};
+use api::pod::PodName;
 use api::program::{DEFAULT_NAME, ProgramVolume};
 use api::request::{Request, Switches};
 use api::secret::{Secret, Secrets, TOKEN};
@@ -27,6 +28,9 @@ struct Token {
 const KUBERNETES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
 /// The one that says that a volume is a pod's own.
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+/// The pod.
+const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
+const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 /// Service-account tokens, which come as an attribute or as a secret.
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
@@ -170,6 +174,11 @@ fn access(capability: &VolumeCapability) -> Result<(bool, bool), BadVolume> {
 /// Whether a volume is a pod's own, in its specification.
 pub fn is_ephemeral(context: &HashMap<String, String>) -> bool {
     context.get(EPHEMERAL).is_some_and(|value| value == "true")
+}
+
+/// The pod that a volume is published for, as kubelet says it (podInfoOnMount).
+pub fn pod_of(context: &HashMap<String, String>) -> Option<PodName> {
+    PodName::new(context.get(POD_NAMESPACE)?, context.get(POD_NAME)?)
 }
 
 impl Wanted {

@@ -3,6 +3,8 @@
 use crate::driver::{Driver, Volume, fails, strings};
 use crate::harness::{Test, tests};
 use crate::node::NODE_BIN;
+use api::pod::PodName;
+use api::volume::VolumeView;
 use hostmount::observe::events;
 use hostmount_csi::csi::volume_capability::MountVolume;
 use hostmount_csi::csi::volume_capability::access_mode::Mode;
@@ -44,6 +46,17 @@ fn staged_once_and_shown_in_each_pod() {
     assert!(refused.stderr.contains("Read-only file system"), "{}", refused.stderr);
     fails(driver.publish(&volume, "q"), Code::AlreadyExists, "already, and read-only");
     fails(driver.publish_as(read_only(&volume, "p")), Code::AlreadyExists, "already, and not read-only");
+
+    // Kubelet says which pod it is for.
+    let mut named = volume.to_publish("r");
+    named
+        .volume_context
+        .extend(strings(&[("csi.storage.k8s.io/pod.name", "web-0"), ("csi.storage.k8s.io/pod.namespace", "shop")]));
+    driver.publish_as(named).unwrap();
+    let [VolumeView { pods, .. }] = &driver.list()[..] else { panic!("{:?}", driver.list()) };
+    let pods: Vec<_> = pods.iter().map(|pod| (&*pod.uid, pod.name.as_ref().map(PodName::path))).collect();
+    assert_eq!(pods, [("p", None), ("q", None), ("r", Some("shop/web-0".to_owned()))]);
+    driver.unpublish(&volume, "r").unwrap();
 
     let stats = driver.stats(&volume, "q").unwrap();
     assert!(!stats.volume_condition.unwrap().abnormal);

@@ -6,9 +6,10 @@
 use crate::umount8::unmount_volume;
 use api::client::Client;
 use api::exit::chain;
-use api::message::Failure;
+use api::message::{Failure, Mount};
 use api::options::{MountOptions, OptionsError};
 use api::origin::Origin;
+use api::pod::PodName;
 use api::request::{Request, Switches};
 use api::secret::{NotBase64, Secret, Secrets};
 use linux::statx::device_at;
@@ -21,6 +22,8 @@ use std::process::ExitCode;
 
 /// Kubelet's own keys; everything else in a volume's options is the user's.
 const KUBELETS: &str = "kubernetes.io/";
+const POD_NAME: &str = "kubernetes.io/pod.name";
+const POD_NAMESPACE: &str = "kubernetes.io/pod.namespace";
 const SECRETS: &str = "kubernetes.io/secret/";
 
 /// What a call comes to.
@@ -99,15 +102,15 @@ impl Answer {
 }
 
 fn mount(target: &str, options: &str) -> Answer {
-    let request = match request(target, options) {
-        Ok(request) => request,
+    let asked = match asked(target, options) {
+        Ok(asked) => asked,
         Err(error) => return Answer::Failure(chain(&error)),
     };
     // A call may come twice. The directory is the volume's own, so what is mounted there is the volume.
     if let Ok(Some(_)) = device_at(Path::new(target)) {
         return Answer::Success;
     }
-    match Client::from_environment(Origin::FlexVolume).mount(request) {
+    match Client::from_environment(Origin::FlexVolume).mount(asked) {
         Ok(_) => Answer::Success,
         Err(error) => {
             let Failure { message, output, .. } = error.into_failure();
@@ -116,8 +119,17 @@ fn mount(target: &str, options: &str) -> Answer {
     }
 }
 
-/// Turns a volume's options into a request. A user's key may have the name of one of kubelet's and replace it:
-/// kubelet's keys about the pod are therefore not used for anything.
+/// Turns a volume's options into what is asked of the mounter. A user's key may have the name of one of kubelet's and replace it:
+/// kubelet's keys about the pod are therefore shown, and used for nothing else.
+fn asked(target: &str, options: &str) -> Result<Mount, BadOptions> {
+    let request = request(target, options)?;
+    let given: Map<String, Value> = serde_json::from_str(options).map_err(|_| BadOptions::Json)?;
+    let word = |key: &str| given.get(key)?.as_str();
+    let pod = word(POD_NAMESPACE).zip(word(POD_NAME)).and_then(|(namespace, name)| PodName::new(namespace, name));
+    Ok(Mount { pod, ..request.into() })
+}
+
+/// Turns a volume's options into a request.
 pub fn request(target: &str, options: &str) -> Result<Request, BadOptions> {
     let given: Map<String, Value> = serde_json::from_str(options).map_err(|_| BadOptions::Json)?;
     let mut fstype = None;

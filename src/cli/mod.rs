@@ -10,6 +10,7 @@ mod list;
 mod metrics;
 mod policy;
 mod serve;
+mod show;
 mod status;
 
 use api::client::CallError;
@@ -53,23 +54,14 @@ enum Action {
         arguments: Vec<OsString>,
     },
     /// Show the volumes on this node
-    List {
-        /// How to show them
-        #[arg(long, value_enum, default_value = "table")]
-        output: list::Format,
-    },
+    #[command(visible_alias = "ls")]
+    List(list::Arguments),
     /// Give a dead volume a fresh helper, here and in every running pod
     Heal(heal_swap::HealArguments),
     /// Put a fresh helper in the place of a running one; files that are open stay with the old one until closed
     Swap(heal_swap::SwapArguments),
     /// Show one volume in detail, also after it was unmounted
-    Status {
-        /// Where it is or was mounted
-        target: String,
-        /// How to show it
-        #[arg(long, value_enum, default_value = "table")]
-        output: list::Format,
-    },
+    Status(status::Arguments),
     /// Show the last lines that the helper of a volume wrote, also after it was unmounted or failed
     Logs {
         /// Where it is, was or should have been mounted
@@ -93,10 +85,10 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Action::Mount { arguments } => mount8::main(&arguments, Origin::Operator),
         Action::Umount { arguments } => umount8::main(&arguments),
         Action::Flexvolume { arguments } => flexvolume::main(&arguments),
-        Action::List { output } => end(list::list(output)),
+        Action::List(arguments) => end(list::list(&arguments)),
         Action::Heal(arguments) => end(heal_swap::heal(&arguments)),
         Action::Swap(arguments) => end(heal_swap::swap(&arguments)),
-        Action::Status { target, output } => end(status::status(&target, output)),
+        Action::Status(arguments) => end(status::status(&arguments)),
         Action::Logs { target } => end(status::logs(&target)),
         Action::Metrics => end(metrics::metrics()),
         Action::Policy(action) => end(policy::policy(action)),

@@ -44,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use target_locks::TargetLocks;
 use to_do::ToDo;
+use volume::pods::PodNames;
 use volume::registry::Registry;
 
 /// What every thread of the mounter needs.
@@ -85,6 +86,8 @@ pub struct Mounter {
     pub hangs: Hangs,
     /// What has happened so far.
     pub metrics: Metrics,
+    /// What callers have said of pods.
+    pub pod_names: PodNames,
     /// What filesystems have said of their space.
     pub spaces: Spaces,
     /// The targets whose volumes are brought up, or given a fresh helper.

@@ -20,6 +20,7 @@ use api::directory::Directory;
 use api::exit::{Exit, chain};
 use api::message::{self, Call, Failure, MessageError, Reason, Reply};
 use api::origin::Origin;
+use api::pod::PodName;
 use api::program::ProgramVolume;
 use api::request::{Request, check_place};
 use api::volume::VolumeView;
@@ -95,6 +96,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         let failure = Failure::new(Exit::Usage, error.to_string()).because(Reason::Denied);
         return send(caller.stream(), &Reply::<()>::Err(failure));
     }
+    let call = hear_pod(mounter, call);
     match call {
         Call::Mount(asked) => {
             let (target, fstype) = (&asked.request.target, &asked.request.fstype);
@@ -193,6 +195,20 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             send(caller.stream(), &text.map_err(|error| no_table(&error)));
         }
     }
+}
+
+/// A pod's name in a request is remembered for those who look; what can be none is left out.
+fn hear_pod(mounter: &Mounter, mut call: Call) -> Call {
+    let (target, pod) = match &mut call {
+        Call::Mount(asked) => (&asked.request.target, &mut asked.pod),
+        Call::Bind(asked) => (&asked.target, &mut asked.pod),
+        _ => return call,
+    };
+    *pod = pod.take().and_then(PodName::checked);
+    if let Some(name) = pod {
+        mounter.pod_names.hear(Path::new(target), &mounter.config.kubelet_dir, name);
+    }
+    call
 }
 
 /// Whether a request from `origin` would get as far as to a helper.

@@ -11,6 +11,7 @@ use super::pods::{self, Pods};
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
 use super::to_do::ToDo;
+use super::volume::pods::PodNames;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
 use super::volume::registry::Registry;
@@ -147,6 +148,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         target_locks: TargetLocks::default(),
         to_do: ToDo::default(),
         places: TargetLocks::default(),
+        pod_names: PodNames::default(),
         spaces: Spaces::default(),
         reaper: Reaper::default(),
         method,

@@ -89,7 +89,7 @@ mod tests {
 
     fn bind(source: &str, target: &str) -> Call {
         let (source, target) = (source.into(), target.into());
-        Call::Bind(Bind { source, target, read_only: false, alone: false, make_target: true })
+        Call::Bind(Bind { source, target, read_only: false, alone: false, make_target: true, pod: None })
     }
 
     fn calls(target: &str) -> Vec<Call> {

@@ -19,6 +19,12 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// The flags in mount(8)'s words.
+    pub fn flag_words(&self) -> Vec<String> {
+        let set = |known: &&MountWord| known.flag != 0 && self.flags.contains(MountFlags::from_bits_retain(known.flag));
+        MOUNT_WORDS.iter().filter(set).map(|known| known.word.to_owned()).collect()
+    }
+
     /// What a request's type and options ask for.
     pub fn of(fstype: &str, options: &MountOptions) -> Self {
         let allow_other = !options.has_flag("noallow_other");
@@ -79,6 +85,7 @@ mod tests {
         let always = MountFlags::NOSUID | MountFlags::NODEV;
         assert_eq!(grant("ro,noexec,rw").flags, always | MountFlags::NOEXEC);
         assert_eq!(grant("suid,dev").flags, always);
+        assert_eq!(grant("ro,noexec,suid").flag_words(), ["ro", "noexec", "nosuid", "nodev"]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn ask<T: Send>(test: &TestNode, what: impl FnOnce(Client) -> Result<T, CallErro
 
 fn at(target: &str) -> Bind {
     let (source, target) = (STAGED.to_owned(), target.to_owned());
-    Bind { source, target, read_only: false, alone: false, make_target: true }
+    Bind { source, target, read_only: false, alone: false, make_target: true, pod: None }
 }
 
 fn show(test: &TestNode, bind: Bind) -> Result<bool, Failure> {

@@ -77,7 +77,7 @@ fn a_stopped_helper_is_logged_and_shown_and_can_be_unmounted() {
     let json: serde_json::Value =
         serde_json::from_str(&setting.hostmount(&format!("status --output json {TARGET}"))).unwrap();
     assert_eq!((&json["state"], &json["waiting"]), (&"hung".into(), &1.into()), "{json}");
-    assert!(json["hung_since"].as_u64() >= json["since"].as_u64(), "{json}");
+    assert!(json["hung_since"].as_str() >= json["since"].as_str(), "{json}");
     let metrics = setting.hostmount("metrics");
     let up = format!("hostmount_volume_up{{target=\"{TARGET}\",type=\"fuse.bindfs\"}} 0\n");
     for line in ["hostmount_volumes{state=\"hung\"} 1\n", "hostmount_hangs_total 1\n", &up] {

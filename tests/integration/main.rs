@@ -54,6 +54,7 @@ mod restart;
 mod secrets;
 mod secrets_recorded;
 mod server_gone;
+mod shown;
 mod storm;
 mod swap;
 mod systemd;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         pods,
         pod_containers,
         operator,
+        shown,
         client,
         bind,
         metrics,

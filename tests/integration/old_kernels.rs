@@ -77,7 +77,7 @@ fn everything_works(missing: &[Missing], arguments: &[&str], said: &str) {
     // As CSI has it: one more place, read-only.
     test.node.visit(|| {
         let (source, target) = (TARGET.to_owned(), OTHER.to_owned());
-        let bind = Bind { source, target, read_only: true, alone: false, make_target: true };
+        let bind = Bind { source, target, read_only: true, alone: false, make_target: true, pod: None };
         Client::at(SOCKET).bind(bind).unwrap();
     });
     assert!(test.node.sh(&format!("cat {OTHER}/f && touch {OTHER}/new")).stderr.contains("Read-only file system"));

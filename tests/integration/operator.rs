@@ -128,7 +128,7 @@ fn a_volumes_output_outlives_it() {
     }
     let json: serde_json::Value =
         serde_json::from_str(&look(&["status", "--output", "json", "/mnt/v"]).stdout).unwrap();
-    assert_eq!((json["state"].as_str(), json["ended"].as_u64()), (Some("mounted"), None));
+    assert_eq!((json["state"].as_str(), json["ended"].as_str()), (Some("mounted"), None));
     assert_eq!(json["lines"][1], "told good");
 
     test.umount(&["/mnt/v"]).ok("umount");

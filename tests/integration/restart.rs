@@ -39,9 +39,9 @@ fn kill(mounter: &mut Mounter) {
     mounter.wait();
 }
 
-/// All volumes, without the number of waiting requests.
+/// All volumes, without the numbers that change by themselves.
 fn list(test: &TestNode) -> String {
-    test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json | grep -v '\"waiting\":'"))
+    test.node.sh_ok(&format!("{NODE_BIN}/hostmount list --output json | grep -vE '\"(waiting|memory)\":'"))
 }
 
 /// Reads, over and over, in a process of its own; ends with an error at the first read that fails.

@@ -96,6 +96,7 @@ fn report(mounter: &Mounter, id: VolumeId, volume: &Volume, waiting: u64, limit:
         waiting, "the volume hangs: for {seconds} s requests have waited, and its helper does nothing"
     );
     mounter.metrics.hangs.inc();
+    mounter.registry.note_hang(id);
     match volume.not_healed() {
         _ if volume.plan.settings.on_hang == OnHang::Report => {}
         Some(why) => {

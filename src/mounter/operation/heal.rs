@@ -4,7 +4,7 @@
 //! helpers. When is decided by the volume's [state](crate::mounter::volume::state).
 
 use super::kill::kill_helper;
-use super::replace::{ReplaceError, Replaced, replace};
+use super::replace::{Cause, ReplaceError, Replaced, replace};
 use super::upgrade::upgrade;
 use crate::mounter::Mounter;
 use crate::mounter::to_do::Task;
@@ -79,7 +79,7 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
         mounter.registry.report(id, Event::LeftDead);
         return warn!(event = events::NOT_HEALED, "it is not healed: {why}");
     }
-    let result = replace(mounter, id, None);
+    let result = replace(mounter, id, Cause::Heal);
     keep_new(mounter);
     mounter.metrics.count(Operation::heal, &result);
     match result {
@@ -102,7 +102,7 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
 pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, ReplaceError> {
     let (id, state) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
     if matches!(state, State::Dead { .. }) {
-        return replace(mounter, id, None).map(Some);
+        return replace(mounter, id, Cause::Heal).map(Some);
     }
     let hung = mounter.hangs.since(id).and_then(|_| mounter.registry.volume(id));
     let Some(volume) = hung else { return Ok(None) };
@@ -112,7 +112,7 @@ pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, Replac
     // Its helper's end is expected from here on: nobody else is to heal it.
     mounter.registry.report(id, Event::ReplacementBegun);
     kill_helper(mounter, id, &volume);
-    let replaced = replace(mounter, id, None);
+    let replaced = replace(mounter, id, Cause::Heal);
     if replaced.is_err() {
         mounter.registry.report(id, Event::ReplacementFailed);
     }

@@ -8,7 +8,7 @@ use super::tokens;
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::mounter::target_locks::TargetBusy;
-use crate::mounter::volume::Volume;
+use crate::mounter::volume::{History, Volume};
 use crate::node::target::{Target, open_in_filesystem};
 use crate::node::tree::Tree;
 use crate::observe::events;
@@ -80,6 +80,7 @@ pub enum MountError {
 /// Mounts a volume on the node, for the process at the other end of `caller`.
 pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mounted, MountError> {
     let within = asked.ready_within.map(Duration::from_secs);
+    let history = History { origin: Some(caller.origin()), pod: asked.pod, ..History::default() };
     let plan = Plan::new(&mounter.config, caller.origin(), asked.request)?;
     if let Err(denied) = permit(mounter, caller.origin(), &plan) {
         // What was granted is not judged again, by whatever rules there are now: kubelet repeats its calls.
@@ -88,7 +89,7 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
     let _place = mounter.places.take(&plan.target)?;
     let Place { target, made } = open_place(mounter, &plan.target, asked.make_target)?;
     let mounted = match what_is_there(mounter, &plan, &target) {
-        There::Nothing => mount_at(mounter, plan, target, caller, within),
+        There::Nothing => mount_at(mounter, plan, target, caller, (within, history)),
         There::Same { access: true } if asked.unless_mounted => {
             renew_tokens(mounter, &plan, &target);
             Ok(already())
@@ -96,7 +97,7 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
         There::Same { .. } if !asked.unless_mounted => Err(already_mounted(&plan)),
         There::Other if !asked.unless_mounted => {
             // On top of it, as with mount(8).
-            mount_at(mounter, plan, target, caller, within)
+            mount_at(mounter, plan, target, caller, (within, history))
         }
         There::Same { .. } | There::Other => Err(MountError::Occupied { target: plan.request.target }),
     };
@@ -188,7 +189,7 @@ fn mount_at(
     plan: Plan,
     target: Target,
     caller: &Connection,
-    within: Option<Duration>,
+    (within, history): (Option<Duration>, History),
 ) -> Result<Mounted, MountError> {
     let _lock = mounter.target_locks.take(&plan.target)?;
     let fresh = bring_up(mounter, &plan, Purpose::Caller(caller), within)?;
@@ -203,6 +204,7 @@ fn mount_at(
         return Err(error);
     }
     let volume = Volume::new(plan, fresh.program.clone(), fresh.identity, fresh.processes());
+    let volume = Volume { history, ..volume };
     let released = fresh.release(&mounter.state);
     info!(event = events::MOUNTED, device = %volume.identity.device, "mounted on the node");
     if volume.identity.connection.is_some() {

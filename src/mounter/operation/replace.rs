@@ -74,20 +74,46 @@ pub struct Asked {
     pub origin: Origin,
 }
 
+/// Why a volume is to have a fresh helper.
+#[derive(Debug)]
+pub enum Cause {
+    /// Its helper is dead, or hangs.
+    Heal,
+    /// Its helper is of an earlier image.
+    Upgrade,
+    /// A caller wants it.
+    Asked(Asked),
+}
+
 /// Puts a fresh helper in the place of the one of the volume at `target`.
 pub fn swap(mounter: &Mounter, target: &Path, asked: Asked) -> Result<Replaced, ReplaceError> {
     let (id, _) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
-    replace(mounter, id, Some(asked))
+    replace(mounter, id, Cause::Asked(asked))
 }
 
-/// Puts a fresh helper in the place of volume `id`'s. Unless something else is `asked`, it is given what the old one was.
+/// Puts a fresh helper in the place of volume `id`'s. Unless something else is asked for, it is given what the old one was.
 ///
 /// Files that are open stay with the old helper, which ends by itself when the last of them is closed.
-pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<Replaced, ReplaceError> {
+pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced, ReplaceError> {
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
     let _lock = mounter.target_locks.take(&volume.plan.target)?;
     // It may have been replaced or unmounted before the lock was had.
     let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
+    let mut history = volume.history.clone();
+    let asked = match cause {
+        Cause::Heal => {
+            history.heals += 1;
+            None
+        }
+        Cause::Upgrade => {
+            history.swaps += 1;
+            None
+        }
+        Cause::Asked(asked) => {
+            history.swaps += 1;
+            Some(asked)
+        }
+    };
     let plan = next_plan(mounter, &volume, asked)?;
     // It may be unmounted while its server does not answer.
     let gone = mounter.registry.until_gone(id).map_err(ReplaceError::Search)?;
@@ -118,6 +144,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, asked: Option<Asked>) -> Result<
                 since: volume.since,
                 known: Known::All,
                 earlier_image: false,
+                history,
             };
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");

@@ -6,7 +6,7 @@
 //!
 //! Runs in the mounter, each on a thread of its own.
 
-use super::replace::{ReplaceError, Replaced, replace};
+use super::replace::{Cause, ReplaceError, Replaced, replace};
 use crate::mounter::Mounter;
 use crate::mounter::to_do::UPGRADE_AGAIN;
 use crate::mounter::volume::VolumeId;
@@ -40,7 +40,7 @@ fn layers(overlay: &Mount) -> Vec<&str> {
 pub fn upgrade(mounter: &Mounter, id: VolumeId) {
     let Some(volume) = mounter.registry.volume(id) else { return };
     let _span = volume.span().entered();
-    let result = replace(mounter, id, None);
+    let result = replace(mounter, id, Cause::Upgrade);
     mounter.metrics.count(Operation::swap, &result);
     match result {
         Ok(Replaced::Shown { places, .. }) => info!(

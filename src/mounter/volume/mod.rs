@@ -4,11 +4,13 @@
 //! [`record`], [`kept_secrets`] and [`recovery`] carry them over from one mounter to the next; [`views`] shows them.
 
 mod answering;
+pub mod helper_process;
 pub mod hold;
 pub mod keep;
 pub mod kept_secrets;
 pub(super) mod pace;
 pub mod past;
+pub mod pods;
 pub mod record;
 pub mod recovery;
 pub mod registry;
@@ -20,7 +22,10 @@ pub(super) mod whole_file;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
 use crate::policy::Plan;
+use api::origin::Origin;
+use api::pod::PodName;
 use api::volume::{VolumeState, VolumeView};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,6 +64,24 @@ pub struct Volume {
     pub known: Known,
     /// Whether its helper runs from the image of an earlier container.
     pub earlier_image: bool,
+    /// What is told of it.
+    pub history: History,
+}
+
+/// What is told of a volume: it is shown, and nothing is decided by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// Where the request for it came from. None: it is not known any more.
+    pub origin: Option<Origin>,
+    /// The pod that it is for, as the caller said.
+    pub pod: Option<PodName>,
+    /// How often it was given a fresh helper because the one before was dead or hung.
+    pub heals: u64,
+    /// How often it was given a fresh helper in the place of one that served.
+    pub swaps: u64,
+    /// How often it began to hang.
+    pub hangs: u64,
 }
 
 /// How much the mounter knows of what a volume was asked for with.
@@ -92,7 +115,8 @@ impl Known {
 impl Volume {
     /// A volume that has just been mounted.
     pub fn new(plan: Plan, helper: String, identity: Identity, processes: HelperProcesses) -> Self {
-        Self { plan, helper, identity, since: SystemTime::now(), processes, known: Known::All, earlier_image: false }
+        let (since, history) = (SystemTime::now(), History::default());
+        Self { plan, helper, identity, since, processes, known: Known::All, earlier_image: false, history }
     }
 
     /// Why it is not healed when its helper has ended, and what to do then. None: it is healed.
@@ -126,6 +150,12 @@ impl Volume {
             waiting: None,
             hung_since: None,
             note: None,
+            origin: self.history.origin,
+            pods: Vec::new(),
+            memory: None,
+            heals: self.history.heals,
+            swaps: self.history.swaps,
+            hangs: self.history.hangs,
         }
     }
 

@@ -35,6 +35,12 @@ impl Past {
             waiting: None,
             hung_since: None,
             note: None,
+            origin: None,
+            pods: Vec::new(),
+            memory: None,
+            heals: 0,
+            swaps: 0,
+            hangs: 0,
         };
         self.keep(view, lines);
     }
@@ -49,7 +55,7 @@ impl Past {
         if self.0.len() == KEPT {
             self.0.pop_front();
         }
-        self.0.push_back(VolumeDetail { view, ended: Some(seconds(SystemTime::now())), lines });
+        self.0.push_back(VolumeDetail::of(view, Some(seconds(SystemTime::now())), lines));
     }
 }
 

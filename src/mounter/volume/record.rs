@@ -6,7 +6,7 @@
 
 use super::kept_secrets::KeptSecrets;
 use super::whole_file::write_at;
-use super::{Known, Volume};
+use super::{History, Known, Volume};
 use crate::config::Config;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
@@ -73,6 +73,9 @@ struct Record {
     since: Duration,
     /// The mount namespace that the helper lives in. Its number may be used again: the reader must look who lives there.
     namespace: (u64, u64),
+    /// Earlier versions wrote none.
+    #[serde(default)]
+    history: History,
 }
 
 impl Records {
@@ -188,6 +191,7 @@ pub fn describe(volume: &Volume) -> serde_json::Result<Vec<u8>> {
         connection: volume.identity.connection,
         since: volume.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
         namespace: (volume.processes.namespace().device, volume.processes.namespace().inode),
+        history: volume.history.clone(),
     })
 }
 
@@ -232,6 +236,7 @@ pub fn understand(record: &[u8], config: &Config) -> Result<Volume, Unreadable> 
         processes: HelperProcesses::of_namespace(NamespaceId { device, inode }),
         known,
         earlier_image: false,
+        history: record.history,
     })
 }
 

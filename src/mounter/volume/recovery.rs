@@ -5,7 +5,7 @@
 //! of a record.
 
 use super::keep::keep;
-use super::{Known, Volume};
+use super::{History, Known, Volume};
 use crate::config::settings::Upgrade;
 use crate::engine::Engine;
 use crate::engine::helper_processes::HelperProcesses;
@@ -164,6 +164,7 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Populated
         processes: HelperProcesses::of_namespace(home.id),
         known: Known::MountAlone,
         earlier_image: false,
+        history: History::default(),
     })
 }
 

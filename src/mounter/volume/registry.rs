@@ -199,6 +199,16 @@ impl Registry {
         volumes.by_id.values().find(|entry| entry.is(filesystem)).map(|entry| entry.volume.clone())
     }
 
+    /// A volume has begun to hang.
+    pub fn note_hang(&self, id: VolumeId) {
+        let mut volumes = self.locked();
+        let Some(entry) = volumes.by_id.get_mut(&id) else { return };
+        entry.volume.history.hangs += 1;
+        if entry.volume.known == Known::All {
+            self.records.keep(&entry.volume);
+        }
+    }
+
     /// The next helpers of the volume that is this filesystem get these secrets, which are all that it has.
     pub fn renew_secrets(&self, filesystem: Identity, secrets: &Secrets) {
         let mut volumes = self.locked();

@@ -58,21 +58,44 @@ impl Cgroup {
         pids.map(|pid| Process::at(Path::new(OWN), pid)).collect()
     }
 
+    /// What its processes use of memory, in bytes, if that is counted.
+    pub fn memory(&self) -> Option<u64> {
+        self.number("memory.usage_in_bytes", "memory.current")
+    }
+
+    /// The limit of that, in bytes, if it has one. Without one version 1 shows a number that no machine has.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.number("memory.limit_in_bytes", "memory.max").filter(|limit| *limit < 1 << 50)
+    }
+
+    /// Its path below the node's top, in the hierarchy that counts memory.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.all.directory, self.name)
+    }
+
+    /// The number in one of its files, which has these names in version 1 and 2.
+    fn number(&self, version_1: &str, version_2: &str) -> Option<u64> {
+        let parent = self.all.parent.as_ref()?;
+        let file = match parent.version {
+            CgroupVersion::V1 => version_1,
+            CgroupVersion::V2 => version_2,
+        };
+        read_file(parent.directory.as_fd(), &Path::new(&self.name).join(file)).ok()?.trim().parse().ok()
+    }
+
     /// A message for the caller, if the kernel has killed a process in it because memory ran out.
     pub fn ran_out_of_memory(&self) -> Option<String> {
         let parent = self.all.parent.as_ref()?;
-        let (events, limit) = match parent.version {
-            CgroupVersion::V1 => ("memory.oom_control", "memory.limit_in_bytes"),
-            CgroupVersion::V2 => ("memory.events", "memory.max"),
+        let events = match parent.version {
+            CgroupVersion::V1 => "memory.oom_control",
+            CgroupVersion::V2 => "memory.events",
         };
-        let read = |file| read_file(parent.directory.as_fd(), &Path::new(&self.name).join(file)).unwrap_or_default();
+        let events = read_file(parent.directory.as_fd(), &Path::new(&self.name).join(events)).unwrap_or_default();
         let killed = |line: &str| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0");
-        if !read(events).lines().any(killed) {
+        if !events.lines().any(killed) {
             return None;
         }
-        // Without a limit version 1 shows a number that no machine has.
-        let limit = read(limit).trim().parse().ok().filter(|limit| *limit < 1 << 50).map(|limit: u64| limit >> 20);
-        Some(limit.map_or_else(
+        Some(self.memory_limit().map(|limit| limit >> 20).map_or_else(
             || {
                 "the node has run out of memory, or all helpers together have hit their limit ([helpers] memory_limit)"
                     .to_owned()

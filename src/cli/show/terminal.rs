@@ -1,0 +1,43 @@
+//! What standard output is: how wide, and whether colours are wanted there.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::termios::tcgetwinsize;
+use std::env;
+use std::io::{IsTerminal, stdout};
+
+/// Where a table goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cli) struct Terminal {
+    /// How many columns it has. None: lines may be as long as they are.
+    pub(in crate::cli) width: Option<usize>,
+    /// Whether it shows colours, and the user wants them (<https://no-color.org>).
+    pub(in crate::cli) colour: bool,
+}
+
+impl Terminal {
+    /// Standard output.
+    pub(in crate::cli) fn of_output() -> Self {
+        if !stdout().is_terminal() {
+            return Self::default();
+        }
+        let width = tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
+        let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        let colour = set("NO_COLOR").is_none() && set("TERM").is_some_and(|name| name != "dumb");
+        Self { width, colour }
+    }
+
+    /// Whether it is one.
+    pub(in crate::cli) fn is_there(self) -> bool {
+        self.width.is_some()
+    }
+}
+
+/// Waits for so many seconds, or until nobody reads standard output any more; returns whether somebody does.
+pub(in crate::cli) fn wait_while_read(seconds: u64) -> bool {
+    let output = stdout();
+    let timeout = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
+    // What is reported without being asked for: an error, of a pipe without a reader.
+    let gone = poll(&mut [PollFd::new(&output, PollFlags::empty())], Some(&timeout));
+    matches!(gone, Ok(0) | Err(Errno::INTR))
+}

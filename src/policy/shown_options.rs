@@ -1,0 +1,45 @@
+//! Options as people may see them: values that may be secrets are left out.
+//!
+//! Pure. Secrets have a way of their own (docs/secrets.md), and are in no option. Some write them there all the same, and what a
+//! status shows is copied into reports.
+
+use api::options::MountOptions;
+
+/// What stands for a value that is not shown.
+const HIDDEN: &str = "***";
+
+/// Parts of the names of options that have secrets as values.
+const TELLING: [&str; 8] = ["pass", "secret", "token", "key", "cred", "auth", "sas", "cookie"];
+
+/// The options with `***` for each value that may be a secret: by its name, or as part of a URL.
+pub fn without_secrets(options: &MountOptions) -> MountOptions {
+    let mut shown = MountOptions::default();
+    for option in options.iter() {
+        let mut option = option.clone();
+        let name = option.name.to_ascii_lowercase();
+        let names_one = TELLING.iter().any(|part| name.contains(part));
+        let holds_one = |value: &String| value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+        // A path is none: the file that it names is not shown.
+        let is_path = |value: &String| value.starts_with('/');
+        option.value = option.value.map(|value| {
+            let hidden = names_one && !is_path(&value) || holds_one(&value);
+            if hidden { HIDDEN.to_owned() } else { value }
+        });
+        shown.push(option);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_left_out_and_the_rest_stays() {
+        let shown = |options: &str| without_secrets(&MountOptions::parse(options).unwrap()).to_string();
+        assert_eq!(shown("ro,port=22,IdentityFile=/k,uid=5"), "ro,port=22,IdentityFile=/k,uid=5");
+        assert_eq!(shown("password=hunter2,ro"), "password=***,ro");
+        assert_eq!(shown("Secret_Access_Key=abc,passwd_file=/p"), "Secret_Access_Key=***,passwd_file=/p");
+        assert_eq!(shown("proxy=http://me:pw@host/,url=http://host/"), "proxy=***,url=http://host/");
+    }
+}
