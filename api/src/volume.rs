@@ -98,7 +98,8 @@ pub enum VolumeState {
 
 impl VolumeState {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Mounted, Self::Detached, Self::Hung, Self::Dead, Self::Ended, Self::Failed];
+    pub const ALL: [Self; 7] =
+        [Self::Mounted, Self::Detached, Self::Hung, Self::Dead, Self::Waiting, Self::Ended, Self::Failed];
 
     /// The state in a word.
     pub fn word(self) -> &'static str {

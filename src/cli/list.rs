@@ -201,7 +201,7 @@ fn pods(pods: &[Pod], all: bool) -> (String, String) {
 pub(super) fn colour(state: VolumeState) -> Colour {
     match state {
         VolumeState::Mounted => Colour::Good,
-        VolumeState::Detached => Colour::Doubtful,
+        VolumeState::Detached | VolumeState::Waiting => Colour::Doubtful,
         VolumeState::Hung | VolumeState::Dead | VolumeState::Failed => Colour::Bad,
         VolumeState::Ended => Colour::Faint,
     }

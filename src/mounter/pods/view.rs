@@ -7,6 +7,8 @@ use super::{PodVolume, PodVolumeId};
 use crate::mounter::Mounter;
 use crate::mounter::volume::seconds;
 use crate::node::connections::Identity;
+use api::origin::Origin;
+use api::pod::Pod;
 use api::volume::{Stats, VolumeDetail, VolumeState, VolumeView};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -56,7 +58,8 @@ impl Pods {
     pub fn detail(&self, mounter: &Mounter, target: &Path) -> Option<VolumeDetail> {
         let volumes = self.locked();
         let entry = volumes.by_id.values().find(|entry| entry.volume.target == target)?;
-        Some(VolumeDetail { view: entry.view(mounter), ended: None, lines: entry.words.clone() })
+        let places = vec![entry.volume.target.to_string_lossy().into_owned()];
+        Some(VolumeDetail { places, ..VolumeDetail::of(entry.view(mounter), None, entry.words.clone()) })
     }
 
     /// How the one is that is this filesystem.
@@ -88,6 +91,12 @@ impl Entry {
             waiting: mounter.connections.waiting(self.filesystem).ok(),
             hung_since: None,
             note,
+            origin: Some(Origin::Csi),
+            pods: vec![Pod { uid: self.volume.pod.clone(), name: None }],
+            memory: None,
+            heals: 0,
+            swaps: 0,
+            hangs: 0,
         }
     }
 }

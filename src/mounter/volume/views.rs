@@ -33,7 +33,8 @@ pub fn views(mounter: &Mounter) -> io::Result<Vec<VolumeView>> {
 
 /// The volume at `target`: the topmost that is there, or else the last one that was or should have been.
 pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetail>> {
-    if let Some(detail) = mounter.pods.detail(mounter, target) {
+    if let Some(mut detail) = mounter.pods.detail(mounter, target) {
+        pods::name(mounter, detail.view.pods.iter_mut());
         return Ok(Some(detail));
     }
     let on_node = OnNode::read(mounter)?;
