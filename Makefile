@@ -19,7 +19,7 @@ csi:
 	$(CARGO) build --package hostmount-csi --profile shim
 
 pod:
-	$(CARGO) build --package hostmount-pod --profile shim
+	$(CARGO) build --package hostmount-pod --profile pod
 
 # The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
 preload:

@@ -19,13 +19,16 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a whole call may take: the mounter does what is asked at once, and waits for no filesystem.
 const CALLS_TIME: Duration = Duration::from_secs(30);
+
+/// How long the mounter may take to hear that a program has ended: its container waits for that.
+const ENDS_TIME: Duration = Duration::from_secs(5);
 
 /// How long after its socket is there a mounter may begin to listen.
 const LISTENING: Duration = Duration::from_millis(200);
@@ -75,6 +78,9 @@ pub(crate) enum AskError {
     /// It was granted, but no descriptor came.
     #[error("the mounter at {} has sent no descriptor", shown_path(.0))]
     NoDescriptor(PathBuf),
+    /// What ends the wait has come.
+    #[error("interrupted")]
+    Interrupted,
     /// The mounter's reply: it was not done.
     #[error("{}", shown(&.0.message))]
     Failed(Failure),
@@ -93,37 +99,49 @@ impl Volume {
         Ok(Self { socket: socket(mount_point).ok_or_else(place)? })
     }
 
-    /// Asks for a fresh filesystem: its descriptor of /dev/fuse. Waits for the socket for so long.
-    pub(crate) fn mount(&self, options: MountOptions, patience: Duration) -> Result<OwnedFd, AskError> {
-        let stream = self.connect_within(patience)?;
-        let ((), descriptor) = self.call(stream, &ProgramCall::Mount { options })?;
+    /// Asks for a fresh filesystem: its descriptor of /dev/fuse. Waits for the socket for so long, but no longer than until `stop`
+    /// can be read.
+    pub(crate) fn mount(
+        &self,
+        options: &MountOptions,
+        patience: Duration,
+        stop: Option<BorrowedFd<'_>>,
+    ) -> Result<OwnedFd, AskError> {
+        let stream = self.connect_within(patience, stop)?;
+        let ((), descriptor) = self.call(stream, &ProgramCall::Mount { options: options.clone() }, CALLS_TIME)?;
         descriptor.ok_or_else(|| AskError::NoDescriptor(self.socket.clone()))
     }
 
     /// Asks for the filesystem to be shown no longer.
     pub(crate) fn unmount(&self, lazy: bool) -> Result<(), AskError> {
-        self.ask(&ProgramCall::Unmount { lazy })
+        self.ask(&ProgramCall::Unmount { lazy }, CALLS_TIME)
     }
 
-    /// Whether a program serves the volume.
-    pub(crate) fn is_served(&self) -> Result<bool, AskError> {
-        self.ask(&ProgramCall::Ready).map(|served: Served| served.ready)
+    /// Whether a program serves the volume, if that is known in time.
+    pub(crate) fn is_served(&self, time: Duration) -> Result<bool, AskError> {
+        self.ask(&ProgramCall::Ready, time).map(|served: Served| served.ready)
     }
 
-    fn ask<T: DeserializeOwned>(&self, call: &ProgramCall) -> Result<T, AskError> {
-        let stream = self.connect().map_err(|errno| self.not_connected(errno))?;
-        self.call(stream, call).map(|(reply, _)| reply)
+    /// Says that the program has ended, and its last words.
+    pub(crate) fn has_ended(&self, code: i32, words: Vec<String>) -> Result<(), AskError> {
+        self.ask(&ProgramCall::Ended { code, words }, ENDS_TIME)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, call: &ProgramCall, time: Duration) -> Result<T, AskError> {
+        let stream = self.connect(time).map_err(|errno| self.not_connected(errno))?;
+        self.call(stream, call, time).map(|(reply, _)| reply)
     }
 
     fn call<T: DeserializeOwned>(
         &self,
         mut stream: UnixStream,
         call: &ProgramCall,
+        time: Duration,
     ) -> Result<(T, Option<OwnedFd>), AskError> {
         let failed = |source| AskError::Call { socket: self.socket.clone(), source };
         // A mounter that refuses the caller may have replied and closed already: its reply says more than our EPIPE.
         let sent = message::send(&mut stream, call);
-        let mut reply = Replying { stream, deadline: Instant::now() + CALLS_TIME, descriptor: None };
+        let mut reply = Replying { stream, deadline: Instant::now() + time, descriptor: None };
         match message::receive_answer::<T>(&mut (&mut reply).take(MAX_REPLY)) {
             Ok(Reply::Ok(answer)) => Ok((answer, reply.descriptor)),
             Ok(Reply::Err(failure)) => Err(AskError::Failed(failure)),
@@ -132,11 +150,11 @@ impl Volume {
     }
 
     /// As [`connect`](Self::connect); while nothing listens it waits for a change beside the socket.
-    fn connect_within(&self, patience: Duration) -> Result<UnixStream, AskError> {
+    fn connect_within(&self, patience: Duration, stop: Option<BorrowedFd<'_>>) -> Result<UnixStream, AskError> {
         let deadline = Instant::now() + patience;
         let mut watch = None;
         loop {
-            let errno = match self.connect() {
+            let errno = match self.connect(CALLS_TIME) {
                 Ok(stream) => return Ok(stream),
                 Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => errno,
                 Err(errno) => return Err(self.not_connected(errno)),
@@ -150,10 +168,14 @@ impl Volume {
                 None => watch = Some(self.watch().map_err(|_| self.not_connected(errno))?),
                 Some(watch) => {
                     // That its owner listens, a moment after the socket is there, no event tells.
-                    if wait_for(watch, left.min(LISTENING)).is_ok() {
+                    let watched = [Some(watch.as_fd()), stop];
+                    if wait_for_any(watched.into_iter().flatten(), left.min(LISTENING)).is_ok() {
                         let mut events = [0; 4096];
-                        // It is there to be read, and what it says does not matter.
+                        // What it says does not matter.
                         let _ = rustix::io::read(watch, &mut events);
+                    }
+                    if stop.is_some_and(|stop| wait_for(stop, Duration::ZERO).is_ok()) {
+                        return Err(AskError::Interrupted);
                     }
                 }
             }
@@ -168,10 +190,10 @@ impl Volume {
         Ok(watch)
     }
 
-    fn connect(&self) -> Result<UnixStream, Errno> {
+    fn connect(&self, time: Duration) -> Result<UnixStream, Errno> {
         let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         // A listener that takes no connection is waited for as long as one that sends no reply.
-        set_socket_timeout(&stream, Timeout::Send, Some(CALLS_TIME))?;
+        set_socket_timeout(&stream, Timeout::Send, Some(time))?;
         connect(&stream, &SocketAddrUnix::new(&*self.socket)?)?;
         Ok(UnixStream::from(stream))
     }
@@ -209,16 +231,25 @@ impl Read for Replying {
 
 /// Waits until it can be read; TIMEDOUT if it cannot in time.
 pub(crate) fn wait_for(what: impl AsFd, time: Duration) -> Result<(), Errno> {
+    wait_for_any([what.as_fd()], time)
+}
+
+fn wait_for_any<'a>(what: impl IntoIterator<Item = BorrowedFd<'a>>, time: Duration) -> Result<(), Errno> {
     let deadline = Instant::now() + time;
+    let waiting = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+    let mut waiting: Vec<_> = what.into_iter().map(waiting).collect();
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left =
-            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&what, PollFlags::IN)], Some(&left)) {
+        let left = timespec(deadline.saturating_duration_since(Instant::now()));
+        match poll(&mut waiting, Some(&left)) {
             Ok(0) => return Err(Errno::TIMEDOUT),
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// As poll(2) takes it.
+pub(crate) fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() }
 }

@@ -7,13 +7,15 @@
 //! have put anything at that path: nothing that comes from there is read without a bound, or waited for without one.
 
 mod asking;
+mod copy;
 pub mod fusermount;
+mod options;
+mod ready;
+mod start;
 
+use api::exit::Exit;
 use std::ffi::OsString;
 use std::path::Path;
-
-/// The exit status for a command line that is not understood, as mount(8) has it.
-const USAGE: u8 = 1;
 
 /// Runs the program that the first argument names, as execve(2) passed it: `fusermount3`, or `fusermount` as libfuse 2 calls
 /// it. `None`: another name.
@@ -27,8 +29,11 @@ pub fn by_name(arguments: &[OsString]) -> Option<u8> {
 
 /// Runs what the first argument names, for `hostmount-pod` under its own name.
 pub fn own_command(arguments: &[OsString]) -> u8 {
-    let Some((command, _)) = arguments.split_first() else { return usage() };
+    let Some((command, rest)) = arguments.split_first() else { return usage() };
     match command.to_str() {
+        Some("start") => start::main(rest),
+        Some("ready") => ready::main(rest),
+        Some("copy") => copy::main(rest),
         Some("--version") => {
             linux::say!("hostmount-pod {}", env!("CARGO_PKG_VERSION"));
             0
@@ -38,6 +43,6 @@ pub fn own_command(arguments: &[OsString]) -> u8 {
 }
 
 fn usage() -> u8 {
-    linux::complain!("hostmount-pod: call it as fusermount3.");
-    USAGE
+    linux::complain!("usage: hostmount-pod start ... | ready [PATH] | copy DIRECTORY | fusermount3 ... | --version");
+    Exit::Usage as u8
 }

@@ -44,6 +44,7 @@ mod operator;
 mod outlive;
 mod own_uid;
 mod pod_containers;
+mod pod_start;
 mod pods;
 mod policy;
 mod preload;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         kubelet_in_container,
         libfuse,
         fusermount3,
+        pod_start,
         nothing_goes_dark,
         not_healed,
         swap,

@@ -65,4 +65,19 @@ impl PodVolume {
     pub fn was_asked(&self) -> Vec<String> {
         self.lines.lock().unwrap().try_iter().collect()
     }
+
+    /// The PID of the one process that runs `program`: waits for it.
+    pub fn pid_of(&self, program: &str) -> u32 {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        loop {
+            let processes = self.place.processes();
+            let runs = |line: &str| line.split(' ').next().is_some_and(|first| first.ends_with(program));
+            let pids: Vec<_> = processes.iter().filter(|(_, line)| runs(line)).map(|(pid, _)| *pid).collect();
+            if let [pid] = pids[..] {
+                return pid;
+            }
+            assert!(std::time::Instant::now() < deadline, "not one {program}: {processes:?}");
+            std::thread::yield_now();
+        }
+    }
 }

@@ -35,6 +35,14 @@ pub static CSI: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-csi", "hos
 /// `hostmount-pod`: what a FUSE program in a pod has beside it.
 pub static POD: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-pod", "hostmount-pod"));
 
+/// The same as it is shipped.
+pub static SMALL_POD: LazyLock<PathBuf> = LazyLock::new(|| {
+    let mut make = Command::new("make");
+    make.args(["-C", env!("CARGO_MANIFEST_DIR"), "pod", concat!("CARGO=", env!("CARGO"))]);
+    build(&mut make);
+    Path::new(HOSTMOUNT).ancestors().nth(2).unwrap().join("pod/hostmount-pod")
+});
+
 /// `testbed`, which is the helper `mount.memfs` when it is called so.
 pub static TESTBED: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-testbed", "testbed"));
 

@@ -13,5 +13,6 @@ pub mod keyring;
 pub mod mount_attr;
 pub mod same_file;
 pub mod seccomp;
+pub mod signals;
 pub mod spawn;
 pub mod user_namespace;

@@ -8,9 +8,9 @@
 mod caller;
 mod command_line;
 mod mount_point;
-mod options;
 
 use crate::asking::{AskError, Volume};
+use crate::options;
 use api::message::Reason;
 use caller::Caller;
 use command_line::{Arguments, Parsed, Work};
@@ -115,7 +115,7 @@ impl Place<'_> {
         let options = options::read(options, |words| self.voice.say(words)).map_err(|words| self.tell(words))?;
         let failed = |error: AskError| self.tell(format_args!("mount failed: {error}"));
         let volume = self.volume().map_err(failed)?;
-        let descriptor = volume.mount(options.for_mounter, PATIENCE).map_err(failed)?;
+        let descriptor = volume.mount(&options.for_mounter, PATIENCE, None).map_err(failed)?;
         let sent = caller.send(descriptor).and_then(|()| if sync_init { caller.wait_and_answer() } else { Ok(()) });
         if let Err(words) = sent {
             // The descriptor that was sent may be gone with its receiver, or serve nobody.
@@ -144,7 +144,7 @@ impl Place<'_> {
         caller.wait_for_its_end().map_err(|words| self.tell(words))?;
         let Ok(volume) = self.volume() else { return Err(Told) };
         // There is nobody left to be told that the mounter is away.
-        match volume.is_served() {
+        match volume.is_served(PATIENCE) {
             Ok(false) => volume.unmount(true).map_err(|_| Told),
             _ => Ok(()),
         }

@@ -1,15 +1,15 @@
-//! The mount options that fusermount3 takes. Pure.
+//! The mount options that fusermount3 takes, and `start`. Pure.
 
 use api::options::MountOptions;
 use std::fmt::Display;
 
 /// What is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Options {
+pub(crate) struct Options {
     /// What the mounter is asked for.
-    pub(super) for_mounter: MountOptions,
+    pub(crate) for_mounter: MountOptions,
     /// The filesystem is to be unmounted when its program has ended.
-    pub(super) auto_unmount: bool,
+    pub(crate) auto_unmount: bool,
 }
 
 /// A mount flag by both of its names, or by one. The last one of a pair counts.
@@ -33,7 +33,7 @@ const FLAGS: &[Flag] = &[
 const WITHOUT_EFFECT: &[&str] = &["nosuid", "nodev", "norelatime", "relatime", "nostrictatime", "nonempty"];
 
 /// Reads the argument of `-o`. `warn` is told about options that are not followed; an error is in words.
-pub(super) fn read(text: &str, mut warn: impl FnMut(&dyn Display)) -> Result<Options, String> {
+pub(crate) fn read(text: &str, mut warn: impl FnMut(&dyn Display)) -> Result<Options, String> {
     let mut options = Options::default();
     let mut on = [false; FLAGS.len()];
     let (mut fsname, mut subtype) = (None, None);
@@ -156,7 +156,7 @@ mod tests {
     proptest! {
         /// Whatever is asked for is what the mounter reads, and nothing else comes in by a value.
         #[test]
-        fn what_is_asked_for_is_what_is_read(value in "[^\0\"]{0,24}") {
+        fn what_is_asked_for_is_what_is_read(value in "[^\0\"]{1,24}") {
             let escaped: String = value.chars().flat_map(|c| ['\\', c]).collect();
             let options = read(&format!("ro,fsname={escaped},subtype=s"), |_| {}).unwrap().for_mounter;
             let read = MountOptions::parse(&options.to_string()).unwrap();
