@@ -11,16 +11,16 @@ use api::options::MountOptions;
 use api::program::{ProgramCall, Served, socket};
 use linux::sys::ask::answers;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::Mode;
 use rustix::io::IoSlice;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, UCred, sendmsg};
 use serde::Serialize;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -68,8 +68,11 @@ impl Volume {
         fs::create_dir_all(&self.place)?;
         let socket = socket(&mount_point).ok_or(io::ErrorKind::InvalidInput)?;
         let _ = fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket)?;
-        fs::set_permissions(socket, Permissions::from_mode(0o666))?;
+        // As the mounter's, it has its mode from the beginning.
+        let before = rustix::process::umask(Mode::empty());
+        let listener = UnixListener::bind(&socket);
+        rustix::process::umask(before);
+        let listener = listener?;
         Ok(listener)
     }
 

@@ -92,14 +92,14 @@ fn it_exits_as_the_program_does_and_tells_its_last_words() {
     let done = run(&test, &script("echo first >&2; echo $1; printf 'bad\\tkey' >&2; exit 7"));
     assert_eq!((done.code, &*done.stderr), (Some(7), "first\nbad\tkey"));
     assert!(done.stdout.starts_with("/dev/fd/"), "{}", done.stdout);
-    assert_eq!(test.was_asked(), ["volume mount ", "volume ended 7 first|bad\tkey"]);
+    assert_eq!([test.asked(), test.asked()], ["volume mount ", "volume ended 7 first|bad\tkey"]);
     assert_eq!(run(&test, &script("kill -9 $$")).code, Some(137));
-    assert_eq!(test.was_asked(), ["volume mount ", "volume ended 137 "]);
+    assert_eq!([test.asked(), test.asked()], ["volume mount ", "volume ended 137 "]);
     for (program, code, words) in [("/nothing", 127, "No such file"), ("/etc/passwd", 126, "Permission denied")] {
         let done = run(&test, &["start", "--", program, "{}"]);
         assert_eq!(done.code, Some(code), "{program}");
         assert!(done.stderr.contains(words) && done.stderr.lines().count() == 1, "{}", done.stderr);
-        let asked = test.was_asked();
+        let asked = [test.asked(), test.asked()];
         assert!(asked[1].starts_with(&format!("volume ended {code} cannot start {program}: {words}")), "{asked:?}");
     }
 }
@@ -203,12 +203,13 @@ fn a_program_that_does_not_serve_in_time_is_ended() {
     let test = PodVolume::start(&[]);
     image(&test);
     let start = ["start", "--ready", "--wait", "1", "--"];
-    let lines = "trap 'echo told >&2; exit 0' TERM; echo up >&2; while :; do sleep infinity >/dev/null 2>&1 & wait; done";
+    let lines =
+        "trap 'echo told >&2; exit 0' TERM; echo up >&2; while :; do sleep infinity >/dev/null 2>&1 & wait; done";
     let done = run(&test, &[&start[..], &["bash", "-c", lines, "bash", "{}"]].concat());
     assert_eq!(done.code, Some(32));
     let words = ["up", "hostmount-pod start: the program does not serve the volume after 1 s: it is ended", "told"];
     assert_eq!(done.stderr.lines().collect::<Vec<_>>(), words);
-    let asked = test.was_asked();
+    let asked = [test.asked(), test.asked()];
     assert!(asked[1].starts_with("volume ended 32 up|the program does not serve"), "{asked:?}");
     // One that serves is left alone.
     let mut process = squashfuse(&test, &["--ready", "--wait", "30"]);
