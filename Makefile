@@ -35,6 +35,7 @@ image: build preload
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/release/hostmount $(OUTPUT)/image/release/
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/shim/hostmount-shim $(OUTPUT)/image/release/
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/shim/hostmount-csi $(OUTPUT)/image/release/
+	cp $(OUTPUT)/$$(rustc --print host-tuple)/pod/hostmount-pod $(OUTPUT)/image/release/
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/preload/libhostmount_preload.so $(OUTPUT)/image/release/
 	$(BUILDER) build --file Containerfile --tag $(TAG) --build-arg VERSION=$(VERSION) \
 		$(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PACKAGES),--build-arg PACKAGES="$(PACKAGES)") \

@@ -4,7 +4,7 @@
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::preloaded::OBJECT;
-use crate::node::programs::{CSI, HOSTMOUNT, SHIM, target_directory};
+use crate::node::programs::{CSI, HOSTMOUNT, POD, SHIM, target_directory};
 use crate::node::{Place, helpers, opened};
 use hostmount::observe::events;
 use serde_json::Value;
@@ -35,7 +35,7 @@ const IMAGE: &str = "localhost/hostmount:0.1.0";
 static STORAGE: LazyLock<PathBuf> = LazyLock::new(|| {
     let target = target_directory();
     let mut build = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/build-image"));
-    let built = build.arg(target).arg(HOSTMOUNT).arg(&*SHIM).arg(&*OBJECT).arg(&*CSI).output().unwrap();
+    let built = build.arg(target).arg(HOSTMOUNT).arg(&*SHIM).arg(&*OBJECT).arg(&*CSI).arg(&*POD).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     target.join("image/storage")
 });
