@@ -62,7 +62,7 @@ test-kernels: build preload
 test-node: packages preload
 	mkdir -p $(OUTPUT)/systemd-node
 	$(CARGO) build --release --package hostmount --package hostmount-shims --package hostmount-testbed
-	$(CARGO) build --package hostmount-shims --package hostmount-testbed
+	$(CARGO) build --package hostmount-shims --package hostmount-pod --package hostmount-testbed
 	$(CARGO) test --workspace --tests --no-run --message-format=json-render-diagnostics >$(OUTPUT)/systemd-node/built.json
 	$(AS_ROOT) env MODES="$(or $(MODES),plain selinux)" tests/systemd-node/run $(OUTPUT) $(WHAT)
 
@@ -102,6 +102,8 @@ bench: packages
 check: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	$(CARGO) clippy --test kubelet-node -- --deny warnings
+	$(CARGO) clippy --package hostmount-csi --test cluster -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --quiet
 
 	$(TOOLS)/typos/bin/typos

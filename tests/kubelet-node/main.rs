@@ -43,8 +43,10 @@ const COUNT: &str = "trap 'exit 0' TERM; n=0
     exit 1";
 const WAIT: &str = "trap 'exit 0' TERM; while sleep 0.1; do :; done";
 
+type Step = fn(&mut Story) -> String;
+
 /// What happens, and what was seen then.
-const STEPS: &[(&str, fn(&mut Story) -> String)] = &[
+const STEPS: &[(&str, Step)] = &[
     ("the mounter's pod starts", the_mounter_starts),
     ("pods with a FlexVolume volume: bindfs, sshfs", flexvolume_pods_run),
     ("a pod with a volume through the mounter path", a_pod_through_the_mounter_path),
