@@ -19,6 +19,7 @@ mod pod;
 mod calls;
 
 mod cluster;
+mod load;
 mod objects;
 mod provisioner;
 mod steps;

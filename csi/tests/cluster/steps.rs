@@ -4,9 +4,10 @@
 
 use crate::cluster::{Cluster, NODE};
 use crate::host::wait;
+use crate::load::{looks, made_again_and_again, two_hundred_claims};
+use crate::node::SERVER_ADDRESS;
 use crate::node::servers::{CURRENT_RCLONE, install_rclone};
 use crate::node::sshd::{self, Sshd};
-use crate::node::{SERVER_ADDRESS, chance};
 use crate::objects::{self, STEADY, WAIT, claim, claimed, class, pod, secret};
 use crate::pod::Pod;
 use crate::provisioner::DRIVER;
@@ -36,7 +37,7 @@ pub(crate) const STEPS: &[(&str, Step)] = &[
 
 /// What bindfs may show: a directory of the node's, and where the mounter's container has it.
 const DATA: &str = "/run/data";
-const SOURCE: &str = "/srv/shared";
+pub(crate) const SOURCE: &str = "/srv/shared";
 /// The pods that use volumes all the time, from the step that starts them on; they must not see one error.
 const STEADY_PODS: [&str; 4] = ["of-1000", "of-2000", "of-3000", "inline"];
 
@@ -57,7 +58,7 @@ impl Story {
         self.cluster.host.exec(&pod, line).ok(line)
     }
 
-    fn start(&self, name: &str, uid: u32, line: &str, volume: Value) {
+    pub(crate) fn start(&self, name: &str, uid: u32, line: &str, volume: Value) {
         self.cluster.apply(&[pod(name, uid, line, volume)]);
         self.cluster.wait_until_running(name);
     }
@@ -85,7 +86,7 @@ impl Story {
     }
 
     /// The processes of the mounter's, the driver's, and all helpers'.
-    fn processes(&self) -> Vec<(u32, String)> {
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
         let is_ours = |line: &str| {
             let program = line.split(' ').next().unwrap_or_default();
             let helper = ["bindfs", "sshfs", "s3fs"].iter().any(|name| program.ends_with(name));
@@ -102,7 +103,7 @@ impl Story {
     }
 }
 
-fn sshfs(directory: &str, secret: &str) -> Value {
+pub(crate) fn sshfs(directory: &str, secret: &str) -> Value {
     json!({ "csi": {
         "driver": DRIVER,
         "nodePublishSecretRef": { "name": secret },
@@ -114,7 +115,7 @@ fn sshfs(directory: &str, secret: &str) -> Value {
     } })
 }
 
-fn s3fs(bucket: &str, secret: &str) -> Value {
+pub(crate) fn s3fs(bucket: &str, secret: &str) -> Value {
     json!({ "csi": {
         "driver": DRIVER,
         "nodePublishSecretRef": { "name": secret },
@@ -251,105 +252,6 @@ fn all_is_killed(story: &Story) -> String {
     format!(
         "{} processes, one after the other: each is back, and the volumes are, in the running pods",
         processes.len()
-    )
-}
-
-/// Whether a pod can use its volume.
-fn looks(story: &Story, name: &str) -> bool {
-    let pod = Pod(story.cluster.get("pod", name).unwrap());
-    pod.is_running() && story.cluster.host.exec(&pod, "ls /data").code == Some(0)
-}
-
-fn made_again_and_again(story: &Story) -> String {
-    let (mut chance, rounds) = (chance(), std::env::var("ROUNDS").ok().map_or(6, |value| value.parse().unwrap()));
-    let volumes = |round: usize| match round % 3 {
-        0 => claimed("shared"),
-        1 => sshfs("inline", "ssh-key"),
-        _ => s3fs("bucket", "s3"),
-    };
-    let mut kills = 0;
-    for round in 0..rounds {
-        let names: Vec<_> = (0..3).map(|n| format!("again-{n}")).collect();
-        let objects: Vec<_> = (0..3).map(|n| pod(&names[n], 1000, WAIT, volumes(round + n))).collect();
-        story.cluster.apply(&objects);
-        for _ in 0..3 {
-            std::thread::sleep(std::time::Duration::from_millis(chance.u64(0..1500)));
-            let processes = story.processes();
-            if let Some((pid, _)) = processes.get(chance.usize(0..processes.len().max(1))) {
-                story.cluster.node.sh(&format!("kill -9 {pid}"));
-                kills += 1;
-            }
-        }
-        for name in &names {
-            story.cluster.wait_until_running(name);
-            wait(&format!("{name} uses its volume"), || looks(story, name));
-        }
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let pods: Vec<_> = names.iter().map(|name| Pod(story.cluster.get("pod", name).unwrap())).collect();
-        story.cluster.kubectl(&[&["delete", "pod", "--wait=false"][..], &names].concat()).ok("kubectl delete");
-        let processes = story.processes();
-        if let Some((pid, _)) = processes.get(chance.usize(0..processes.len().max(1))) {
-            story.cluster.node.sh(&format!("kill -9 {pid}"));
-            kills += 1;
-        }
-        pods.iter().for_each(|pod| story.cluster.host.wait_until_nothing_is_left(pod));
-        for name in names {
-            wait("the API server forgets the pod", || story.cluster.get("pod", name).is_none());
-        }
-    }
-    format!("{} pods made and deleted, {kills} kills: each one came to run, nothing is left of any", rounds * 3)
-}
-
-/// As many as it says, in four pods, each with a helper of its own.
-fn two_hundred_claims(story: &Story) -> String {
-    const PODS: usize = 4;
-    const CLAIMS: usize = 50;
-    let name = |pod: usize, claim: usize| format!("many-{pod}-{claim}");
-    let attributes = json!({ "type": "bindfs", "source": SOURCE });
-    let (mut claims, mut pods) = (Vec::new(), Vec::new());
-    for n in 0..PODS {
-        let mut pod = pod(&format!("many-{n}"), 1000, WAIT, claimed(&name(n, 0)));
-        for claim in 0..CLAIMS {
-            claims.extend(objects::made_by_hand(&name(n, claim), attributes.clone()));
-            if claim > 0 {
-                let add = |list: &mut Value, entry| list.as_array_mut().unwrap().push(entry);
-                let mut volume = claimed(&name(n, claim));
-                volume["name"] = json!(format!("data-{claim}"));
-                add(&mut pod["spec"]["volumes"], volume);
-                let mount = json!({ "name": format!("data-{claim}"), "mountPath": format!("/data-{claim}") });
-                add(&mut pod["spec"]["containers"][0]["volumeMounts"], mount);
-            }
-        }
-        pods.push(pod);
-    }
-    let begin = Instant::now();
-    story.cluster.apply(&[claims.clone(), pods].concat());
-    let names: Vec<_> = (0..PODS).map(|n| format!("many-{n}")).collect();
-    names.iter().for_each(|name| drop(story.cluster.wait_until_running(name)));
-    let took = begin.elapsed().as_secs();
-    let helpers = story.processes().iter().filter(|(_, line)| line.contains("bindfs")).count();
-    assert!(helpers >= PODS * CLAIMS, "{helpers}");
-    let processes = story.processes();
-    let of = |program: &str| processes.iter().find(|(_, line)| line.contains(program)).unwrap().0;
-    // KiB, and hundredths of a second of a processor.
-    let memory = |pid: u32| story.cluster.node.sh_ok(&format!("grep VmRSS /proc/{pid}/status | tr -dc 0-9"));
-    let ticks = |pid: u32| {
-        let words = story.cluster.node.sh_ok(&format!("cut -d' ' -f14,15 /proc/{pid}/stat"));
-        words.split_whitespace().map(|word| word.parse::<u64>().unwrap()).sum::<u64>()
-    };
-    let pids = [of("hostmount-csi"), of("hostmount serve")];
-    let [csi, mounter] = pids.map(|pid| memory(pid).parse::<u64>().unwrap());
-    assert!(csi < 15 * 1024, "the driver takes {csi} KiB");
-    let before = pids.map(ticks);
-    std::thread::sleep(std::time::Duration::from_secs(10));
-    let [csi_ticks, mounter_ticks] = [0, 1].map(|n| ticks(pids[n]) - before[n]);
-    names.iter().for_each(|name| story.cluster.remove(name));
-    story.cluster.with_objects_as(None, &["delete", "--timeout=120s"], &claims).ok("kubectl delete");
-    format!(
-        "all pods run after {took} s. Idle for 10 s, the driver has {csi} KiB and takes {} ms of a processor, the mounter \
-         {mounter} KiB and {} ms",
-        csi_ticks * 10,
-        mounter_ticks * 10
     )
 }
 
