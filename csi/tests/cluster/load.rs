@@ -1,14 +1,12 @@
-//! Many pods and volumes, while all is killed.
+//! Pods that come and go while all is killed.
 //!
 //! Runs in the test's process.
 
 use crate::host::wait;
 use crate::node::chance;
-use crate::objects::{self, WAIT, claimed, pod};
+use crate::objects::{WAIT, claimed, pod};
 use crate::pod::Pod;
-use crate::steps::{SOURCE, Story, s3fs, sshfs};
-use serde_json::{Value, json};
-use std::time::Instant;
+use crate::steps::{Story, s3fs, sshfs};
 
 /// Whether a pod can use its volume.
 pub(crate) fn looks(story: &Story, name: &str) -> bool {
@@ -54,57 +52,4 @@ pub(crate) fn made_again_and_again(story: &Story) -> String {
         }
     }
     format!("{} pods made and deleted, {kills} kills: each one came to run, nothing is left of any", rounds * 3)
-}
-
-/// As many as it says, in four pods, each with a helper of its own.
-pub(crate) fn two_hundred_claims(story: &Story) -> String {
-    const PODS: usize = 4;
-    const CLAIMS: usize = 50;
-    let name = |pod: usize, claim: usize| format!("many-{pod}-{claim}");
-    let attributes = json!({ "type": "bindfs", "source": SOURCE });
-    let (mut claims, mut pods) = (Vec::new(), Vec::new());
-    for n in 0..PODS {
-        let mut pod = pod(&format!("many-{n}"), 1000, WAIT, claimed(&name(n, 0)));
-        for claim in 0..CLAIMS {
-            claims.extend(objects::made_by_hand(&name(n, claim), attributes.clone()));
-            if claim > 0 {
-                let add = |list: &mut Value, entry| list.as_array_mut().unwrap().push(entry);
-                let mut volume = claimed(&name(n, claim));
-                volume["name"] = json!(format!("data-{claim}"));
-                add(&mut pod["spec"]["volumes"], volume);
-                let mount = json!({ "name": format!("data-{claim}"), "mountPath": format!("/data-{claim}") });
-                add(&mut pod["spec"]["containers"][0]["volumeMounts"], mount);
-            }
-        }
-        pods.push(pod);
-    }
-    let begin = Instant::now();
-    story.cluster.apply(&[claims.clone(), pods].concat());
-    let names: Vec<_> = (0..PODS).map(|n| format!("many-{n}")).collect();
-    names.iter().for_each(|name| drop(story.cluster.wait_until_running(name)));
-    let took = begin.elapsed().as_secs();
-    let helpers = story.processes().iter().filter(|(_, line)| line.contains("bindfs")).count();
-    assert!(helpers >= PODS * CLAIMS, "{helpers}");
-    let processes = story.processes();
-    let of = |program: &str| processes.iter().find(|(_, line)| line.contains(program)).unwrap().0;
-    // KiB, and hundredths of a second of a processor.
-    let memory = |pid: u32| story.cluster.node.sh_ok(&format!("grep VmRSS /proc/{pid}/status | tr -dc 0-9"));
-    let ticks = |pid: u32| {
-        let words = story.cluster.node.sh_ok(&format!("cut -d' ' -f14,15 /proc/{pid}/stat"));
-        words.split_whitespace().map(|word| word.parse::<u64>().unwrap()).sum::<u64>()
-    };
-    let pids = [of("hostmount-csi"), of("hostmount serve")];
-    let [csi, mounter] = pids.map(|pid| memory(pid).parse::<u64>().unwrap());
-    assert!(csi < 15 * 1024, "the driver takes {csi} KiB");
-    let before = pids.map(ticks);
-    std::thread::sleep(std::time::Duration::from_secs(10));
-    let [csi_ticks, mounter_ticks] = [0, 1].map(|n| ticks(pids[n]) - before[n]);
-    names.iter().for_each(|name| story.cluster.remove(name));
-    story.cluster.with_objects_as(None, &["delete", "--timeout=120s"], &claims).ok("kubectl delete");
-    format!(
-        "all pods run after {took} s. Idle for 10 s, the driver has {csi} KiB and takes {} ms of a processor, the mounter \
-         {mounter} KiB and {} ms",
-        csi_ticks * 10,
-        mounter_ticks * 10
-    )
 }

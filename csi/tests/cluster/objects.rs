@@ -63,26 +63,6 @@ pub(crate) fn claim(name: &str, class: &str) -> Value {
     })
 }
 
-/// A volume that an administrator has made for a claim of the same name, and the claim.
-pub(crate) fn made_by_hand(name: &str, attributes: Value) -> [Value; 2] {
-    let mut claim = claim(name, "");
-    claim["spec"]["volumeName"] = json!(name);
-    let volume = json!({
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": { "name": name },
-        "spec": {
-            "capacity": { "storage": "1Gi" },
-            "accessModes": ["ReadWriteMany"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "",
-            "claimRef": { "namespace": "default", "name": name },
-            "csi": { "driver": "hostmount.csi", "volumeHandle": name, "volumeAttributes": attributes },
-        },
-    });
-    [volume, claim]
-}
-
 /// A class.
 pub(crate) fn class(name: &str, parameters: Value) -> Value {
     json!({

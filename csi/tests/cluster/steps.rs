@@ -4,7 +4,7 @@
 
 use crate::cluster::{Cluster, NODE};
 use crate::host::wait;
-use crate::load::{looks, made_again_and_again, two_hundred_claims};
+use crate::load::{looks, made_again_and_again};
 use crate::node::SERVER_ADDRESS;
 use crate::node::servers::{CURRENT_RCLONE, install_rclone};
 use crate::node::sshd::{self, Sshd};
@@ -28,7 +28,6 @@ pub(crate) const STEPS: &[(&str, Step)] = &[
     ("a wrong key, no such bucket, a server that is down", errors_are_in_the_events),
     ("the helpers, the mounter and the driver are killed", all_is_killed),
     ("pods are deleted and made again while all is killed", made_again_and_again),
-    ("200 claims on the node", two_hundred_claims),
     ("kubelet restarts", kubelet_restarts),
     ("the DaemonSet is updated", the_daemonset_is_updated),
     ("the pods and the claims are deleted", the_claims_are_deleted),
@@ -37,7 +36,7 @@ pub(crate) const STEPS: &[(&str, Step)] = &[
 
 /// What bindfs may show: a directory of the node's, and where the mounter's container has it.
 const DATA: &str = "/run/data";
-pub(crate) const SOURCE: &str = "/srv/shared";
+const SOURCE: &str = "/srv/shared";
 /// The pods that use volumes all the time, from the step that starts them on; they must not see one error.
 const STEADY_PODS: [&str; 4] = ["of-1000", "of-2000", "of-3000", "inline"];
 
@@ -58,7 +57,7 @@ impl Story {
         self.cluster.host.exec(&pod, line).ok(line)
     }
 
-    pub(crate) fn start(&self, name: &str, uid: u32, line: &str, volume: Value) {
+    fn start(&self, name: &str, uid: u32, line: &str, volume: Value) {
         self.cluster.apply(&[pod(name, uid, line, volume)]);
         self.cluster.wait_until_running(name);
     }
