@@ -8,6 +8,7 @@
 //! ready_timeout_seconds = 120
 //! heal = true
 //! hold_seconds = 10
+//! open_files = "read"
 //! hang_seconds = 120
 //! on_hang = "report"
 //! abandoned_seconds = 10
@@ -64,6 +65,7 @@
 pub mod command;
 pub mod doors;
 pub mod handover;
+pub mod open_files;
 pub mod policy;
 pub mod settings;
 pub mod user;
@@ -72,6 +74,7 @@ use api::request::Request;
 use doors::Doors;
 use policy::Policy;
 use serde::Deserialize;
+use open_files::OpenFiles;
 use settings::{MemoryLimit, OnHang, Section, Settings, Upgrade};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -135,6 +138,7 @@ struct ConfigFile {
     ready_timeout_seconds: Option<u64>,
     heal: Option<bool>,
     hold_seconds: Option<u64>,
+    open_files: Option<OpenFiles>,
     hang_seconds: Option<u64>,
     on_hang: Option<OnHang>,
     abandoned_seconds: Option<u64>,
@@ -265,6 +269,7 @@ impl ConfigFile {
             ready_timeout_seconds: self.ready_timeout_seconds,
             heal: self.heal,
             hold_seconds: self.hold_seconds,
+            open_files: self.open_files,
             hang_seconds: self.hang_seconds,
             on_hang: self.on_hang,
             abandoned_seconds: self.abandoned_seconds,

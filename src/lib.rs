@@ -15,6 +15,7 @@
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod heir;
 pub mod helper;
 pub mod mounter;
 pub mod node;

@@ -1,6 +1,6 @@
 //! What is behind a path or a descriptor, by statx(2).
 //!
-//! Runs in every program. Kernel: 5.8 (STATX_ATTR_MOUNT_ROOT). All of it but [`ask`] answers from what the kernel knows and
+//! Runs in every program. Kernel: 5.8 (STATX_ATTR_MOUNT_ROOT). All of it but [`ask`] and [`attributes`] answers from what the kernel knows and
 //! asks no filesystem, so that one that is dead or hangs does not matter.
 
 use crate::mount_table::Device;
@@ -50,6 +50,27 @@ pub fn cached(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
     // DONT_SYNC: FUSE answers from what the kernel has and sends no request to the helper.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     Ok(statx(fd, c"", flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)?)
+}
+
+/// STATX_MNT_ID_UNIQUE, Linux 6.8: a mount's number that no other mount is ever given.
+const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// The number of the mount that a descriptor was opened by, which no other mount is ever given, without asking a filesystem; `None`:
+/// the kernel has no such numbers.
+pub fn unique_mount(fd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, c"", flags, StatxFlags::TYPE | UNIQUE)?;
+    Ok(StatxFlags::from_bits_retain(stat.stx_mask).contains(UNIQUE).then_some(stat.stx_mnt_id))
+}
+
+/// All attributes of what is behind a descriptor, as the kernel has them, without asking its filesystem.
+pub fn known(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
+    Ok(statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS)?)
+}
+
+/// All attributes of what is behind a descriptor, as its filesystem has them now: it is asked, and waited for.
+pub fn attributes(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
+    Ok(statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?)
 }
 
 /// Asks the filesystem behind a descriptor for its attributes and waits for the answer, whatever it is. Only

@@ -10,6 +10,7 @@ mod list;
 mod metrics;
 mod policy;
 mod serve;
+mod serve_open_files;
 mod show;
 mod status;
 
@@ -35,6 +36,12 @@ struct Arguments {
 enum Action {
     /// Run the mounter (in the container)
     Serve(serve::Arguments),
+    /// Serve files that are open in a filesystem whose helper is gone (the mounter starts it)
+    #[command(hide = true)]
+    ServeOpenFiles {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Mount a volume on this node; the arguments are mount(8)'s
     #[command(disable_help_flag = true)]
     Mount {
@@ -82,6 +89,7 @@ enum Action {
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match Arguments::parse_from(arguments).action {
         Action::Serve(arguments) => serve::main(arguments),
+        Action::ServeOpenFiles { arguments } => serve_open_files::main(&arguments),
         Action::Mount { arguments } => mount8::main(&arguments, Origin::Operator),
         Action::Umount { arguments } => umount8::main(&arguments),
         Action::Flexvolume { arguments } => flexvolume::main(&arguments),

@@ -5,6 +5,7 @@
 
 use super::ConfigError;
 use super::command::CommandTemplate;
+use super::open_files::OpenFiles;
 use super::handover::{File, HandoverTemplates, Template, hold_placeholders};
 use super::user::User;
 use api::options::MountOptions;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub heal: bool,
     /// How long requests wait for that one; `None`: they do not.
     pub hold_time: Option<Duration>,
+    /// What is done for files that are open when a helper dies; `None`: as the type has it by default.
+    pub open_files: Option<OpenFiles>,
     /// After how long without an answer a volume hangs; `None`: it is not checked.
     pub hang_time: Option<Duration>,
     /// What is done about a volume that hangs.
@@ -80,6 +83,7 @@ impl Default for Settings {
             ready_timeout: Duration::from_secs(120),
             heal: true,
             hold_time: Some(Duration::from_secs(10)),
+            open_files: None,
             hang_time: Some(Duration::from_secs(120)),
             on_hang: OnHang::Report,
             abandoned_time: Some(Duration::from_secs(10)),
@@ -130,6 +134,7 @@ pub(super) struct Section {
     pub(super) ready_timeout_seconds: Option<u64>,
     pub(super) heal: Option<bool>,
     pub(super) hold_seconds: Option<u64>,
+    pub(super) open_files: Option<OpenFiles>,
     pub(super) hang_seconds: Option<u64>,
     pub(super) on_hang: Option<OnHang>,
     pub(super) abandoned_seconds: Option<u64>,
@@ -161,6 +166,7 @@ impl Section {
             ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
             heal: self.heal.unwrap_or(others.heal),
             hold_time: self.hold_seconds.map_or(others.hold_time, unless_zero),
+            open_files: self.open_files.or(others.open_files),
             hang_time: self.hang_seconds.map_or(others.hang_time, unless_zero),
             abandoned_time: self.abandoned_seconds.map_or(others.abandoned_time, unless_zero),
             on_hang: self.on_hang.unwrap_or(others.on_hang),

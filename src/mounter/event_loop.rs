@@ -6,7 +6,7 @@
 
 use super::Mounter;
 use super::door::{CONNECTIONS, Door, Shut};
-use super::operation::{abandoned, hang, heal, servers};
+use super::operation::{abandoned, hang, heal, heirs, servers};
 use super::pods;
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
@@ -151,6 +151,9 @@ impl EventLoop {
             self.mounter.registry.watch_again();
             self.report_to_all(Event::Due);
             let begin = if stop { None } else { self.begin_what_is_due() };
+            if !stop {
+                self.begin_heirs();
+            }
             let pods = if stop { None } else { self.begin_for_pods() };
             let servers = self.look_at_servers_if_due();
             let next =
@@ -224,6 +227,15 @@ impl EventLoop {
             }
         }
         self.mounter.to_do.next_due(now)
+    }
+
+    /// Starts heirs for files that are open in filesystems whose helpers are gone.
+    fn begin_heirs(&mut self) {
+        for orphan in self.mounter.registry.take_orphans() {
+            if let Err(error) = self.start("heir", None, |mounter| heirs::start(mounter, orphan)) {
+                self.log.log(|| error!("cannot start a thread for files that are open: {error}"));
+            }
+        }
     }
 
     /// The same for volumes that programs of pods serve.

@@ -37,6 +37,7 @@ use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
 use operation::abandoned::Waiting;
 use operation::hang::Hangs;
+use operation::heirs::Heirs;
 use operation::stats::Spaces;
 use pods::Pods;
 use std::os::fd::{AsFd, OwnedFd};
@@ -82,6 +83,8 @@ pub struct Mounter {
     pub to_do: ToDo,
     /// For which of them requests wait.
     pub waiting: Waiting,
+    /// What serves files that are open in filesystems whose helpers are gone.
+    pub heirs: Heirs,
     /// Which of them hang.
     pub hangs: Hangs,
     /// What has happened so far.

@@ -4,6 +4,7 @@
 
 use super::Mounter;
 use super::event_loop::{EventLoop, event_descriptor};
+use super::operation::heirs::Heirs;
 use super::operation::abandoned::Waiting;
 use super::operation::hang::Hangs;
 use super::operation::stats::Spaces;
@@ -143,6 +144,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
         pods,
         waiting: Waiting::default(),
+        heirs: Heirs::default(),
         hangs: Hangs::default(),
         metrics: Metrics::default(),
         target_locks: TargetLocks::default(),

@@ -6,7 +6,7 @@
 
 use super::connections::{Connections, Identity};
 use super::fuse_reader::{Read, Reader, join};
-use super::fuse_requests::{RESEND, answer};
+use super::fuse_requests::{RESEND, answer, may_need_heir};
 use super::fuse_waiting::Waiting;
 use linux::mount_table::Device;
 use linux::namespace::NamespaceId;
@@ -197,6 +197,17 @@ impl FuseDevice {
     }
 }
 
+/// How far a connection's requests are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// All of them, or as many as have their turn at once.
+    Some,
+    /// An heir is to answer for a file that is open.
+    OpenFile,
+    /// The connection has ended, or cannot be read.
+    Ended,
+}
+
 /// A connection whose requests are answered, all of them, so that the kernel looks again.
 ///
 /// Readable when there are any, or when it has ended. Never waits; needs the same memory whatever comes.
@@ -211,18 +222,30 @@ impl Answers {
         Self { reader, held }
     }
 
-    /// Answers what waits, or a part of it. `false`: the connection has ended, or cannot be read.
-    pub fn answer(&mut self) -> bool {
+    /// Answers what waits, or a part of it. With an `heir`, a request that may be about an open file is left to it, and is the last
+    /// that is read.
+    pub fn answer(&mut self, heir: bool) -> Answered {
         for _ in 0..AT_ONCE {
             let answer = match self.reader.read() {
+                Read::Request { head, .. } if heir && may_need_heir(head) => return Answered::OpenFile,
                 Read::Request { head, .. } => answer(head),
-                Read::Nothing => return true,
+                Read::Nothing => break,
                 Read::Again => None,
-                Read::Ended => return false,
+                Read::Ended => return Answered::Ended,
             };
             answer.into_iter().for_each(|answer| self.reader.write(&answer));
         }
-        true
+        Answered::Some
+    }
+
+    /// The device number of the filesystem.
+    pub fn device(&self) -> Device {
+        self.held.filesystem.device
+    }
+
+    /// A descriptor of the connection, which does not wait. What was read by it and not answered is handed out again after a RESEND.
+    pub fn connection(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
     }
 
     /// Ends the connection.
@@ -298,7 +321,7 @@ mod tests {
                     while !askers.iter().all(|asker| asker.is_finished()) {
                         let a_moment = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
                         poll(&mut [PollFd::new(&answers, PollFlags::IN)], Some(&a_moment)).unwrap();
-                        assert!(answers.answer());
+                        assert_eq!(answers.answer(false), Answered::Some);
                     }
                     askers.into_iter().for_each(|asker| assert_eq!(asker.join().unwrap(), Some(Errno::STALE)));
                     answers.end();

@@ -39,6 +39,12 @@ pub fn is_with_open_file(operation: u32) -> bool {
     WITH_OPEN_FILE.contains(&operation)
 }
 
+/// Whether an heir may have another answer than an error: GETATTR, READ, WRITE, FSYNC, FLUSH, LSEEK.
+pub fn may_need_heir(head: &[u8; HEAD]) -> bool {
+    let operation = u32::from_ne_bytes([head[4], head[5], head[6], head[7]]);
+    [3, 15, 16, 20, 25, 46].contains(&operation)
+}
+
 /// Another error in the place of that of an answer.
 pub fn error_for(answer: &OutHeader, error: i32) -> OutHeader {
     let [_, _, _, _, _, _, _, _, request @ ..] = *answer;

@@ -129,11 +129,12 @@ impl Tree {
     /// With MOVE_MOUNT_BENEATH there is no moment without a mount. Where the kernel has it not, or not for this mount,
     /// the old one is detached first, and its path is looked up again. One that is locked to its namespace, as it came there
     /// when a user namespace inside a pod was made, cannot be detached at all: it is covered. The thread must be on a
-    /// visit. Returns the root of what is mounted there then.
+    /// visit. Returns the root of what is mounted there then, and whether the old one is detached.
     ///
     /// Where `dead` is covered, its connection is ended first: the kernel locks the directory that is covered, and a process
     /// that waits for an answer there has it locked.
-    pub fn replace(self, old: Target, mount: &Mount, dead: Option<Dead<'_>>) -> io::Result<OwnedFd> {
+    pub fn replace(self, old: Target, mount: &Mount, dead: Option<Dead<'_>>) -> io::Result<(OwnedFd, bool)> {
+        let mut detached = true;
         match move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS | BENEATH) {
             Ok(()) => old.detach()?,
             Err(Errno::INVAL) => match old.detach() {
@@ -143,6 +144,7 @@ impl Tree {
                     move_mount(&self.0, c"", below, c"", BY_DESCRIPTORS)?;
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    detached = false;
                     dead.into_iter().for_each(Dead::end);
                     move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS)?;
                 }
@@ -157,7 +159,7 @@ impl Tree {
                 warn!("cannot keep the propagation of the mount at {}: {errno}", mount.target.display());
             }
         }
-        Ok(self.0)
+        Ok((self.0, detached))
     }
 }
 

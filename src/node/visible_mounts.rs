@@ -31,6 +31,19 @@ pub struct VisibleMount {
     inner: Vec<InnerMount>,
     /// Copies of that, once they are made.
     copies: Option<Vec<InnerCopy>>,
+    /// The number of it that no other mount is ever given, once it has been replaced and detached, where the kernel has such numbers.
+    detached: Option<u64>,
+}
+
+/// A mount that was replaced, and that is visible nowhere any more: what was opened by it is open still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetachedMount {
+    /// A number that no other mount is ever given.
+    pub number: u64,
+    /// The directory of its filesystem that it showed.
+    pub root: PathBuf,
+    /// The mount namespace that it was attached in.
+    pub namespace: NamespaceId,
 }
 
 /// A mount namespace in which the filesystem is visible.
@@ -81,6 +94,7 @@ pub(super) fn in_table(
         mount: mount.clone(),
         inner: InnerMount::all_on(mount, table),
         copies: None,
+        detached: None,
     })
 }
 
@@ -197,13 +211,22 @@ impl VisibleMount {
         }
         let copies = self.copies.take().unwrap_or_default();
         let namespace = &self.namespace.handle;
-        namespace.visit(|| {
+        let (lost, detached) = namespace.visit(|| {
             let old = Target::of_mount(&self.mount, new.patience)?;
-            let root = tree.replace(old, &self.mount, new.dead).map_err(ReplaceMountStep::Replace)?;
+            let number = statx::unique_mount(old.as_fd()).ok().flatten();
+            let (root, detached) = tree.replace(old, &self.mount, new.dead).map_err(ReplaceMountStep::Replace)?;
             let attached =
                 copies.into_iter().map(|copy| copy.attach(root.as_fd(), &self.mount.target, namespace, new.patience));
-            Ok(attached.filter_map(Result::err).collect())
-        })?
+            Ok::<_, ReplaceMountStep>((attached.filter_map(Result::err).collect(), number.filter(|_| detached)))
+        })??;
+        self.detached = detached;
+        Ok(lost)
+    }
+
+    /// What it is once it has been replaced, where the kernel can tell it from others.
+    pub fn detached(&self) -> Option<DetachedMount> {
+        let (root, namespace) = (self.mount.root.clone(), self.namespace.populated.id);
+        self.detached.map(|number| DetachedMount { number, root, namespace })
     }
 }
 

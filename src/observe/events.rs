@@ -37,6 +37,10 @@ pub const ADOPTED: &str = "volume.adopted";
 pub const DEAD: &str = "volume.dead";
 /// A volume's helper has ended, and requests wait for a fresh one.
 pub const HELD: &str = "volume.held";
+/// Files are open in the filesystem of a helper that is gone: they are served from the fresh one.
+pub const HEIR: &str = "volume.open-files";
+/// They cannot be.
+pub const NO_HEIR: &str = "volume.open-files-lost";
 /// No fresh helper came in time: requests wait no longer.
 pub const HOLD_OVER: &str = "volume.hold-over";
 /// A dead volume waits for the next try to heal it.

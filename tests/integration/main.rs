@@ -40,6 +40,7 @@ mod mount8;
 mod not_healed;
 mod nothing_goes_dark;
 mod old_kernels;
+mod open_files;
 mod operator;
 mod outlive;
 mod own_uid;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         systemd,
         main_job,
         held,
+        open_files,
         hundreds,
         mount8,
         configuration,

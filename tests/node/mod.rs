@@ -15,6 +15,7 @@ pub mod moosefs;
 pub mod mounter;
 pub mod notes;
 pub mod old_kernel;
+pub mod open_files;
 pub mod pod;
 pub mod pod_volume;
 pub mod preloaded;

@@ -7,6 +7,7 @@ pub mod ask;
 pub mod cgroup;
 pub mod descriptor;
 pub mod entry;
+pub mod file_handle;
 pub mod fork;
 pub mod fuse;
 pub mod keyring;

@@ -12,6 +12,7 @@ pub mod bring_up;
 pub mod directory;
 pub mod hang;
 pub mod heal;
+pub mod heirs;
 pub mod kill;
 pub mod mount;
 pub mod place;

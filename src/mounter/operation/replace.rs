@@ -3,14 +3,17 @@
 //!
 //! Runs in the mounter, on a thread of its own. It is the movement of mounting, with other places to graft to.
 
-use super::bring_up::{BringUpError, Purpose, bring_up};
+use super::bring_up::{BringUpError, FreshFilesystem, Purpose, bring_up};
+use crate::config::open_files::OpenFiles;
 use crate::mounter::Mounter;
 use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::state::{Event, Where};
+use crate::mounter::volume::orphan::Inheritance;
 use crate::mounter::volume::{Known, Volume, VolumeId};
+use crate::node::tree::Tree;
 use crate::node::connections::{Dead, Identity};
 use crate::node::mount_search::VisibleMounts;
-use crate::node::visible_mounts::{Fresh, VisibleMount};
+use crate::node::visible_mounts::{DetachedMount, Fresh, VisibleMount};
 use crate::observe::events;
 use crate::policy::{ChangeError, Denied, Plan, authorize};
 use api::exit::chain;
@@ -128,13 +131,14 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
         show_everywhere(mounter, volume.identity, mounter.registry.is_dead(id), new)
     });
     match new {
-        Ok(Replaced::Gone) => {
+        Ok((Replaced::Gone, _)) => {
             fresh.discard();
             mounter.registry.report(id, Event::ReplacementFailed);
             mounter.registry.report(id, Event::Found(Where::Nowhere));
             Ok(Replaced::Gone)
         }
-        Ok(shown) => {
+        Ok((shown, detached)) => {
+            let estate = estate(mounter, &volume, &fresh, detached);
             let (helper, identity, processes) = (fresh.program.clone(), fresh.identity, fresh.processes());
             let next = Volume {
                 plan,
@@ -149,7 +153,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
             let released = fresh.release(&mounter.state);
-            mounter.registry.take_over(id, next, released.serving);
+            mounter.registry.take_over(id, next, released.serving, estate);
             Ok(shown)
         }
         Err(error) => {
@@ -158,6 +162,22 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
             Err(error)
         }
     }
+}
+
+/// What files that are open in the old filesystem are served from, if that is held: its helper is dead.
+fn estate(
+    mounter: &Mounter,
+    old: &Volume,
+    fresh: &FreshFilesystem,
+    detached: Vec<DetachedMount>,
+) -> Option<Inheritance> {
+    let mode = old.open_files();
+    if mode == OpenFiles::None || !mounter.registry.is_held(old.identity) {
+        return None;
+    }
+    let tree = fresh.root().and_then(Tree::copy_at);
+    let tree = tree.inspect_err(|error| warn!("files that are open cannot be served any more: {error}")).ok()?;
+    Some(Inheritance { tree, detached, heirs: None, mode })
 }
 
 /// What the fresh helper shall do.
@@ -190,7 +210,7 @@ pub struct Replacement<'a> {
 }
 
 /// Goes from place to place, and searches again until there is nothing more to be done: what is put in place on the node
-/// may show in pods by itself, and a pod may have started meanwhile.
+/// may show in pods by itself, and a pod may have started meanwhile. Returns also what was detached.
 ///
 /// `dead`: no process serves the old one.
 pub fn show_everywhere(
@@ -198,7 +218,7 @@ pub fn show_everywhere(
     old: Identity,
     dead: bool,
     new: Replacement<'_>,
-) -> Result<Replaced, ReplaceError> {
+) -> Result<(Replaced, Vec<DetachedMount>), ReplaceError> {
     let dead = dead.then_some(Dead { filesystem: old, connections: &mounter.connections });
     let fresh = Fresh { root: new.root, patience: mounter.patience(), dead };
     let mut shown: Vec<VisibleMount> = Vec::new();
@@ -231,9 +251,10 @@ pub fn show_everywhere(
     for problem in &lost {
         warn!(event = events::INNER_MOUNT_LOST, "{problem}");
     }
-    match (places, left.is_empty()) {
-        (0, true) => Ok(Replaced::Gone),
-        (0, false) => Err(ReplaceError::Nowhere(left.join("; "))),
-        _ => Ok(Replaced::Shown { places, left: left.into_iter().chain(lost).collect() }),
-    }
+    let replaced = match (places, left.is_empty()) {
+        (0, true) => Replaced::Gone,
+        (0, false) => return Err(ReplaceError::Nowhere(left.join("; "))),
+        _ => Replaced::Shown { places, left: left.into_iter().chain(lost).collect() },
+    };
+    Ok((replaced, shown.iter().filter_map(VisibleMount::detached).collect()))
 }

@@ -7,7 +7,7 @@ use super::PodVolumeId;
 use super::registry::{Entry, Pods, State, Volumes};
 use super::task::{Conversation, Task};
 use crate::mounter::volume::pace::Pace;
-use crate::node::fuse_device::Answers;
+use crate::node::fuse_device::{Answered, Answers};
 use crate::node::fuse_waiting::Waiting;
 use crate::observe::events;
 use rustix::buffer::spare_capacity;
@@ -128,7 +128,7 @@ impl Pods {
 
     fn answer_old(&self, volumes: &mut Volumes, number: u64) {
         let Some(old) = volumes.old.get_mut(&number) else { return };
-        if !old.answers.answer() {
+        if old.answers.answer(false) == Answered::Ended {
             self.end_old(volumes, number);
         } else if old.pace.must_rest(Instant::now()) {
             self.stop_watching_fd(&old.answers);

@@ -65,8 +65,8 @@ pub(super) fn put(mounter: &Mounter, id: PodVolumeId, fresh: Fresh, next: Next, 
     let (mut places, mut failed) = (0, None);
     for (at, old) in before.iter().enumerate() {
         match show_everywhere(mounter, *old, nobody_serves || at > 0, new) {
-            Ok(Replaced::Gone) => {}
-            Ok(Replaced::Shown { places: shown, .. }) => places += shown,
+            Ok((Replaced::Gone, _)) => {}
+            Ok((Replaced::Shown { places: shown, .. }, _)) => places += shown,
             Err(error) => failed = failed.or(Some(error)),
         }
     }

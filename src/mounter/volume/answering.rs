@@ -4,6 +4,7 @@
 //! too long. When is decided by [`Hold`].
 
 use super::hold::{Hold, HoldEffect};
+use super::orphan::{Inheritance, Orphan};
 use super::pace::Pace;
 use super::registry::{Entry, Registry, Volumes};
 use super::state::{Event, State};
@@ -12,7 +13,8 @@ use super::{Volume, VolumeId};
 use crate::engine::Engine;
 use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
-use crate::node::fuse_device::{Answers, FuseDevice};
+use crate::node::fuse_device::{Answered, Answers, FuseDevice};
+use std::path::{Path, PathBuf};
 use crate::observe::events;
 use linux::processes::Process;
 use rustix::event::epoll;
@@ -27,6 +29,8 @@ pub(super) struct Held {
     limit: Duration,
     /// There until it is answered or has ended.
     device: Option<FuseDevice>,
+    /// What its open files are to be served from.
+    inheritance: Option<Inheritance>,
 }
 
 /// A connection whose volume has a fresh helper: what comes on it is answered.
@@ -35,25 +39,41 @@ pub(super) struct Answering {
     answers: Answers,
     hold: Hold,
     pace: Pace,
+    heir: Option<Inheritance>,
+    target: PathBuf,
+    /// Without a file that is open it would have ended by then.
+    orphaned: Instant,
 }
+
+/// How long a connection that is answered may go on until it is looked whether files are open on it.
+const UNTIL_ORPHANED: Duration = Duration::from_millis(250);
 
 impl Held {
     /// One that ends with its helper for now; later on it may be [kept](Registry::keep), and held for so long.
     pub(super) fn new(limit: Option<Duration>) -> Self {
-        Self { hold: Hold::Ended, limit: limit.unwrap_or_default(), device: None }
+        Self { hold: Hold::Ended, limit: limit.unwrap_or_default(), device: None, inheritance: None }
+    }
+
+    /// Its open files are to be served from this; and an heir has had it by the mount with this number.
+    pub(super) fn bequeath(&mut self, inheritance: Option<Inheritance>, heirs: Option<u64>) {
+        self.inheritance = inheritance.map(|inheritance| Inheritance { heirs, ..inheritance });
     }
 
     /// Takes in what has happened. Returns the connection if it is to be answered from now on.
-    pub(super) fn take_in(&mut self, event: Event, now: Instant) -> Option<Answering> {
+    pub(super) fn take_in(&mut self, event: Event, now: Instant, target: &Path) -> Option<Answering> {
         let (next, effect) = self.hold.after(event, now, self.limit);
         self.hold = next;
         match effect? {
             HoldEffect::Resend => match self.device.as_ref().map(FuseDevice::resend) {
                 Some(Ok(())) => info!(event = events::HELD, "the helper has ended: requests wait for the next one"),
-                _ => return self.take_in(Event::NotResent, now),
+                _ => return self.take_in(Event::NotResent, now, target),
             },
             HoldEffect::Answer => match self.device.take()?.answers() {
-                Ok(answers) => return Some(Answering { answers, hold: next, pace: Pace::default() }),
+                Ok(answers) => {
+                    let (heir, orphaned) = (self.inheritance.take(), now + UNTIL_ORPHANED);
+                    let target = target.to_owned();
+                    return Some(Answering { answers, hold: next, pace: Pace::default(), heir, target, orphaned });
+                }
                 Err(error) => warn!("cannot answer what waits for the helper that is gone: {error}"),
             },
             HoldEffect::LetGo => drop(self.device.take()),
@@ -135,9 +155,12 @@ impl Registry {
     /// Requests wait on a connection that is answered, or it has ended.
     pub(super) fn answer(&self, volumes: &mut Volumes, id: VolumeId) {
         let Some(answering) = volumes.answering.get_mut(&id) else { return };
-        if !answering.answers.answer() {
-            self.end_answers(volumes.answering.remove(&id));
-        } else if answering.pace.must_rest(Instant::now()) {
+        match answering.answers.answer(answering.heir.is_some()) {
+            Answered::Ended => return self.end_answers(volumes.answering.remove(&id)),
+            Answered::OpenFile => return self.orphan(volumes, id),
+            Answered::Some => {}
+        }
+        if answering.pace.must_rest(Instant::now()) {
             let _ = epoll::delete(&self.events, &answering.answers);
         }
     }
@@ -153,10 +176,26 @@ impl Registry {
         for id in ids {
             let Some(answering) = volumes.answering.get_mut(&id) else { continue };
             let goes_on = !answering.pace.has_rested(now) || self.watch_answers(id, answering).is_ok();
+            let orphaned = answering.heir.is_some() && answering.orphaned <= now;
             if over(answering) || !goes_on {
                 self.end_answers(volumes.answering.remove(&id));
+            } else if orphaned {
+                self.orphan(volumes, id);
             }
         }
+    }
+
+    /// Files are open on a connection: an heir is to be started for them.
+    fn orphan(&self, volumes: &mut Volumes, id: VolumeId) {
+        let Some(Answering { answers, hold, heir: Some(inheritance), target, .. }) = volumes.answering.remove(&id) else { return };
+        let _ = epoll::delete(&self.events, &answers);
+        let (device, until) = (answers.device(), hold.until());
+        volumes.orphans.push(Orphan { target, device, until, answers, inheritance });
+    }
+
+    /// The connections for which heirs are to be started. None of them is returned again.
+    pub fn take_orphans(&self) -> Vec<Orphan> {
+        std::mem::take(&mut self.locked().orphans)
     }
 
     fn watch_answers(&self, id: VolumeId, answering: &Answering) -> rustix::io::Result<()> {
@@ -172,13 +211,19 @@ impl Registry {
     }
 }
 
+impl Answering {
+    fn orphaned_at(&self) -> Option<Instant> {
+        self.heir.as_ref().map(|_| self.orphaned)
+    }
+}
+
 impl Volumes {
     /// When a connection is not held any longer, or has rested.
     pub(super) fn next_of_connections(&self) -> Option<Instant> {
         let held = self.by_id.values().filter_map(|entry: &Entry| entry.held.hold.until());
         let answering = self.answering.values();
         let answering =
-            answering.flat_map(|answering| [answering.hold.until(), answering.pace.rests_until()]).flatten();
+            answering.flat_map(|answering| [answering.hold.until(), answering.pace.rests_until(), answering.orphaned_at()]).flatten();
         held.chain(answering).min()
     }
 }

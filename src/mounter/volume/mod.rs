@@ -4,6 +4,7 @@
 //! [`record`], [`kept_secrets`] and [`recovery`] carry them over from one mounter to the next; [`views`] shows them.
 
 mod answering;
+pub mod orphan;
 pub mod helper_process;
 pub mod hold;
 pub mod keep;
@@ -19,6 +20,7 @@ pub mod views;
 pub mod watching;
 pub(super) mod whole_file;
 
+use crate::config::open_files::OpenFiles;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
 use crate::policy::Plan;
@@ -135,6 +137,11 @@ impl Volume {
     /// How long requests wait for a fresh helper, if it is to get one.
     pub fn hold_time(&self) -> Option<Duration> {
         self.plan.settings.hold_time.filter(|_| self.not_healed().is_none())
+    }
+
+    /// What is done for files that are open when its helper dies.
+    pub fn open_files(&self) -> OpenFiles {
+        self.plan.settings.open_files.unwrap_or_else(|| OpenFiles::of_type(&self.plan.request.fstype))
     }
 
     /// How it is shown in a list, in this state.

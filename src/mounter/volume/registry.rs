@@ -4,6 +4,7 @@
 //! lasts as long as its helper runs or its filesystem is mounted somewhere, whichever is longer.
 
 use super::answering::{Answering, Held};
+use super::orphan::{Inheritance, Orphan};
 use super::pace::Pace;
 use super::past::Past;
 use super::record::Records;
@@ -46,6 +47,8 @@ pub(super) struct Volumes {
     pub(super) by_id: BTreeMap<VolumeId, Entry>,
     /// By the id of the volume that another has taken over from.
     pub(super) answering: BTreeMap<VolumeId, Answering>,
+    /// Connections whose open files are to have an heir.
+    pub(super) orphans: Vec<Orphan>,
     /// Those with a new helper, of whose descriptor there is no copy yet.
     pub(super) unkept: Vec<VolumeId>,
     pub(super) past: Past,
@@ -74,6 +77,8 @@ pub(super) struct Entry {
     there: Option<PipeWriter>,
     /// Its connection.
     pub(super) held: Held,
+    /// The number of the mount by which an heir of the filesystem before has it, if there is one.
+    heirs_tree: Option<u64>,
     /// Its descriptors could not be watched yet.
     pub(super) unwatched: bool,
     pub(super) calls: Pace,
@@ -118,16 +123,21 @@ impl Registry {
     }
 
     /// A fresh helper serves volume `old` from here on.
-    pub fn take_over(&self, old: VolumeId, volume: Volume, serving: Serving) {
+    pub fn take_over(&self, old: VolumeId, volume: Volume, serving: Serving, inheritance: Option<Inheritance>) {
         let mut volumes = self.locked();
         let (mut failures, mut lines) = (0, Vec::new());
-        if let Some(entry) = volumes.by_id.get(&old) {
+        let heirs = inheritance.as_ref().and_then(Inheritance::tree_number);
+        if let Some(entry) = volumes.by_id.get_mut(&old) {
+            entry.held.bequeath(inheritance, entry.heirs_tree);
             failures = entry.state.failures_of_the_next();
             lines = entry.lines();
             self.records.drop(entry.volume.identity);
         }
         self.report_to(&mut volumes, old, Event::Replaced);
-        self.enter(&mut volumes, volume, State::serving(Instant::now(), failures), Some(serving), lines);
+        let id = self.enter(&mut volumes, volume, State::serving(Instant::now(), failures), Some(serving), lines);
+        if let Some(entry) = volumes.by_id.get_mut(&id) {
+            entry.heirs_tree = heirs;
+        }
     }
 
     fn enter(
@@ -164,6 +174,7 @@ impl Registry {
             pin: None,
             there: None,
             held,
+            heirs_tree: None,
             unwatched: false,
             calls: Pace::default(),
             writes: Pace::default(),
@@ -298,7 +309,7 @@ impl Registry {
         let (before, now) = (entry.state, Instant::now());
         let (after, effect) = before.after(event, now);
         entry.state = after;
-        let answering = entry.volume.span().in_scope(|| entry.held.take_in(event, now));
+        let answering = entry.volume.span().in_scope(|| entry.held.take_in(event, now, &entry.volume.plan.target));
         if let Some(answering) = answering {
             self.begin_to_answer(volumes, id, answering);
         }

@@ -1,0 +1,106 @@
+//! Starting an heir (`crate::heir`) for the files that are open in a filesystem whose helper is gone.
+//!
+//! Runs in the mounter, on a thread of its own, which takes off what an heir has no use for. The heir is among the helpers' cgroups:
+//! like them it outlives the mounter, and its mount namespace is not searched for volumes.
+
+use crate::heir::CAPABILITIES;
+use crate::heir::inherited::Inherited;
+use crate::helper::confine::{ConfineError, confine_this_thread};
+use crate::mounter::Mounter;
+use crate::mounter::volume::orphan::Orphan;
+use crate::node::cgroup::{EndsWithContainer, Placement};
+use crate::observe::events;
+use api::exit::chain;
+use linux::sys::spawn::{Program, SpawnError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use tracing::{info, warn};
+
+/// How many there are at most. The files of others fail, as all of them would without heirs.
+const MOST: usize = 64;
+
+/// Those that run.
+#[derive(Debug, Default)]
+pub struct Heirs(Mutex<Vec<OwnedFd>>);
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+enum HeirError {
+    #[error("{MOST} others are served already")]
+    TooMany,
+    #[error("no cgroup for it")]
+    Cgroup(#[from] EndsWithContainer),
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("cannot prepare for it")]
+    Prepare(#[from] io::Error),
+}
+
+/// Starts an heir for a connection. Without one the connection ends: whoever has a file open there gets an error.
+pub fn start(mounter: &Mounter, orphan: Orphan) {
+    let Orphan { target, device, until, answers, inheritance } = orphan;
+    let _span = tracing::info_span!("volume", target = %target.display()).entered();
+    let mut running = mounter.heirs.0.lock().unwrap_or_else(PoisonError::into_inner);
+    running.retain(|process| !has_ended(process));
+    let detached = &inheritance.detached;
+    let places = detached.iter().map(|mount| (mount.number, mount.root.clone()));
+    // An heir has the root.
+    let places = places.chain(inheritance.heirs.map(|number| (number, "/".into()))).collect();
+    let namespaces = detached.iter().map(|mount| mount.namespace).collect();
+    let host_proc = mounter.host_proc.clone();
+    let left = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
+    let inherited = Inherited { host_proc, device, mode: inheritance.mode, answers: left, namespaces, places };
+    let started = (|| {
+        if running.len() >= MOST {
+            return Err(HeirError::TooMany);
+        }
+        let placement = mounter.cgroups.placement(&target, None, None)?;
+        let null = File::options().write(true).open("/dev/null")?;
+        let connection = answers.connection().try_clone_to_owned()?;
+        let standard = [connection.as_fd(), inheritance.tree.as_fd(), null.as_fd()];
+        spawn(mounter, &placement, &inherited, standard)
+    })();
+    match started {
+        Ok(process) => {
+            running.push(process);
+            info!(event = events::HEIR, mode = %inheritance.mode, "files are open in the old filesystem: they are served from the new one");
+        }
+        Err(error) => {
+            warn!(event = events::NO_HEIR, "files that are open in the old filesystem are not served any more: {}", chain(&error));
+            answers.end();
+        }
+    }
+}
+
+fn spawn(
+    mounter: &Mounter,
+    placement: &Placement<'_>,
+    inherited: &Inherited,
+    standard: [BorrowedFd<'_>; 3],
+) -> Result<OwnedFd, HeirError> {
+    placement.enter()?;
+    confine_this_thread(&CAPABILITIES.into_iter().collect(), false)?;
+    let program = Program {
+        file: "/proc/self/exe".into(),
+        arguments: inherited.command_line(),
+        environment: BTreeMap::new(),
+        standard,
+        user: None,
+        filter: Vec::new(),
+        cgroup: placement.version_2().map(|(cgroup, _)| cgroup),
+    };
+    let (process, _ending) = mounter.reaper.spawn(&program)?;
+    Ok(process)
+}
+
+fn has_ended(process: &OwnedFd) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&at_once)), Ok(0))
+}
