@@ -72,9 +72,9 @@ pub mod user;
 
 use api::request::Request;
 use doors::Doors;
+use open_files::OpenFiles;
 use policy::Policy;
 use serde::Deserialize;
-use open_files::OpenFiles;
 use settings::{MemoryLimit, OnHang, Section, Settings, Upgrade};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -17,7 +17,8 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
         return Exit::Usage.into();
     };
     let ours = |standard: std::os::fd::BorrowedFd<'_>| fcntl_dupfd_cloexec(standard, 3).map_err(io::Error::from);
-    let served = ours(io::stdin().as_fd()).and_then(|connection| run(inherited, connection, ours(io::stdout().as_fd())?));
+    let served =
+        ours(io::stdin().as_fd()).and_then(|connection| run(inherited, connection, ours(io::stdout().as_fd())?));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

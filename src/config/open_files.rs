@@ -19,8 +19,10 @@ pub enum OpenFiles {
 }
 
 /// Types that write through, by their names without `fuse.`, and how that is known.
-const WRITES_THROUGH: &[(&str, &str)] =
-    &[("bindfs", "each write(2) is one to the file below, which the kernel has from then on, and its numbers of inodes are that file's")];
+const WRITES_THROUGH: &[(&str, &str)] = &[(
+    "bindfs",
+    "each write(2) is one to the file below, which the kernel has from then on, and its numbers of inodes are that file's",
+)];
 
 impl OpenFiles {
     /// What a type has that has no setting for it.

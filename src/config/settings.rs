@@ -5,8 +5,8 @@
 
 use super::ConfigError;
 use super::command::CommandTemplate;
-use super::open_files::OpenFiles;
 use super::handover::{File, HandoverTemplates, Template, hold_placeholders};
+use super::open_files::OpenFiles;
 use super::user::User;
 use api::options::MountOptions;
 use api::request::Request;

@@ -109,7 +109,9 @@ mod tests {
             };
             assert_eq!(Inherited::parse(&there.command_line()[2..]), Some(there));
         }
-        for bad in [&[][..], &["/proc", "0:61"], &["/proc", "0:61", "none", "1"], &["/proc", "0:61", "read", "1", "mount:x:/"]] {
+        for bad in
+            [&[][..], &["/proc", "0:61"], &["/proc", "0:61", "none", "1"], &["/proc", "0:61", "read", "1", "mount:x:/"]]
+        {
             let bad: Vec<OsString> = bad.iter().map(OsString::from).collect();
             assert_eq!(Inherited::parse(&bad), None);
         }

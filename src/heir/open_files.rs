@@ -11,9 +11,9 @@ use linux::sys::file_handle::fuse_node;
 use rustix::fs::{FileType, Mode, OFlags, Statx, open};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -110,7 +110,8 @@ fn mapped(maps: &str, device: Device) -> Vec<(String, bool)> {
         let (range, access, _, of) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let (from, to) = range.split_once('-')?;
         let plain = |number: &str| u64::from_str_radix(number, 16).ok();
-        (of == number).then_some((format!("{:x}-{:x}", plain(from)?, plain(to)?), access.contains('w') && access.contains('s')))
+        (of == number)
+            .then_some((format!("{:x}-{:x}", plain(from)?, plain(to)?), access.contains('w') && access.contains('s')))
     });
     lines.collect()
 }
@@ -131,7 +132,8 @@ mod tests {
                     7ffc0b000000-7ffc0b001000 rw-p 00000000 00:3d 43 /data/c\n\
                     broken\n";
         let ranges = mapped(maps, Device { major: 0, minor: 0x3d });
-        let expected = [("7f10000-7f12000", true), ("7ffc0a000000-7ffc0a001000", false), ("7ffc0b000000-7ffc0b001000", false)];
+        let expected =
+            [("7f10000-7f12000", true), ("7ffc0a000000-7ffc0a001000", false), ("7ffc0b000000-7ffc0b001000", false)];
         assert_eq!(ranges, expected.map(|(range, written)| (range.to_owned(), written)));
     }
 

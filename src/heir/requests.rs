@@ -141,9 +141,17 @@ pub(super) fn attributes(now: &Statx, inode: u64) -> [u8; 104] {
     let nanoseconds = times.map(|time| time.tv_nsec);
     let mode = u32::from(now.stx_mode);
     let device = libc::makedev(now.stx_rdev_major, now.stx_rdev_minor) as u32;
-    for word in
-        [nanoseconds[0], nanoseconds[1], nanoseconds[2], mode, now.stx_nlink, now.stx_uid, now.stx_gid, device, now.stx_blksize]
-    {
+    for word in [
+        nanoseconds[0],
+        nanoseconds[1],
+        nanoseconds[2],
+        mode,
+        now.stx_nlink,
+        now.stx_uid,
+        now.stx_gid,
+        device,
+        now.stx_blksize,
+    ] {
         put(&word.to_ne_bytes());
     }
     body

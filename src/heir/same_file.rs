@@ -22,16 +22,22 @@ pub(super) struct Old<'a> {
     pub(super) in_flight: u64,
 }
 
-/// Whether `fresh`, at the same path, is it. `through`: the type keeps nothing of what it was given to write.
+/// Whether `fresh`, at the same path, is it. `through`: the type keeps nothing of what it was given to write, and its inodes have numbers
+/// that are theirs.
 pub(super) fn is_same(old: Old<'_>, fresh: &Statx, through: bool, now: SystemTime) -> bool {
     let known = old.known;
     let is_file = |stat: &Statx| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
     let whose = |stat: &Statx| (stat.stx_mode, stat.stx_uid, stat.stx_gid);
-    if !is_file(fresh) || !is_file(known) || whose(known) != whose(fresh) || known.stx_nlink == 0 || fresh.stx_nlink == 0 {
+    if !is_file(fresh)
+        || !is_file(known)
+        || whose(known) != whose(fresh)
+        || known.stx_nlink == 0
+        || fresh.stx_nlink == 0
+    {
         return false;
     }
     // libfuse numbers inodes as it numbers nodes unless the filesystem has numbers of its own: the next helper begins anew.
-    let has_own_number = known.stx_ino != old.node;
+    let has_own_number = through || known.stx_ino != old.node;
     if has_own_number && known.stx_ino != fresh.stx_ino {
         return false;
     }
@@ -40,7 +46,7 @@ pub(super) fn is_same(old: Old<'_>, fresh: &Statx, through: bool, now: SystemTim
         // The kernel knows the size that it has written to, and not when the filesystem says that it was.
         let most = known.stx_size.max(old.in_flight);
         let size = (known.stx_size..=most).contains(&fresh.stx_size);
-        return through && has_own_number && size && modified(fresh) >= modified(known);
+        return through && size && modified(fresh) >= modified(known);
     }
     known.stx_size == fresh.stx_size
         && modified(known) == modified(fresh)
@@ -79,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_is_read_must_be_as_it_was() {
-        let same = |old: fn(&mut Statx), fresh: fn(&mut Statx)| judged(false, true, old, fresh);
+        let same = |old: fn(&mut Statx), fresh: fn(&mut Statx)| judged(false, false, old, fresh);
         assert!(same(|_| (), |_| ()));
         let otherwise: [fn(&mut Statx); 8] = [
             |stat| stat.stx_ino += 1,
@@ -116,7 +122,7 @@ mod tests {
         let later = |stat: &mut Statx| stat.stx_mtime.tv_sec += 1;
         assert!(judged(true, true, |_| (), later));
         assert!(!judged(true, false, |_| (), later));
-        assert!(!judged(true, true, |old| old.stx_ino = NODE, later), "its number says nothing");
+        assert!(!judged(true, true, |old| old.stx_ino = NODE, later), "another number");
         assert!(!judged(true, true, later, |_| ()), "older than it was");
         for (size, expected) in [(49, false), (50, true), (55, true), (60, true), (61, false)] {
             assert_eq!(judged(true, true, |_| (), |fresh| fresh.stx_size = size), expected, "{size}");

@@ -4,9 +4,9 @@
 
 use super::Mounter;
 use super::event_loop::{EventLoop, event_descriptor};
-use super::operation::heirs::Heirs;
 use super::operation::abandoned::Waiting;
 use super::operation::hang::Hangs;
+use super::operation::heirs::Heirs;
 use super::operation::stats::Spaces;
 use super::pods::{self, Pods};
 use super::step::{StepError, step};

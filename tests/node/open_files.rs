@@ -77,7 +77,7 @@ for line in sys.stdin:
 /// The process.
 #[derive(Debug)]
 pub struct User {
-    process: Process,
+    _process: Process,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
@@ -89,7 +89,7 @@ impl User {
         command.args(["-u", "-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = pod.spawn(command);
         let (input, output) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
-        Self { process, input, output }
+        Self { _process: process, input, output }
     }
 
     /// Has it do something, and does not wait for its answer.
@@ -106,11 +106,8 @@ impl User {
 
     /// Has it do something.
     pub fn does(&mut self, what: &str) -> String {
-        let begin = std::time::Instant::now();
         self.begin(what);
-        let said = self.said();
-        eprintln!("{what}: {said} {:?}", begin.elapsed());
-        said
+        self.said()
     }
 
     /// The same; it must succeed. Returns what is behind `ok`.
@@ -125,12 +122,6 @@ impl User {
     #[track_caller]
     pub fn reads(&mut self, what: &str) {
         assert_eq!(self.ok(what), "as it should be", "{what}");
-    }
-
-    /// Kills it.
-    pub fn kill(mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

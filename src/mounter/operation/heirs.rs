@@ -73,7 +73,11 @@ pub fn start(mounter: &Mounter, orphan: Orphan) {
             info!(event = events::HEIR, mode = %inheritance.mode, "files are open in the old filesystem: they are served from the new one");
         }
         Err(error) => {
-            warn!(event = events::NO_HEIR, "files that are open in the old filesystem are not served any more: {}", chain(&error));
+            warn!(
+                event = events::NO_HEIR,
+                "files that are open in the old filesystem are not served any more: {}",
+                chain(&error)
+            );
             answers.end();
         }
     }

@@ -14,11 +14,11 @@ use crate::engine::Engine;
 use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::fuse_device::{Answered, Answers, FuseDevice};
-use std::path::{Path, PathBuf};
 use crate::observe::events;
 use linux::processes::Process;
 use rustix::event::epoll;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -187,7 +187,10 @@ impl Registry {
 
     /// Files are open on a connection: an heir is to be started for them.
     fn orphan(&self, volumes: &mut Volumes, id: VolumeId) {
-        let Some(Answering { answers, hold, heir: Some(inheritance), target, .. }) = volumes.answering.remove(&id) else { return };
+        let Some(Answering { answers, hold, heir: Some(inheritance), target, .. }) = volumes.answering.remove(&id)
+        else {
+            return;
+        };
         let _ = epoll::delete(&self.events, &answers);
         let (device, until) = (answers.device(), hold.until());
         volumes.orphans.push(Orphan { target, device, until, answers, inheritance });
@@ -222,8 +225,9 @@ impl Volumes {
     pub(super) fn next_of_connections(&self) -> Option<Instant> {
         let held = self.by_id.values().filter_map(|entry: &Entry| entry.held.hold.until());
         let answering = self.answering.values();
-        let answering =
-            answering.flat_map(|answering| [answering.hold.until(), answering.pace.rests_until(), answering.orphaned_at()]).flatten();
+        let answering = answering
+            .flat_map(|answering| [answering.hold.until(), answering.pace.rests_until(), answering.orphaned_at()])
+            .flatten();
         held.chain(answering).min()
     }
 }

@@ -4,11 +4,11 @@
 //! [`record`], [`kept_secrets`] and [`recovery`] carry them over from one mounter to the next; [`views`] shows them.
 
 mod answering;
-pub mod orphan;
 pub mod helper_process;
 pub mod hold;
 pub mod keep;
 pub mod kept_secrets;
+pub mod orphan;
 pub(super) mod pace;
 pub mod past;
 pub mod pods;
