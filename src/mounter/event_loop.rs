@@ -10,6 +10,7 @@ use super::operation::{abandoned, hang, heal, heirs, servers};
 use super::pods;
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
+use super::threads::Threads;
 use super::to_do::Task;
 use super::volume::state::{Effect, Event};
 use super::volume::watching;
@@ -18,15 +19,14 @@ use crate::observe::ration::Ration;
 use api::exit::chain;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -50,7 +50,7 @@ pub(super) struct EventLoop {
     doors: Vec<Door>,
     signals: SignalFd,
     node_mounts: File,
-    threads: Arc<Threads>,
+    threads: Threads,
     /// For what volumes are looked at from time to time.
     looks: [Look; 2],
     /// When helpers are looked at next for whether they still serve; never unless a process of one has ended.
@@ -78,26 +78,6 @@ impl Look {
     }
 }
 
-/// The threads that the mounter waits for before it stops.
-struct Threads {
-    count: AtomicUsize,
-    /// Readable when one has ended.
-    ended: OwnedFd,
-}
-
-/// One of them, and among which it is counted besides.
-struct Running(Arc<Threads>, Option<Arc<AtomicUsize>>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(connections) = &self.1 {
-            connections.fetch_sub(1, Ordering::AcqRel);
-        }
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        let _ = rustix::io::write(&self.0.ended, &1u64.to_ne_bytes());
-    }
-}
-
 impl EventLoop {
     pub(super) fn new(mounter: Arc<Mounter>, events: OwnedFd, doors: Vec<Door>) -> Result<Self, StepError> {
         let mut mask = SigSet::empty();
@@ -112,7 +92,7 @@ impl EventLoop {
             Look::new("hung", config.shortest_hang_time(), hang::LOOKS, hang::look),
             Look::new("abandoned", config.shortest_abandoned_time(), abandoned::LOOKS, abandoned::look),
         ];
-        let threads = Arc::new(Threads { count: AtomicUsize::new(0), ended: event_descriptor()? });
+        let threads = Threads::new()?;
         let this = Self {
             mounter,
             events,
@@ -130,7 +110,7 @@ impl EventLoop {
         this.add(&this.signals, SIGNAL, epoll::EventFlags::IN)?;
         // Any change of the table shows as an error condition (proc_pid_mounts(5)).
         this.add(&this.node_mounts, NODE_MOUNTS, epoll::EventFlags::PRI)?;
-        this.add(&this.threads.ended, THREAD_ENDED, epoll::EventFlags::IN)?;
+        this.add(&this.threads, THREAD_ENDED, epoll::EventFlags::IN)?;
         this.add(this.mounter.pods.descriptor(), PODS, epoll::EventFlags::IN)?;
         Ok(this)
     }
@@ -145,7 +125,7 @@ impl EventLoop {
         self.report_to_all(Event::MountsChanged);
         let mut stop = false;
         let mut buffer = Vec::with_capacity(64);
-        while !stop || self.threads.count.load(Ordering::Acquire) > 0 {
+        while !stop || self.threads.run() {
             buffer.clear();
             self.mounter.cgroups.sweep();
             self.mounter.registry.watch_again();
@@ -176,7 +156,7 @@ impl EventLoop {
                     PODS => self.mounter.pods.take_in(),
                     NODE_MOUNTS => self.report_to_all(Event::MountsChanged),
                     THREAD_ENDED => {
-                        let _ = rustix::io::read(&self.threads.ended, &mut [0; 8]);
+                        self.threads.note_ended();
                     }
                     token => {
                         let (id, channel) = watching::from_token(token);
@@ -299,6 +279,7 @@ impl EventLoop {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             stop |= signal.ssi_signo != Signal::SIGCHLD as u32;
         }
+        self.mounter.heirs.forget_ended();
         if self.mounter.reaper.reap() {
             self.mounter.registry.note_server_gone();
         }
@@ -313,24 +294,14 @@ impl EventLoop {
         let _ = rustix::io::write(&self.mounter.stopping, &1u64.to_ne_bytes());
     }
 
-    /// Starts a thread that the mounter waits for before it stops; it is one of these `connections`.
     fn start(
         &self,
         name: &str,
         connections: Option<&Arc<AtomicUsize>>,
         work: impl FnOnce(&Mounter) + Send + 'static,
     ) -> io::Result<()> {
-        self.threads.count.fetch_add(1, Ordering::AcqRel);
-        if let Some(connections) = connections {
-            connections.fetch_add(1, Ordering::AcqRel);
-        }
-        let running = Running(Arc::clone(&self.threads), connections.map(Arc::clone));
         let mounter = Arc::clone(&self.mounter);
-        let work = move || {
-            let _running = running;
-            work(&mounter);
-        };
-        thread::Builder::new().name(name.into()).spawn(work).map(drop)
+        self.threads.start(name, connections, move || work(&mounter))
     }
 
     /// Takes the connections that wait at a door.
@@ -409,9 +380,4 @@ impl EventLoop {
         }
         next
     }
-}
-
-/// A descriptor that one thread makes readable for others.
-pub(super) fn event_descriptor() -> Result<OwnedFd, StepError> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(step("create an event descriptor"))
 }

@@ -20,6 +20,7 @@ pub mod start;
 mod state_dir;
 mod step;
 pub mod target_locks;
+mod threads;
 mod to_do;
 pub mod volume;
 

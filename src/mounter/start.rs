@@ -3,7 +3,7 @@
 //! Runs in the mounter's main thread, before any other thread is there.
 
 use super::Mounter;
-use super::event_loop::{EventLoop, event_descriptor};
+use super::event_loop::EventLoop;
 use super::operation::abandoned::Waiting;
 use super::operation::hang::Hangs;
 use super::operation::heirs::Heirs;
@@ -11,6 +11,7 @@ use super::operation::stats::Spaces;
 use super::pods::{self, Pods};
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
+use super::threads::event_descriptor;
 use super::to_do::ToDo;
 use super::volume::pods::PodNames;
 use super::volume::record::Records;

@@ -41,6 +41,7 @@ mod not_healed;
 mod nothing_goes_dark;
 mod old_kernels;
 mod open_files;
+mod open_files_of_all;
 mod operator;
 mod outlive;
 mod own_uid;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         main_job,
         held,
         open_files,
+        open_files_of_all,
         hundreds,
         mount8,
         configuration,

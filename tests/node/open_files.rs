@@ -9,7 +9,7 @@ use testbed::machine::{Process, Room};
 
 /// Reads a line, does what it says, and prints a line: `ok …`, or the error.
 const PROGRAM: &str = r#"
-import os, sys, mmap, fcntl, random
+import os, sys, mmap, fcntl, random, hashlib
 files, maps = {}, {}
 def at(offset, size):
     "What the files of these tests hold: a number every eight bytes."
@@ -29,6 +29,11 @@ def run(words):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         data = os.pread(fd, size, offset)
         return 'as it should be' if data == at(offset, size)[:len(data)] and len(data) == size else 'WRONG %d bytes' % len(data)
+    elif words[0] == 'content':
+        fd = files[name]
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        data = os.pread(fd, 1 << 20, 0)
+        return '%d bytes, %s' % (len(data), hashlib.sha256(data).hexdigest()[:16])
     elif words[0] == 'direct':
         fd, offset, size = files[name], int(words[2]), int(words[3])
         buffer = mmap.mmap(-1, size)

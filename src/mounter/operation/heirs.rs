@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tracing::{info, warn};
 
@@ -27,6 +27,18 @@ const MOST: usize = 64;
 /// Those that run.
 #[derive(Debug, Default)]
 pub struct Heirs(Mutex<Vec<OwnedFd>>);
+
+impl Heirs {
+    /// Lets go of those that have ended. To be called when a process has.
+    pub fn forget_ended(&self) {
+        self.locked().retain(|process| !has_ended(process));
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        // Nothing is left half-done by a thread that panics while it holds it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +59,7 @@ enum HeirError {
 pub fn start(mounter: &Mounter, orphan: Orphan) {
     let Orphan { target, device, until, answers, inheritance } = orphan;
     let _span = tracing::info_span!("volume", target = %target.display()).entered();
-    let mut running = mounter.heirs.0.lock().unwrap_or_else(PoisonError::into_inner);
-    running.retain(|process| !has_ended(process));
+    let mut running = mounter.heirs.locked();
     let detached = &inheritance.detached;
     let places = detached.iter().map(|mount| (mount.number, mount.root.clone()));
     // An heir has the root.

@@ -185,7 +185,7 @@ pub(super) const LIST: &[Filesystem] = &[
         access: Access::ReadOnly,
         prepare: |test| {
             install_fetched("ofs/bin/ofs", &test.container, "/usr/local/bin/ofs");
-            test.container.sh_ok("mkdir /tmp/s && echo packed >/tmp/s/f");
+            test.container.sh_ok("mkdir /tmp/s && echo packed >/tmp/s/f && touch -d '1 hour ago' /tmp/s/f");
             volume("fuse.ofs", "fs://?root=/tmp/s", "")
         },
     },
@@ -193,5 +193,6 @@ pub(super) const LIST: &[Filesystem] = &[
 
 /// Makes an image of /tmp/s with one file in it.
 fn pack(test: &TestNode, command: &str) {
-    test.container.sh_ok(&format!("mkdir /tmp/s && echo packed >/tmp/s/f && {command}"));
+    test.container
+        .sh_ok(&format!("mkdir /tmp/s && echo packed >/tmp/s/f && touch -d '1 hour ago' /tmp/s/f && {command}"));
 }
