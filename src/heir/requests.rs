@@ -105,12 +105,6 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Whether an answer's error is one that a process meets only where there is no heir.
-#[cfg(test)]
-pub(super) fn error_in(answer: &[u8]) -> i32 {
-    i32::from_ne_bytes(answer[4..8].try_into().unwrap())
-}
-
 /// `struct fuse_write_out`.
 pub(super) fn written(length: usize) -> [u8; 8] {
     let mut body = [0; 8];
@@ -163,4 +157,67 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn long(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(operation: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; HEAD];
+        bytes[4..8].copy_from_slice(&operation.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&(RESENT | 42).to_ne_bytes());
+        bytes[16..24].copy_from_slice(&7u64.to_ne_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn what_is_asked() {
+        let numbers = |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_ne_bytes()).collect::<Vec<_>>();
+        let asked = |operation, body: &[u8], check: &dyn Fn(Asked<'_>)| {
+            let bytes = request(operation, body);
+            let request = Request::parse(&bytes).unwrap();
+            assert!(request.is_resent() && request.unique == RESENT | 42 && request.node == 7);
+            check(request.asked);
+        };
+        // A handle, an offset, a size.
+        asked(15, &numbers(&[1, 4096, 100, 0, 0]), &|asked| assert_eq!(asked, Asked::Read { offset: 4096, size: 100 }));
+        let mut write = numbers(&[1, 10, 3, 0, 0o2001]);
+        write.extend(b"abc and more");
+        asked(16, &write, &|asked| assert_eq!(asked, Asked::Write { offset: 10, data: b"abc", flags: 0o2001 }));
+        asked(20, &numbers(&[1, 1]), &|asked| assert_eq!(asked, Asked::Sync { contents: true }));
+        asked(46, &numbers(&[1, 5, 4]), &|asked| assert_eq!(asked, Asked::Seek { offset: 5, data: false }));
+        asked(46, &numbers(&[1, 5, 0]), &|asked| assert_eq!(asked, Asked::Other));
+        assert!(Request::parse(&request(16, &write[..41])).is_none() && Request::parse(&[0; HEAD - 1]).is_none());
+        assert!(Request::parse(&request(2, &[])).unwrap().otherwise().is_none());
+    }
+
+    #[test]
+    fn answers_repeat_the_number_and_their_length() {
+        let bytes = request(15, &[0; 40]);
+        let request = Request::parse(&bytes).unwrap();
+        let check = |answer: Vec<u8>, length: usize, error: i32| {
+            assert_eq!((answer.len(), u32::from_ne_bytes(answer[..4].try_into().unwrap()) as usize), (length, length));
+            assert_eq!(i32::from_ne_bytes(answer[4..8].try_into().unwrap()), -error);
+            assert_eq!(u64::from_ne_bytes(answer[8..16].try_into().unwrap()), RESENT | 42);
+        };
+        check(request.with(b"data"), 20, 0);
+        check(request.error(&std::io::Error::from_raw_os_error(libc::ENOSPC)), 16, libc::ENOSPC);
+        check(request.otherwise().unwrap(), 16, libc::ENOTCONN);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(request) = Request::parse(&bytes) {
+                prop_assert_eq!(request.unique.to_ne_bytes(), <[u8; 8]>::try_from(&bytes[8..16]).unwrap());
+                if let Some(answer) = request.otherwise() {
+                    prop_assert_eq!(&answer[8..16], &bytes[8..16]);
+                }
+                let _ = request.writes_to();
+            }
+        }
+    }
 }
