@@ -4,12 +4,13 @@
 //! connect.
 
 use crate::directory::{Directory, Worked};
+use crate::event::Events;
 use crate::exit::{Exit, chain};
 use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
 use crate::origin::Origin;
 use crate::program::ProgramVolume;
 use crate::request::Request;
-use crate::volume::{Stats, VolumeDetail, VolumeView};
+use crate::volume::{Lines, Stats, VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
 use std::env;
 use std::io;
@@ -123,6 +124,16 @@ impl Client {
     /// The volume at `target`, also if it was unmounted or failed.
     pub fn status(&self, target: &str) -> Result<VolumeDetail, CallError> {
         self.call(&Call::Status { target: target.to_owned() })
+    }
+
+    /// The last lines of the helpers of the volume at `target`, after the line of this number.
+    pub fn logs(&self, target: &str, after: u64) -> Result<Lines, CallError> {
+        self.call(&Call::Logs { target: target.to_owned(), after })
+    }
+
+    /// What happened to volumes, after the event of this number.
+    pub fn events(&self, after: u64) -> Result<Events, CallError> {
+        self.call(&Call::Events { after })
     }
 
     /// Whether a request from `origin` would be admitted; the error says by what it would be refused.

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod directory;
+pub mod event;
 pub mod exit;
 pub mod message;
 pub mod mount_words;

@@ -4,9 +4,11 @@
 //! mounter. Everything but `serve`, `doctor` and `install` only asks the mounter.
 
 mod doctor;
+mod events;
 mod heal_swap;
 mod install;
 mod list;
+mod logs;
 mod metrics;
 mod policy;
 mod serve;
@@ -63,10 +65,9 @@ enum Action {
     /// Show one volume in detail, also after it was unmounted
     Status(status::Arguments),
     /// Show the last lines that the helper of a volume wrote, also after it was unmounted or failed
-    Logs {
-        /// Where it is, was or should have been mounted
-        target: String,
-    },
+    Logs(logs::Arguments),
+    /// Show what happened to volumes, the newest last, also to those that are gone
+    Events(events::Arguments),
     /// Show the metrics, in the text format of Prometheus
     Metrics,
     /// Say what may be mounted, and by which rule not
@@ -89,7 +90,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Action::Heal(arguments) => end(heal_swap::heal(&arguments)),
         Action::Swap(arguments) => end(heal_swap::swap(&arguments)),
         Action::Status(arguments) => end(status::status(&arguments)),
-        Action::Logs { target } => end(status::logs(&target)),
+        Action::Logs(arguments) => end(logs::logs(&arguments)),
+        Action::Events(arguments) => end(events::events(&arguments)),
         Action::Metrics => end(metrics::metrics()),
         Action::Policy(action) => end(policy::policy(action)),
         Action::Doctor(arguments) => doctor::main(&arguments),

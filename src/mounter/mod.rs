@@ -32,6 +32,7 @@ use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
 use crate::node::mount_search::MountSearch;
+use crate::observe::journal::Journal;
 use crate::observe::metrics::Metrics;
 use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
@@ -86,6 +87,8 @@ pub struct Mounter {
     pub hangs: Hangs,
     /// What has happened so far.
     pub metrics: Metrics,
+    /// And to which volume.
+    pub journal: Arc<Journal>,
     /// What callers have said of pods.
     pub pod_names: PodNames,
     /// What filesystems have said of their space.

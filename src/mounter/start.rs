@@ -30,6 +30,7 @@ use crate::node::kernel::{self, TooOld};
 use crate::node::mount_search::MountSearch;
 use crate::node::programs::Places;
 use crate::observe::events;
+use crate::observe::journal::Journal;
 use crate::observe::metrics::Metrics;
 use api::exit::chain;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
@@ -62,6 +63,8 @@ pub struct Settings {
     pub types: BTreeSet<String>,
     /// Where to serve the metrics over HTTP.
     pub metrics: Option<SocketAddr>,
+    /// Where what happens to volumes is kept.
+    pub journal: Arc<Journal>,
 }
 
 /// Why the mounter does not run.
@@ -111,6 +114,12 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let Some(_lock) = state_dir::take_lock(&settings.state, &settings.host_proc)? else {
         return Err(ServeError::AlreadyRunning { path: settings.state.join("lock") });
     };
+    if let Err(error) = settings.journal.open(&settings.state) {
+        warn!(
+            "what happens to volumes is not kept for `hostmount events`: cannot open its files in {}: {error}",
+            settings.state.display()
+        );
+    }
     let Places { programs, plugins } = settings.places.clone();
     let sockets = door::sockets(&settings.config.doors, &settings.socket).into_iter().map(|(_, socket)| socket);
     let own_paths = sockets.chain([settings.state.clone()]).chain(programs).chain(plugins).collect();
@@ -145,6 +154,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         waiting: Waiting::default(),
         hangs: Hangs::default(),
         metrics: Metrics::default(),
+        journal: settings.journal,
         target_locks: TargetLocks::default(),
         to_do: ToDo::default(),
         places: TargetLocks::default(),

@@ -30,6 +30,23 @@ pub fn without_secrets(options: &MountOptions) -> MountOptions {
     shown
 }
 
+/// A source with `***` for the password and the query of a URL.
+pub fn source_without_secrets(source: &str) -> String {
+    let Some((scheme, rest)) = source.split_once("://") else { return source.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let authority = authority
+        .rsplit_once('@')
+        .and_then(|(user, host)| {
+            let (name, _) = user.split_once(':')?;
+            Some(format!("{name}:{HIDDEN}@{host}"))
+        })
+        .unwrap_or_else(|| authority.to_owned());
+    match path.split_once('?') {
+        Some((path, _)) => format!("{scheme}://{authority}{path}?{HIDDEN}"),
+        None => format!("{scheme}://{authority}{path}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +58,21 @@ mod tests {
         assert_eq!(shown("password=hunter2,ro"), "password=***,ro");
         assert_eq!(shown("Secret_Access_Key=abc,passwd_file=/p"), "Secret_Access_Key=***,passwd_file=/p");
         assert_eq!(shown("proxy=http://me:pw@host/,url=http://host/"), "proxy=***,url=http://host/");
+    }
+
+    #[test]
+    fn a_source_is_shown_without_its_password() {
+        for (source, shown) in [
+            ("https://me:p@ss@host:8080/a@b", "https://me:***@host:8080/a@b"),
+            ("https://host/me:x@y", "https://host/me:x@y"),
+            ("user@host:/dir", "user@host:/dir"),
+            ("ftp://me@host", "ftp://me@host"),
+            ("ftp://me:pw@host?x", "ftp://me:***@host?***"),
+            ("https://host/c?sig=abc", "https://host/c?***"),
+            ("what?is=this", "what?is=this"),
+            ("bucket:/path", "bucket:/path"),
+        ] {
+            assert_eq!(source_without_secrets(source), shown);
+        }
     }
 }

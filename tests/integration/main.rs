@@ -62,6 +62,7 @@ mod systemd;
 mod test_node;
 mod user_namespaces;
 mod walls;
+mod what_happened;
 mod why_it_failed;
 mod without_mounter;
 
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         pod_containers,
         operator,
         shown,
+        what_happened,
         client,
         bind,
         metrics,

@@ -142,7 +142,7 @@ fn kubelets_mount_is_no_way_around() {
         let done = test.kubelets_mount(&arguments);
         assert!(done.code == Some(1) && done.stderr.contains(rule), "{arguments:?}: {done:?}");
     }
-    mounter.wait_for(events::NOT_MOUNTED, 3);
+    mounter.wait_for(events::VOLUME_REFUSED, 3);
     // By hand, and where the operator has closed it to himself.
     test.mount(&["-t", "fuse.bindfs", "/srv/shared", TARGET]).ok("mount");
     test.umount(&[TARGET]).ok("umount");
