@@ -14,7 +14,7 @@ mod show;
 mod shown_options;
 mod sources;
 
-pub use authorize::{Denied, authorize, authorize_place, authorize_program, grant_of_program};
+pub use authorize::{Denied, authorize, authorize_place, authorize_program, grant_of_program, rules_of};
 pub use entrance::{NotServed, is_seen, serves};
 pub use grant::{Grant, GrantedTypes};
 pub use plan::{ChangeError, Plan, PlanError, below_root, normal};

@@ -6,6 +6,7 @@
 use crate::directory::{Directory, Worked};
 use crate::event::Events;
 use crate::exit::{Exit, chain};
+use crate::explained::Explained;
 use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
 use crate::origin::Origin;
 use crate::program::ProgramVolume;
@@ -134,6 +135,11 @@ impl Client {
     /// What happened to volumes, after the event of this number.
     pub fn events(&self, after: u64) -> Result<Events, CallError> {
         self.call(&Call::Events { after })
+    }
+
+    /// What would become of a request from `origin`.
+    pub fn explain(&self, origin: Origin, request: Request) -> Result<Explained, CallError> {
+        self.call(&Call::Explain { origin, request })
     }
 
     /// Whether a request from `origin` would be admitted; the error says by what it would be refused.

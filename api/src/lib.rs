@@ -7,6 +7,7 @@ pub mod client;
 pub mod directory;
 pub mod event;
 pub mod exit;
+pub mod explained;
 pub mod message;
 pub mod mount_words;
 pub mod options;

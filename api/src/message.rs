@@ -69,6 +69,13 @@ pub enum Call {
         /// What would be asked for.
         request: Request,
     },
+    /// Say what would become of a request from `origin`, and mount nothing: [`Explained`](crate::explained::Explained).
+    Explain {
+        /// Where it would come from.
+        origin: Origin,
+        /// What would be asked for.
+        request: Request,
+    },
     /// Show the policy that is in force: a text in TOML.
     Policy,
     /// Show the metrics: a text in the format of Prometheus.

@@ -10,6 +10,7 @@ mod install;
 mod list;
 mod logs;
 mod metrics;
+mod mount;
 mod policy;
 mod serve;
 mod show;
@@ -18,10 +19,9 @@ mod status;
 use api::client::CallError;
 use api::exit::Exit;
 use api::message::Failure;
-use api::origin::Origin;
 use api::shown::{shown, shown_lines};
 use clap::{Parser, Subcommand};
-use shims::{flexvolume, mount8, umount8};
+use shims::{flexvolume, umount8};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -38,19 +38,13 @@ enum Action {
     /// Run the mounter (in the container)
     Serve(serve::Arguments),
     /// Mount a volume on this node; the arguments are mount(8)'s
-    #[command(disable_help_flag = true)]
-    Mount {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
+    Mount(mount::Arguments),
     /// Unmount a volume on this node; the arguments are umount(8)'s
-    #[command(disable_help_flag = true)]
     Umount {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
     /// Answer a call of kubelet's as a FlexVolume driver
-    #[command(disable_help_flag = true)]
     Flexvolume {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -83,7 +77,7 @@ enum Action {
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match Arguments::parse_from(arguments).action {
         Action::Serve(arguments) => serve::main(arguments),
-        Action::Mount { arguments } => mount8::main(&arguments, Origin::Operator),
+        Action::Mount(arguments) => mount::main(&arguments),
         Action::Umount { arguments } => umount8::main(&arguments),
         Action::Flexvolume { arguments } => flexvolume::main(&arguments),
         Action::List(arguments) => end(list::list(&arguments)),

@@ -7,6 +7,7 @@
 pub mod connection;
 pub mod door;
 mod event_loop;
+mod explain;
 mod in_time;
 mod install;
 mod metrics_http;

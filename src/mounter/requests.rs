@@ -11,11 +11,10 @@ use super::peer::PeerError;
 use super::pods::publish;
 use super::volume::keep::keep_new;
 use super::volume::{happened, views};
-use super::{Mounter, replies};
-use crate::helper::find;
+use super::{Mounter, explain, replies};
 use crate::observe::events;
 use crate::observe::metrics::Operation;
-use crate::policy::{NotServed, is_seen, serves, show, source_without_secrets};
+use crate::policy::{is_seen, serves, show, source_without_secrets};
 use api::directory::Directory;
 use api::exit::{Exit, chain};
 use api::message::{self, Call, Failure, MessageError, Reason, Reply};
@@ -192,8 +191,10 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Events { after } => send(caller.stream(), &Ok(happened::events(mounter, after))),
         Call::CheckPolicy { origin, request } => {
-            let judged = would_mount(mounter, origin, request);
-            send(caller.stream(), &judged);
+            send(caller.stream(), &explain::would_mount(mounter, origin, request));
+        }
+        Call::Explain { origin, request } => {
+            send(caller.stream(), &explain::explain(mounter, origin, request));
         }
         Call::Policy => send(caller.stream(), &Ok(show(&mounter.config))),
         Call::Metrics => {
@@ -232,23 +233,6 @@ fn hear_pod(mounter: &Mounter, mut call: Call) -> Call {
         mounter.pod_names.hear(Path::new(target), &mounter.config.kubelet_dir, name);
     }
     call
-}
-
-/// Whether a request from `origin` would get as far as to a helper.
-fn would_mount(mounter: &Mounter, origin: Origin, request: Request) -> Result<(), Failure> {
-    let usage = |message: String| Err(Failure::new(Exit::Usage, message));
-    if !mounter.config.doors.is_open(origin) {
-        return usage(format!("{origin} may not ask at all: its door is closed ([doors] in config.toml)"));
-    }
-    if !is_seen(origin, Path::new(&request.target), &mounter.config.kubelet_dir) {
-        return usage(NotServed::Target { origin }.to_string());
-    }
-    let plan = mount::admit(mounter, origin, request).map_err(replies::to_mount)?;
-    let Request { fstype, source, .. } = &plan.request;
-    match find::helper(fstype, source, &plan.settings) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::new(Exit::MountFailure, chain(&error))),
-    }
 }
 
 fn no_volume(target: &str) -> Failure {

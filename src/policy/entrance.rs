@@ -39,7 +39,7 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
         Call::Directory(asked) => ("directory", vec![&asked.request.target]),
         Call::Program(asked) => ("program", vec![&asked.target]),
         Call::List => ("list", vec![]),
-        Call::CheckPolicy { .. } | Call::Policy => ("policy", vec![]),
+        Call::CheckPolicy { .. } | Call::Policy | Call::Explain { .. } => ("policy", vec![]),
         Call::Events { .. } => ("events", vec![]),
         Call::Metrics => ("metrics", vec![]),
     };
@@ -122,6 +122,7 @@ mod tests {
             Call::CheckPolicy { origin: Origin::Operator, request: request("x", &target(), "") },
             Call::Policy,
             Call::Metrics,
+            Call::Explain { origin: Origin::Operator, request: request("x", &target(), "") },
             Call::Events { after: 0 },
             Call::Logs { target: target(), after: 0 },
         ]
@@ -133,12 +134,12 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 16]);
+        assert_eq!(served(Origin::Operator), [true; 17]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
             assert_eq!(served(origin).iter().filter(|served| **served).count(), 1);
             assert!(served(origin)[0]);
         }
-        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 7]].concat());
+        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 8]].concat());
     }
 
     #[test]

@@ -140,6 +140,7 @@ impl<'a> From<&'a VolumeEvent> for Event<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::explained::{Explained, Rule};
     use serde_json::Value;
     use std::collections::BTreeSet;
 
@@ -171,7 +172,11 @@ mod tests {
         let volume = serde_json::to_value(Volume::from(&detail.view)).unwrap();
         let detail = serde_json::to_value(Detail::from(&detail)).unwrap();
         let event = serde_json::to_value(Event::from(&VolumeEvent::default())).unwrap();
-        let [of_volume, of_detail, of_process, of_options, of_event] = tables().try_into().unwrap();
+        let explained =
+            Explained { rules: vec![Rule { about: String::new(), rule: String::new() }], ..Default::default() };
+        let explained = serde_json::to_value(explained).unwrap();
+        let [of_volume, of_detail, of_process, of_options, of_event, of_explained] = tables().try_into().unwrap();
+        assert_eq!(members(&explained), of_explained);
         assert_eq!(members(&event), of_event);
         assert_eq!(members(&volume), of_volume);
         assert_eq!(members(&detail), &of_volume | &of_detail);

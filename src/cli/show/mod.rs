@@ -4,6 +4,7 @@
 
 pub(super) mod again;
 pub(super) mod document;
+pub(super) mod lines;
 pub(super) mod pods;
 pub(super) mod table;
 pub(super) mod terminal;

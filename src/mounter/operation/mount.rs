@@ -118,7 +118,8 @@ pub fn admit(mounter: &Mounter, origin: Origin, request: Request) -> Result<Plan
     Ok(plan)
 }
 
-fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> {
+/// Whether callers from `origin` may have what is planned.
+pub fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> {
     authorize(origin, plan, &mounter.config)?;
     authorize_place(&plan.target, &mounter.own_paths)
 }
