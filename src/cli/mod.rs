@@ -5,10 +5,12 @@
 
 mod doctor;
 mod events;
+mod examples;
 mod heal_swap;
 mod install;
 mod list;
 mod logs;
+mod manual;
 mod metrics;
 mod mount;
 mod policy;
@@ -20,7 +22,7 @@ use api::client::CallError;
 use api::exit::Exit;
 use api::message::Failure;
 use api::shown::{shown, shown_lines};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shims::{flexvolume, umount8};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -69,13 +71,32 @@ enum Action {
     Policy(policy::Action),
     /// Try what mounting needs on this node, and print what to do about failures (in the container)
     Doctor(doctor::Arguments),
+    /// Print a completion for a shell
+    Completion(manual::CompletionArguments),
+    /// Print a manual page, or write all of them
+    Manual(manual::ManualArguments),
     /// Install the static programs in a directory of the node, or remove them
     Install(install::Arguments),
 }
 
+/// The command line, each command with its examples.
+fn command() -> clap::Command {
+    with_examples(Arguments::command(), "")
+}
+
+fn with_examples(command: clap::Command, words: &str) -> clap::Command {
+    let below: Vec<_> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    let command = command.after_help(examples::text(examples::of(words)));
+    below.into_iter().fold(command, |command, name| {
+        let words = format!("{words} {name}");
+        command.mut_subcommand(name, |below| with_examples(below, words.trim()))
+    })
+}
+
 /// Runs `hostmount` with `arguments`, the program's name among them.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    match Arguments::parse_from(arguments).action {
+    let arguments = Arguments::from_arg_matches(&command().get_matches_from(arguments));
+    match arguments.unwrap_or_else(|error| error.exit()).action {
         Action::Serve(arguments) => serve::main(arguments),
         Action::Mount(arguments) => mount::main(&arguments),
         Action::Umount { arguments } => umount8::main(&arguments),
@@ -88,6 +109,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Action::Events(arguments) => end(events::events(&arguments)),
         Action::Metrics => end(metrics::metrics()),
         Action::Policy(action) => end(policy::policy(action)),
+        Action::Completion(arguments) => end(manual::completion(&arguments)),
+        Action::Manual(arguments) => end(manual::manual(&arguments)),
         Action::Doctor(arguments) => doctor::main(&arguments),
         Action::Install(arguments) => end(install::install(arguments)),
     }

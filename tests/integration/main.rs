@@ -35,6 +35,7 @@ mod kubelet;
 mod kubelet_in_container;
 mod libfuse;
 mod main_job;
+mod manual;
 mod metrics;
 mod mount8;
 mod not_healed;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         operator,
         shown,
         what_happened,
+        manual,
         client,
         bind,
         metrics,

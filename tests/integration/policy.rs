@@ -272,7 +272,7 @@ fn what_is_explained_is_what_is_run() {
     let done = hostmount(&format!("mount --explain --from kubelet -t fuse.bindfs /etc {TARGET}"));
     assert!(done.code == Some(1) && done.stderr.contains("it would be refused: the source is refused"), "{done:?}");
     assert!(
-        done.stdout.starts_with("Verdict       refused\n") && done.stdout.contains("Runs as       uid 0\n"),
+        done.stdout.starts_with("Verdict      refused\n") && done.stdout.contains("Runs as      uid 0\n"),
         "{done:?}"
     );
     let done = hostmount("mount --explain -t fuse.perl x /mnt/v");
