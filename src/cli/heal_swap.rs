@@ -124,7 +124,10 @@ fn would_swap(client: &Client, target: &str, changes: Changes) -> Result<(), Com
     match (detail.view.state, why_not(client, &detail, changes)?) {
         (VolumeState::Ended | VolumeState::Failed, _) => Err("there is no such volume any more".to_owned()),
         (_, Some(why)) => Err(why),
-        (_, None) => Ok(linux::say!("{}", shown(&would_be_swapped(&detail.view)))),
+        (_, None) => {
+            linux::say!("{}", shown(&would_be_swapped(&detail.view)));
+            Ok(())
+        }
     }
     .map_err(|why| Complaint::new(Exit::Usage, format!("{target}: it would not be swapped: {why}")))
 }
