@@ -3,6 +3,7 @@
 //! Runs in the caller's process, with the caller's privilege: the mode of the mounter's socket decides whether it may
 //! connect.
 
+use crate::about::About;
 use crate::directory::{Directory, Worked};
 use crate::event::Events;
 use crate::exit::{Exit, chain};
@@ -150,6 +151,11 @@ impl Client {
     /// The policy that is in force, in TOML.
     pub fn policy(&self) -> Result<String, CallError> {
         self.call(&Call::Policy)
+    }
+
+    /// What the mounter says of itself.
+    pub fn about(&self) -> Result<About, CallError> {
+        self.call(&Call::About)
     }
 
     /// The metrics, in the text format of Prometheus.

@@ -3,6 +3,7 @@
 //! Runs in every program; needs no privilege. All of it is pure but [`client`], which connects to the mounter's socket.
 //! Nothing here knows how a volume is mounted.
 
+pub mod about;
 pub mod client;
 pub mod directory;
 pub mod event;

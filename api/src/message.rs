@@ -78,6 +78,8 @@ pub enum Call {
     },
     /// Show the policy that is in force: a text in TOML.
     Policy,
+    /// Say what the mounter is: [`About`](crate::about::About).
+    About,
     /// Show the metrics: a text in the format of Prometheus.
     Metrics,
     /// Show what is mounted at one place at another one as well, as `mount --bind` does: [`Mounted`].

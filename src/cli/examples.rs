@@ -110,6 +110,8 @@ const EXAMPLES: [(&str, &[Example]); 19] = [
         "doctor",
         &[
             ("hostmount doctor", "in the container: what works here"),
+            ("hostmount doctor --output json", "for a script; docs/json.md"),
+            ("hostmount doctor --support report.tar", "one file to attach to a report, without secrets"),
             ("hostmount doctor --probe", "for a pod's probe: does the mounter answer?"),
         ],
     ),

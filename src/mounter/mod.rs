@@ -35,6 +35,7 @@ use crate::node::connections::Connections;
 use crate::node::mount_search::MountSearch;
 use crate::observe::journal::Journal;
 use crate::observe::metrics::Metrics;
+use api::about::About;
 use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
 use operation::abandoned::Waiting;
@@ -88,7 +89,9 @@ pub struct Mounter {
     pub hangs: Hangs,
     /// What has happened so far.
     pub metrics: Metrics,
-    /// And to which volume.
+    /// What it says of itself.
+    pub about: About,
+    /// What has happened to which volume.
     pub journal: Arc<Journal>,
     /// What callers have said of pods.
     pub pod_names: PodNames,

@@ -197,6 +197,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             send(caller.stream(), &explain::explain(mounter, origin, request));
         }
         Call::Policy => send(caller.stream(), &Ok(show(&mounter.config))),
+        Call::About => send(caller.stream(), &Ok(mounter.about.clone())),
         Call::Metrics => {
             let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes, mounter.search.searched()));
             send(caller.stream(), &text.map_err(|error| no_table(&error)));

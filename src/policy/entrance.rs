@@ -42,6 +42,7 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
         Call::CheckPolicy { .. } | Call::Policy | Call::Explain { .. } => ("policy", vec![]),
         Call::Events { .. } => ("events", vec![]),
         Call::Metrics => ("metrics", vec![]),
+        Call::About => ("about", vec![]),
     };
     let served = match origin {
         Origin::Operator => true,
@@ -122,6 +123,7 @@ mod tests {
             Call::CheckPolicy { origin: Origin::Operator, request: request("x", &target(), "") },
             Call::Policy,
             Call::Metrics,
+            Call::About,
             Call::Explain { origin: Origin::Operator, request: request("x", &target(), "") },
             Call::Events { after: 0 },
             Call::Logs { target: target(), after: 0 },
@@ -134,12 +136,12 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 17]);
+        assert_eq!(served(Origin::Operator), [true; 18]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
             assert_eq!(served(origin).iter().filter(|served| **served).count(), 1);
             assert!(served(origin)[0]);
         }
-        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 8]].concat());
+        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 9]].concat());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod configuration;
 mod csi_manifests;
 mod deployment;
 mod device_numbers;
+mod doctor;
 mod doors;
 mod filesystems;
 mod fusermount3;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         shown,
         what_happened,
         manual,
+        doctor,
         client,
         bind,
         metrics,

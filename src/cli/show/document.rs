@@ -175,7 +175,13 @@ mod tests {
         let explained =
             Explained { rules: vec![Rule { about: String::new(), rule: String::new() }], ..Default::default() };
         let explained = serde_json::to_value(explained).unwrap();
-        let [of_volume, of_detail, of_process, of_options, of_event, of_explained] = tables().try_into().unwrap();
+        let [of_volume, of_detail, of_process, of_options, of_event, of_finding, of_explained] =
+            tables().try_into().unwrap();
+        assert_eq!(
+            of_finding,
+            ["name", "level", "message", "advice"].map(str::to_owned).into(),
+            "a test of finding.rs has them"
+        );
         assert_eq!(members(&explained), of_explained);
         assert_eq!(members(&event), of_event);
         assert_eq!(members(&volume), of_volume);
