@@ -12,7 +12,7 @@ use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mo
 use crate::origin::Origin;
 use crate::program::ProgramVolume;
 use crate::request::Request;
-use crate::volume::{Lines, Stats, VolumeDetail, VolumeView};
+use crate::volume::{Lines, Stats, Usage, VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
 use std::env;
 use std::io;
@@ -121,6 +121,11 @@ impl Client {
     /// All volumes that the caller may know of.
     pub fn list(&self) -> Result<Vec<VolumeView>, CallError> {
         self.call(&Call::List)
+    }
+
+    /// What the helpers of all volumes use.
+    pub fn top(&self) -> Result<Vec<Usage>, CallError> {
+        self.call(&Call::Top)
     }
 
     /// The volume at `target`, also if it was unmounted or failed.

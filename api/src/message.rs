@@ -45,6 +45,8 @@ pub enum Call {
     },
     /// List all volumes: [`VolumeView`](crate::volume::VolumeView)s.
     List,
+    /// What the helpers of all volumes use: [`Usage`](crate::volume::Usage)s. It walks through all processes.
+    Top,
     /// Show the volume at this target: [`VolumeDetail`](crate::volume::VolumeDetail).
     Status {
         /// Its target.

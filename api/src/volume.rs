@@ -143,6 +143,18 @@ impl VolumeDetail {
     }
 }
 
+/// What a volume's helper uses just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// As in a list; of one whose memory its cgroup does not count it is what its processes have resident.
+    #[serde(flatten)]
+    pub view: VolumeView,
+    /// How many processes it is.
+    pub processes: u64,
+    /// How long they were on a processor, in hundredths of a second.
+    pub processor: u64,
+}
+
 /// A line that a helper wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {

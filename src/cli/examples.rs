@@ -16,7 +16,7 @@ pub(super) fn text(examples: &[Example]) -> String {
     format!("Examples:\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
-const EXAMPLES: [(&str, &[Example]); 19] = [
+const EXAMPLES: [(&str, &[Example]); 20] = [
     (
         "",
         &[
@@ -94,6 +94,13 @@ const EXAMPLES: [(&str, &[Example]); 19] = [
             ("hostmount events --pod shop/web-0", "what happened to a pod's volumes, also if it is gone"),
             ("hostmount events --event dead,hung --since 1d", "what went wrong since yesterday"),
             ("hostmount events --follow -o json", "an object a line, for a script; docs/json.md"),
+        ],
+    ),
+    (
+        "top",
+        &[
+            ("hostmount top", "what helpers use, every two seconds"),
+            ("hostmount top --once --sort memory", "one round, the largest first"),
         ],
     ),
     ("metrics", &[("hostmount metrics", "what a scraper would get")]),

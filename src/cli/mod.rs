@@ -17,6 +17,7 @@ mod policy;
 mod serve;
 mod show;
 mod status;
+mod top;
 
 use api::client::CallError;
 use api::exit::Exit;
@@ -64,6 +65,8 @@ enum Action {
     Logs(logs::Arguments),
     /// Show what happened to volumes, the newest last, also to those that are gone
     Events(events::Arguments),
+    /// Show what helpers use of processor time and memory, again and again
+    Top(top::Arguments),
     /// Show the metrics, in the text format of Prometheus
     Metrics,
     /// Say what may be mounted, and by which rule not
@@ -107,6 +110,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Action::Status(arguments) => end(status::status(&arguments)),
         Action::Logs(arguments) => end(logs::logs(&arguments)),
         Action::Events(arguments) => end(events::events(&arguments)),
+        Action::Top(arguments) => end(top::top(&arguments)),
         Action::Metrics => end(metrics::metrics()),
         Action::Policy(action) => end(policy::policy(action)),
         Action::Completion(arguments) => end(manual::completion(&arguments)),

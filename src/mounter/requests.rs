@@ -10,7 +10,7 @@ use super::operation::{bind, directory, heal, mount, replace, stats, unmount};
 use super::peer::PeerError;
 use super::pods::publish;
 use super::volume::keep::keep_new;
-use super::volume::{happened, views};
+use super::volume::{happened, usage, views};
 use super::{Mounter, explain, replies};
 use crate::observe::events;
 use crate::observe::metrics::Operation;
@@ -190,6 +190,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             send(caller.stream(), &volumes.map_err(|error| no_table(&error)));
         }
         Call::Events { after } => send(caller.stream(), &Ok(happened::events(mounter, after))),
+        Call::Top => send(caller.stream(), &usage::usage(mounter).map_err(|error| no_table(&error))),
         Call::CheckPolicy { origin, request } => {
             send(caller.stream(), &explain::would_mount(mounter, origin, request));
         }

@@ -43,6 +43,7 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
         Call::Events { .. } => ("events", vec![]),
         Call::Metrics => ("metrics", vec![]),
         Call::About => ("about", vec![]),
+        Call::Top => ("top", vec![]),
     };
     let served = match origin {
         Origin::Operator => true,
@@ -124,6 +125,7 @@ mod tests {
             Call::Policy,
             Call::Metrics,
             Call::About,
+            Call::Top,
             Call::Explain { origin: Origin::Operator, request: request("x", &target(), "") },
             Call::Events { after: 0 },
             Call::Logs { target: target(), after: 0 },
@@ -136,12 +138,12 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 18]);
+        assert_eq!(served(Origin::Operator), [true; 19]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
             assert_eq!(served(origin).iter().filter(|served| **served).count(), 1);
             assert!(served(origin)[0]);
         }
-        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 9]].concat());
+        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 10]].concat());
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod record;
 pub mod recovery;
 pub mod registry;
 pub mod state;
+pub mod usage;
 pub mod views;
 pub mod watching;
 pub(super) mod whole_file;
