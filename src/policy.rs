@@ -14,10 +14,10 @@ mod show;
 mod shown_options;
 mod sources;
 
-pub use authorize::{Denied, authorize, authorize_place, authorize_program, grant_of_program};
+pub use authorize::{Denied, authorize, authorize_place, authorize_program, grant_of_program, rules_of};
 pub use entrance::{NotServed, is_seen, serves};
 pub use grant::{Grant, GrantedTypes};
 pub use plan::{ChangeError, Plan, PlanError, below_root, normal};
 pub use rules::Refusal;
 pub use show::show;
-pub use shown_options::without_secrets;
+pub use shown_options::{line_without_secrets, source_without_secrets, without_secrets};

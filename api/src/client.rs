@@ -3,13 +3,16 @@
 //! Runs in the caller's process, with the caller's privilege: the mode of the mounter's socket decides whether it may
 //! connect.
 
+use crate::about::About;
 use crate::directory::{Directory, Worked};
+use crate::event::Events;
 use crate::exit::{Exit, chain};
+use crate::explained::Explained;
 use crate::message::{self, Bind, Call, Changes, Failure, MessageError, Mount, Mounted, Replaced, Unmounted};
 use crate::origin::Origin;
 use crate::program::ProgramVolume;
 use crate::request::Request;
-use crate::volume::{Stats, VolumeDetail, VolumeView};
+use crate::volume::{Lines, Stats, Usage, VolumeDetail, VolumeView};
 use serde::de::DeserializeOwned;
 use std::env;
 use std::io;
@@ -120,9 +123,29 @@ impl Client {
         self.call(&Call::List)
     }
 
+    /// What the helpers of all volumes use.
+    pub fn top(&self) -> Result<Vec<Usage>, CallError> {
+        self.call(&Call::Top)
+    }
+
     /// The volume at `target`, also if it was unmounted or failed.
     pub fn status(&self, target: &str) -> Result<VolumeDetail, CallError> {
         self.call(&Call::Status { target: target.to_owned() })
+    }
+
+    /// The last lines of the helpers of the volume at `target`, after the line of this number.
+    pub fn logs(&self, target: &str, after: u64) -> Result<Lines, CallError> {
+        self.call(&Call::Logs { target: target.to_owned(), after })
+    }
+
+    /// What happened to volumes, after the event of this number.
+    pub fn events(&self, after: u64) -> Result<Events, CallError> {
+        self.call(&Call::Events { after })
+    }
+
+    /// What would become of a request from `origin`.
+    pub fn explain(&self, origin: Origin, request: Request) -> Result<Explained, CallError> {
+        self.call(&Call::Explain { origin, request })
     }
 
     /// Whether a request from `origin` would be admitted; the error says by what it would be refused.
@@ -133,6 +156,11 @@ impl Client {
     /// The policy that is in force, in TOML.
     pub fn policy(&self) -> Result<String, CallError> {
         self.call(&Call::Policy)
+    }
+
+    /// What the mounter says of itself.
+    pub fn about(&self) -> Result<About, CallError> {
+        self.call(&Call::About)
     }
 
     /// The metrics, in the text format of Prometheus.

@@ -3,9 +3,12 @@
 //! Runs in every program; needs no privilege. All of it is pure but [`client`], which connects to the mounter's socket.
 //! Nothing here knows how a volume is mounted.
 
+pub mod about;
 pub mod client;
 pub mod directory;
+pub mod event;
 pub mod exit;
+pub mod explained;
 pub mod message;
 pub mod mount_words;
 pub mod options;

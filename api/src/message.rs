@@ -45,10 +45,24 @@ pub enum Call {
     },
     /// List all volumes: [`VolumeView`](crate::volume::VolumeView)s.
     List,
+    /// What the helpers of all volumes use: [`Usage`](crate::volume::Usage)s. It walks through all processes.
+    Top,
     /// Show the volume at this target: [`VolumeDetail`](crate::volume::VolumeDetail).
     Status {
         /// Its target.
         target: String,
+    },
+    /// The last lines of the helpers of the volume at this target: [`Lines`](crate::volume::Lines).
+    Logs {
+        /// Its target.
+        target: String,
+        /// Those with a greater number; 0: all.
+        after: u64,
+    },
+    /// What happened to volumes: [`Events`](crate::event::Events).
+    Events {
+        /// Those with a greater number.
+        after: u64,
     },
     /// Say whether a request from `origin` would be refused, and mount nothing: nothing, or the failure that it would get.
     CheckPolicy {
@@ -57,8 +71,17 @@ pub enum Call {
         /// What would be asked for.
         request: Request,
     },
+    /// Say what would become of a request from `origin`, and mount nothing: [`Explained`](crate::explained::Explained).
+    Explain {
+        /// Where it would come from.
+        origin: Origin,
+        /// What would be asked for.
+        request: Request,
+    },
     /// Show the policy that is in force: a text in TOML.
     Policy,
+    /// Say what the mounter is: [`About`](crate::about::About).
+    About,
     /// Show the metrics: a text in the format of Prometheus.
     Metrics,
     /// Show what is mounted at one place at another one as well, as `mount --bind` does: [`Mounted`].
@@ -331,57 +354,4 @@ fn io_error(error: io::Error) -> MessageError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// A caller that the mounter refuses before it has received the call still gets the message.
-    #[test]
-    fn a_failure_answers_every_call() {
-        let refused: Reply<()> = Err(Failure::new(Exit::Usage, "no"));
-        let mut bytes = Vec::new();
-        send(&mut bytes, &refused).unwrap();
-        assert_eq!(receive::<Reply<Mounted>>(&mut bytes.as_slice()).unwrap().unwrap_err().message, "no");
-        assert_eq!(receive::<Reply<String>>(&mut bytes.as_slice()).unwrap().unwrap_err().exit, Exit::Usage);
-    }
-
-    fn message() -> Vec<u8> {
-        let mut bytes = Vec::new();
-        send(&mut bytes, &Call::List).unwrap();
-        bytes
-    }
-
-    #[test]
-    fn a_message_comes_back() {
-        assert!(matches!(receive::<Call>(&mut message().as_slice()).unwrap(), Call::List));
-    }
-
-    #[test]
-    fn every_prefix_is_truncated() {
-        let bytes = message();
-        assert!(matches!(receive::<Call>(&mut [].as_slice()), Err(MessageError::Closed)));
-        for length in 1..bytes.len() {
-            assert!(matches!(receive::<Call>(&mut &bytes[..length]), Err(MessageError::Truncated)), "{length}");
-        }
-    }
-
-    #[test]
-    fn headers_that_lie() {
-        let change = |at: usize, byte: u8| {
-            let mut bytes = message();
-            bytes[at] = byte;
-            receive::<Call>(&mut bytes.as_slice())
-        };
-        assert!(matches!(change(0, b'X'), Err(MessageError::Foreign)));
-        assert!(matches!(change(7, 9), Err(MessageError::Version { theirs: 9 })));
-        assert!(matches!(change(8, 0xff), Err(MessageError::TooLong { .. })));
-        assert!(matches!(change(12, b'{'), Err(MessageError::Body(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = receive::<Call>(&mut bytes.as_slice());
-        }
-    }
-}
+mod tests;

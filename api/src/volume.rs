@@ -143,6 +143,38 @@ impl VolumeDetail {
     }
 }
 
+/// What a volume's helper uses just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// As in a list; of one whose memory its cgroup does not count it is what its processes have resident.
+    #[serde(flatten)]
+    pub view: VolumeView,
+    /// How many processes it is.
+    pub processes: u64,
+    /// How long they were on a processor, in hundredths of a second.
+    pub processor: u64,
+}
+
+/// A line that a helper wrote.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Each has a greater one than those before. 0: it may still become longer, or is the mounter's.
+    pub number: u64,
+    /// When it was read, in seconds since 1970.
+    pub time: u64,
+    /// What it says.
+    pub text: String,
+}
+
+/// The last lines of a volume's helpers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lines {
+    /// In the order in which they were written.
+    pub lines: Vec<Line>,
+    /// No more will come: the volume has ended, or was never mounted.
+    pub over: bool,
+}
+
 /// A helper that runs, as /proc and its cgroup show it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelperProcess {

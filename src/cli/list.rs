@@ -2,17 +2,16 @@
 
 use super::Complaint;
 use super::show::document::Volume;
+use super::show::pods::{self, PodFilter};
 use super::show::table::{Cell, Colour, Column, table};
 use super::show::terminal::{Terminal, wait_while_read};
 use super::show::{self, words};
 use api::client::Client;
 use api::origin::Origin;
-use api::pod::Pod;
 use api::shown::shown;
 use api::volume::{VolumeState, VolumeView};
 use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How a list is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,12 +45,8 @@ pub(super) struct Arguments {
 /// Which volumes.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Filter {
-    /// Only volumes that this pod has: its name, NAMESPACE/NAME or its uid
-    #[arg(long, value_name = "POD")]
-    pod: Option<String>,
-    /// Only volumes that pods of this namespace have
-    #[arg(short, long, value_name = "NAMESPACE")]
-    namespace: Option<String>,
+    #[command(flatten)]
+    pods: PodFilter,
     /// Only volumes of this type, with or without its `fuse.`
     #[arg(short = 't', long = "type", value_name = "TYPE")]
     fstype: Option<String>,
@@ -64,18 +59,8 @@ pub(super) struct Filter {
 impl Filter {
     fn wants(&self, volume: &VolumeView) -> bool {
         let plain = |fstype: &str| fstype.strip_prefix("fuse.").unwrap_or(fstype).to_owned();
-        let is_pod = |pod: &Pod, wanted: &String| {
-            let named = pod.name.as_ref().is_some_and(|name| name.name == *wanted || name.path() == *wanted);
-            named || pod.uid == *wanted
-        };
-        let is_in = |pod: &Pod, wanted: &String| pod.name.as_ref().is_some_and(|name| name.namespace == *wanted);
-        // One pod must be both.
-        let pods = self.pod.is_none() && self.namespace.is_none()
-            || volume.pods.iter().any(|pod| {
-                self.pod.as_ref().is_none_or(|wanted| is_pod(pod, wanted))
-                    && self.namespace.as_ref().is_none_or(|wanted| is_in(pod, wanted))
-            });
-        pods && self.fstype.as_ref().is_none_or(|wanted| plain(wanted) == plain(&volume.fstype))
+        self.pods.wants(&volume.pods)
+            && self.fstype.as_ref().is_none_or(|wanted| plain(wanted) == plain(&volume.fstype))
             && (self.state.is_empty() || self.state.iter().any(|state| state == volume.state.word()))
     }
 }
@@ -109,17 +94,12 @@ pub(super) fn list(arguments: &Arguments) -> Result<(), Complaint> {
 fn text(volumes: &[VolumeView], format: Format, terminal: Terminal) -> String {
     let documents = || volumes.iter().map(Volume::from).collect::<Vec<_>>();
     match format {
-        Format::Table => rows(volumes, false, terminal, now()),
-        Format::Wide => rows(volumes, true, terminal, now()),
+        Format::Table => rows(volumes, false, terminal, words::now()),
+        Format::Wide => rows(volumes, true, terminal, words::now()),
         Format::Json => show::json(&documents()),
         Format::Yaml => show::yaml(&documents()),
         Format::Name => volumes.iter().map(|volume| shown(&volume.target) + "\n").collect(),
     }
-}
-
-/// In seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 const COLUMNS: [Column; 10] = [
@@ -152,7 +132,7 @@ fn rows(volumes: &[VolumeView], wide: bool, terminal: Terminal, now: u64) -> Str
     }
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let row = |volume: &VolumeView| {
-        let (namespace, pod) = pods(&volume.pods, wide);
+        let (namespace, pod) = pods::cells(&volume.pods, wide);
         let memory = volume.memory.map_or_else(|| "-".to_owned(), words::size);
         let mut cells: Vec<Cell> = vec![
             namespace.into(),
@@ -182,21 +162,6 @@ fn rows(volumes: &[VolumeView], wide: bool, terminal: Terminal, now: u64) -> Str
     table(&columns, &volumes.iter().map(row).collect::<Vec<_>>(), terminal)
 }
 
-/// The namespace and the name of the first pod, and how many there are beyond; or all of them.
-fn pods(pods: &[Pod], all: bool) -> (String, String) {
-    let namespace = |pod: &Pod| pod.name.as_ref().map_or_else(|| "-".to_owned(), |name| name.namespace.clone());
-    let name = |pod: &Pod| pod.name.as_ref().map_or_else(|| pod.uid.clone(), |name| name.name.clone());
-    match pods {
-        [] => ("-".to_owned(), "-".to_owned()),
-        [one] => (namespace(one), name(one)),
-        many if all => {
-            let joined = |word: &dyn Fn(&Pod) -> String| many.iter().map(word).collect::<Vec<_>>().join(",");
-            (joined(&namespace), joined(&name))
-        }
-        [first, others @ ..] => (namespace(first), format!("{} +{}", name(first), others.len())),
-    }
-}
-
 /// The colour of a state.
 pub(super) fn colour(state: VolumeState) -> Colour {
     match state {
@@ -210,7 +175,7 @@ pub(super) fn colour(state: VolumeState) -> Colour {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::pod::PodName;
+    use api::pod::{Pod, PodName};
 
     fn pod(uid: &str, name: &str) -> Pod {
         Pod { uid: uid.into(), name: name.split_once('/').and_then(|(namespace, name)| PodName::new(namespace, name)) }
@@ -268,13 +233,8 @@ shop       web-0 +1  fuse.bindfs  /s      mounted  3m12s  36Mi    2      /var/li
         let filter = |filter: Filter| some().iter().map(|volume| filter.wants(volume)).collect::<Vec<_>>();
         let word = |word: &str| Some(word.to_owned());
         assert_eq!(filter(Filter::default()), [true; 3]);
-        assert_eq!(filter(Filter { pod: word("web-0"), ..Filter::default() }), [true, true, false]);
-        assert_eq!(filter(Filter { pod: word("shop/web-0"), ..Filter::default() }), [true, true, false]);
-        assert_eq!(filter(Filter { pod: word("u2"), ..Filter::default() }), [false, true, false]);
-        // No pod is both.
-        let both = Filter { pod: word("u2"), namespace: word("shop"), ..Filter::default() };
-        assert_eq!(filter(both), [false; 3]);
-        assert_eq!(filter(Filter { namespace: word("shop"), ..Filter::default() }), [true, true, false]);
+        let pods = PodFilter { pod: word("u2"), namespace: None };
+        assert_eq!(filter(Filter { pods, ..Filter::default() }), [false, true, false]);
         assert_eq!(filter(Filter { fstype: word("bindfs"), ..Filter::default() }), [true, true, false]);
         assert_eq!(filter(Filter { fstype: word("fuse.sshfs"), ..Filter::default() }), [false, false, true]);
         assert_eq!(filter(Filter { state: vec!["dead".into()], ..Filter::default() }), [false, false, true]);

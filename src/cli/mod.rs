@@ -4,23 +4,28 @@
 //! mounter. Everything but `serve`, `doctor` and `install` only asks the mounter.
 
 mod doctor;
+mod events;
+mod examples;
 mod heal_swap;
 mod install;
 mod list;
+mod logs;
+mod manual;
 mod metrics;
+mod mount;
 mod policy;
 mod serve;
 mod serve_open_files;
 mod show;
 mod status;
+mod top;
 
 use api::client::CallError;
 use api::exit::Exit;
 use api::message::Failure;
-use api::origin::Origin;
 use api::shown::{shown, shown_lines};
-use clap::{Parser, Subcommand};
-use shims::{flexvolume, mount8, umount8};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use shims::{flexvolume, umount8};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -43,19 +48,13 @@ enum Action {
         arguments: Vec<OsString>,
     },
     /// Mount a volume on this node; the arguments are mount(8)'s
-    #[command(disable_help_flag = true)]
-    Mount {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
+    Mount(mount::Arguments),
     /// Unmount a volume on this node; the arguments are umount(8)'s
-    #[command(disable_help_flag = true)]
     Umount {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
     /// Answer a call of kubelet's as a FlexVolume driver
-    #[command(disable_help_flag = true)]
     Flexvolume {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -70,10 +69,11 @@ enum Action {
     /// Show one volume in detail, also after it was unmounted
     Status(status::Arguments),
     /// Show the last lines that the helper of a volume wrote, also after it was unmounted or failed
-    Logs {
-        /// Where it is, was or should have been mounted
-        target: String,
-    },
+    Logs(logs::Arguments),
+    /// Show what happened to volumes, the newest last, also to those that are gone
+    Events(events::Arguments),
+    /// Show what helpers use of processor time and memory, again and again
+    Top(top::Arguments),
     /// Show the metrics, in the text format of Prometheus
     Metrics,
     /// Say what may be mounted, and by which rule not
@@ -81,25 +81,48 @@ enum Action {
     Policy(policy::Action),
     /// Try what mounting needs on this node, and print what to do about failures (in the container)
     Doctor(doctor::Arguments),
+    /// Print a completion for a shell
+    Completion(manual::CompletionArguments),
+    /// Print a manual page, or write all of them
+    Manual(manual::ManualArguments),
     /// Install the static programs in a directory of the node, or remove them
     Install(install::Arguments),
 }
 
+/// The command line, each command with its examples.
+fn command() -> clap::Command {
+    with_examples(Arguments::command(), "")
+}
+
+fn with_examples(command: clap::Command, words: &str) -> clap::Command {
+    let below: Vec<_> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    let command = command.after_help(examples::text(examples::of(words)));
+    below.into_iter().fold(command, |command, name| {
+        let words = format!("{words} {name}");
+        command.mut_subcommand(name, |below| with_examples(below, words.trim()))
+    })
+}
+
 /// Runs `hostmount` with `arguments`, the program's name among them.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    match Arguments::parse_from(arguments).action {
+    let arguments = Arguments::from_arg_matches(&command().get_matches_from(arguments));
+    match arguments.unwrap_or_else(|error| error.exit()).action {
         Action::Serve(arguments) => serve::main(arguments),
         Action::ServeOpenFiles { arguments } => serve_open_files::main(&arguments),
-        Action::Mount { arguments } => mount8::main(&arguments, Origin::Operator),
+        Action::Mount(arguments) => mount::main(&arguments),
         Action::Umount { arguments } => umount8::main(&arguments),
         Action::Flexvolume { arguments } => flexvolume::main(&arguments),
         Action::List(arguments) => end(list::list(&arguments)),
         Action::Heal(arguments) => end(heal_swap::heal(&arguments)),
         Action::Swap(arguments) => end(heal_swap::swap(&arguments)),
         Action::Status(arguments) => end(status::status(&arguments)),
-        Action::Logs { target } => end(status::logs(&target)),
+        Action::Logs(arguments) => end(logs::logs(&arguments)),
+        Action::Events(arguments) => end(events::events(&arguments)),
+        Action::Top(arguments) => end(top::top(&arguments)),
         Action::Metrics => end(metrics::metrics()),
         Action::Policy(action) => end(policy::policy(action)),
+        Action::Completion(arguments) => end(manual::completion(&arguments)),
+        Action::Manual(arguments) => end(manual::manual(&arguments)),
         Action::Doctor(arguments) => doctor::main(&arguments),
         Action::Install(arguments) => end(install::install(arguments)),
     }

@@ -1,12 +1,12 @@
 //! `hostmount policy`: what may be mounted, by the rules of the mounter that runs.
 
 use super::Complaint;
+use super::mount::{origin, request};
 use api::client::Client;
 use api::exit::Exit;
 use api::origin::Origin;
 use api::shown::{shown, shown_lines};
 use clap::Subcommand;
-use shims::mount8::{Invocation, invocation};
 use std::ffi::OsString;
 
 /// The command line of `hostmount policy`.
@@ -25,11 +25,6 @@ pub(super) enum Action {
     Show,
 }
 
-fn origin(name: &str) -> Result<Origin, String> {
-    let names = || Origin::ALL.map(Origin::name).join(", ");
-    Origin::ALL.into_iter().find(|origin| origin.name() == name).ok_or_else(|| format!("it is one of {}", names()))
-}
-
 /// Runs `hostmount policy`.
 pub(super) fn policy(action: Action) -> Result<(), Complaint> {
     let client = Client::from_environment(Origin::Operator);
@@ -46,14 +41,7 @@ pub(super) fn policy(action: Action) -> Result<(), Complaint> {
             "a check is of a command line: hostmount policy check mount -t TYPE SOURCE TARGET".to_owned(),
         ));
     };
-    let request = match invocation(arguments) {
-        Invocation::Ours(request) => request,
-        Invocation::Bad(target, error) => return Err(usage(format!("{target}: {error}"))),
-        Invocation::NodesOwn | Invocation::Faked => {
-            return Err(usage("the mounter is not asked for this: it is for the node's own mount".to_owned()));
-        }
-    };
-    client.check_policy(from, request)?;
+    client.check_policy(from, request(arguments)?)?;
     linux::say!("{} may have it", shown(from.name()));
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::engine::{Choice, preload::DEFAULT_OBJECT};
 use crate::helper::find::served_types;
 use crate::mounter::start::{ServeError, Settings, serve};
 use crate::node::programs::Places;
+use crate::observe::journal::Journal;
 use crate::observe::log;
 use api::client::host_proc;
 use api::exit::{Exit, chain};
@@ -13,6 +14,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Its command line.
 #[derive(Debug, clap::Args)]
@@ -49,7 +51,8 @@ pub(super) struct Arguments {
 
 /// Runs `hostmount serve`.
 pub(super) fn main(arguments: Arguments) -> ExitCode {
-    log::start();
+    let journal = Arc::new(Journal::default());
+    log::start(Arc::clone(&journal));
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(&error, Exit::Usage),
@@ -64,6 +67,7 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         engine: arguments.engine,
         preload: arguments.preload,
         metrics: arguments.metrics,
+        journal,
     };
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,

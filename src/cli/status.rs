@@ -1,7 +1,7 @@
-//! `hostmount status TARGET` and `hostmount logs TARGET`: one volume, also after it was unmounted.
+//! `hostmount status TARGET`: one volume, also after it was unmounted.
 
 use super::Complaint;
-use super::list::{colour, now};
+use super::list::colour;
 use super::show::document::Detail;
 use super::show::table::{Colour, painted};
 use super::show::terminal::Terminal;
@@ -42,18 +42,11 @@ pub(super) struct Arguments {
 pub(super) fn status(arguments: &Arguments) -> Result<(), Complaint> {
     let volume = Client::from_environment(Origin::Operator).status(&arguments.target)?;
     let text = match arguments.output {
-        Format::Table => lines(&volume, Terminal::of_output(), now()),
+        Format::Table => lines(&volume, Terminal::of_output(), words::now()),
         Format::Json => show::json(&Detail::from(&volume)),
         Format::Yaml => show::yaml(&Detail::from(&volume)),
     };
     linux::standard::put(format_args!("{text}"));
-    Ok(())
-}
-
-/// Runs `hostmount logs`.
-pub(super) fn logs(target: &str) -> Result<(), Complaint> {
-    let volume = Client::from_environment(Origin::Operator).status(target)?;
-    volume.lines.iter().for_each(|line| linux::say!("{}", shown(line)));
     Ok(())
 }
 

@@ -192,6 +192,12 @@ impl HandoverTemplates {
         self.files.iter().filter(|(_, file)| file.content.has_token()).map(|(name, _)| name.as_str())
     }
 
+    /// The keys of the secrets that are wanted, each once.
+    pub fn secrets(&self) -> Vec<String> {
+        let wanted: BTreeSet<&str> = self.pieces().filter_map(secret_key).collect();
+        wanted.into_iter().map(str::to_owned).collect()
+    }
+
     fn pieces(&self) -> impl Iterator<Item = &Piece> {
         let files = self.files.values().map(|file| &file.content);
         self.environment.values().chain(files).chain(&self.stdin).flat_map(|template| &template.0)

@@ -359,6 +359,7 @@ fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::helper::output::texts;
     use api::exit::chain;
     use nix::sched::{CloneFlags, unshare};
 
@@ -380,7 +381,7 @@ mod tests {
             let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
             poll(&mut [readable(helper.output.descriptors().next().unwrap())], Some(&patience)).unwrap();
             helper.output.drain();
-            Ok(helper.output.lines())
+            Ok(texts(helper.output.lines()))
         };
         thread::spawn(test).join().unwrap()
     }

@@ -6,6 +6,7 @@
 use super::syslog::Syslog;
 use crate::observe::events;
 use crate::observe::ration::Ration;
+use api::volume::Line;
 use linux::processes::Process;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::pipe::fcntl_setpipe_size;
@@ -16,6 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{info, warn};
 
 const LOST: &str = "what the helper says by syslog(3) is lost: cannot make its /dev/log";
@@ -39,7 +42,7 @@ pub struct HelperOutput {
     syslog: Option<Syslog>,
     ended: bool,
     partial: Vec<u8>,
-    lines: VecDeque<String>,
+    lines: VecDeque<Line>,
     log: Ration,
 }
 
@@ -151,8 +154,8 @@ impl HelperOutput {
     }
 
     /// The last lines, and what was written of one more.
-    pub fn lines(&self) -> Vec<String> {
-        let partial = (!self.partial.is_empty()).then(|| String::from_utf8_lossy(&self.partial).into_owned());
+    pub fn lines(&self) -> Vec<Line> {
+        let partial = (!self.partial.is_empty()).then(|| aside(String::from_utf8_lossy(&self.partial).into_owned()));
         self.lines.iter().cloned().chain(partial).collect()
     }
 
@@ -176,8 +179,29 @@ impl HelperOutput {
         if self.lines.len() == LINES {
             self.lines.pop_front();
         }
-        self.lines.push_back(line);
+        self.lines.push_back(numbered(line));
     }
+}
+
+/// A line, read just now. The next mounter's have greater numbers than ours: they are microseconds.
+fn numbered(text: String) -> Line {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+    let next = |last: u64| micros.max(last.saturating_add(1));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+    Line { number: last.map_or_else(next, next), time: now.as_secs(), text }
+}
+
+/// A line that has no place among the others.
+pub fn aside(text: String) -> Line {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Line { number: 0, time: now.as_secs(), text }
+}
+
+/// What lines say.
+pub fn texts(lines: Vec<Line>) -> Vec<String> {
+    lines.into_iter().map(|line| line.text).collect()
 }
 
 #[cfg(test)]
@@ -194,7 +218,9 @@ mod tests {
         }
         write!(writer, "{}\r\n\nno end", "x".repeat(3000)).unwrap();
         output.drain();
-        let lines = output.lines();
+        let numbers: Vec<_> = output.lines().iter().map(|line| line.number).collect();
+        assert!(numbers[..LINES].is_sorted_by(|one, next| one < next) && numbers[LINES] == 0, "{numbers:?}");
+        let lines = texts(output.lines());
         assert_eq!(lines.len(), LINES + 1);
         assert_eq!(lines[0], "line 37");
         assert_eq!(lines[LINES - 1].len(), LINE);

@@ -102,7 +102,8 @@ fn sum_of(text: &str, words: &[&str]) -> u64 {
 }
 
 /// proc_pid_stat(5): utime and stime, after the name, which may hold anything.
-fn time_of(stat: &str) -> Option<u64> {
+/// The time on a processor, of the process and of all its threads, in hundredths of a second: from /proc/PID/stat.
+pub fn time_of(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
     Some(fields.next()?? + fields.next()??)

@@ -7,6 +7,7 @@
 pub mod connection;
 pub mod door;
 mod event_loop;
+mod explain;
 mod in_time;
 mod install;
 mod metrics_http;
@@ -33,7 +34,9 @@ use crate::helper::world::World;
 use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
 use crate::node::mount_search::MountSearch;
+use crate::observe::journal::Journal;
 use crate::observe::metrics::Metrics;
+use api::about::About;
 use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
 use operation::abandoned::Waiting;
@@ -90,6 +93,10 @@ pub struct Mounter {
     pub hangs: Hangs,
     /// What has happened so far.
     pub metrics: Metrics,
+    /// What it says of itself.
+    pub about: About,
+    /// What has happened to which volume.
+    pub journal: Arc<Journal>,
     /// What callers have said of pods.
     pub pod_names: PodNames,
     /// What filesystems have said of their space.

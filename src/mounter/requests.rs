@@ -10,12 +10,11 @@ use super::operation::{bind, directory, heal, mount, replace, stats, unmount};
 use super::peer::PeerError;
 use super::pods::publish;
 use super::volume::keep::keep_new;
-use super::volume::views;
-use super::{Mounter, replies};
-use crate::helper::find;
+use super::volume::{happened, usage, views};
+use super::{Mounter, explain, replies};
 use crate::observe::events;
 use crate::observe::metrics::Operation;
-use crate::policy::{NotServed, is_seen, serves, show};
+use crate::policy::{is_seen, serves, show, source_without_secrets};
 use api::directory::Directory;
 use api::exit::{Exit, chain};
 use api::message::{self, Call, Failure, MessageError, Reason, Reply};
@@ -28,6 +27,7 @@ use serde::Serialize;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Instant;
 use tracing::{debug, info_span, warn};
 
 /// Hears the request of a connection that was made at the door for callers from `origin`, and answers it.
@@ -99,13 +99,13 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
     let call = hear_pod(mounter, call);
     match call {
         Call::Mount(asked) => {
-            let (target, fstype) = (&asked.request.target, &asked.request.fstype);
-            let _span = info_span!("volume", target, fstype).entered();
+            let _span = span(&asked.request, asked.pod.as_ref()).entered();
+            let began = Instant::now();
             let result = mount::mount(mounter, asked, &caller);
             mounter.metrics.count(Operation::mount, &result);
             let reply = result.map_err(replies::to_mount);
-            if let Err(Failure { message, .. }) = &reply {
-                warn!(event = events::NOT_MOUNTED, "not mounted: {message}");
+            if let Err(failure) = &reply {
+                not_mounted(failure, began);
             }
             send(caller.stream(), &reply);
             keep_new(mounter);
@@ -125,7 +125,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Heal { target } => {
             let _span = info_span!("volume", target).entered();
-            let result = heal::heal(mounter, Path::new(&target)).transpose();
+            let result = heal::heal_for_caller(mounter, Path::new(&target)).transpose();
             result.iter().for_each(|result| mounter.metrics.count(Operation::heal, result));
             send(caller.stream(), &replies::to_replace(result.transpose()));
             keep_new(mounter);
@@ -133,24 +133,27 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         Call::Swap { target, changes } => {
             let _span = info_span!("volume", target).entered();
             let asked = replace::Asked { changes, origin: caller.origin() };
-            let result = replace::swap(mounter, Path::new(&target), asked);
+            let result = replace::swap_for_caller(mounter, Path::new(&target), asked);
             mounter.metrics.count(Operation::swap, &result);
             send(caller.stream(), &replies::to_replace(result.map(Some)));
             keep_new(mounter);
         }
         Call::Status { target } => {
             let volume = views::detail(mounter, Path::new(&target)).map_err(|error| no_table(&error));
-            let none = format!("no volume of hostmount's is or was at {target}, or it ended too long ago");
-            let volume = volume.and_then(|volume| volume.ok_or_else(|| Failure::new(Exit::Usage, none)));
-            send(caller.stream(), &volume);
+            send(caller.stream(), &volume.and_then(|volume| volume.ok_or_else(|| no_volume(&target))));
+        }
+        Call::Logs { target, after } => {
+            let lines = views::lines(mounter, Path::new(&target), after);
+            send(caller.stream(), &lines.ok_or_else(|| no_volume(&target)));
         }
         Call::Bind(asked) => {
-            let _span = info_span!("volume", target = asked.target).entered();
+            let pod = asked.pod.as_ref().map(PodName::path);
+            let _span = info_span!("volume", target = asked.target, pod).entered();
             let result = bind::bind(mounter, &asked);
             mounter.metrics.count(Operation::bind, &result);
             let reply = result.map_err(replies::to_bind);
-            if let Err(Failure { message, .. }) = &reply {
-                warn!(event = events::NOT_MOUNTED, "not shown: {message}");
+            if let Err(Failure { message, exit, .. }) = &reply {
+                warn!(event = events::NOT_MOUNTED, source = asked.source, code = *exit as u8, "not shown: {message}");
             }
             send(caller.stream(), &reply);
         }
@@ -170,11 +173,12 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Program(asked) => {
             let _span = info_span!("volume", target = asked.target).entered();
+            let began = Instant::now();
             let result = publish::publish(mounter, asked);
             let reply = result.map_err(replies::to_publish);
             match &reply {
                 Err(Failure { reason: Reason::NotServed, message, .. }) => debug!("kubelet is told: {message}"),
-                Err(Failure { message, .. }) => warn!(event = events::NOT_MOUNTED, "not mounted: {message}"),
+                Err(failure) => not_mounted(failure, began),
                 Ok(_) => {}
             }
             send(caller.stream(), &reply);
@@ -185,15 +189,37 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let volumes = views::views(mounter).map(|volumes| volumes.into_iter().filter(seen).collect::<Vec<_>>());
             send(caller.stream(), &volumes.map_err(|error| no_table(&error)));
         }
+        Call::Events { after } => send(caller.stream(), &Ok(happened::events(mounter, after))),
+        Call::Top => send(caller.stream(), &usage::usage(mounter).map_err(|error| no_table(&error))),
         Call::CheckPolicy { origin, request } => {
-            let judged = would_mount(mounter, origin, request);
-            send(caller.stream(), &judged);
+            send(caller.stream(), &explain::would_mount(mounter, origin, request));
+        }
+        Call::Explain { origin, request } => {
+            send(caller.stream(), &explain::explain(mounter, origin, request));
         }
         Call::Policy => send(caller.stream(), &Ok(show(&mounter.config))),
+        Call::About => send(caller.stream(), &Ok(mounter.about.clone())),
         Call::Metrics => {
             let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes, mounter.search.searched()));
             send(caller.stream(), &text.map_err(|error| no_table(&error)));
         }
+    }
+}
+
+/// What marks log lines about a volume that is asked for.
+fn span(request: &Request, pod: Option<&PodName>) -> tracing::Span {
+    let Request { target, fstype, source, .. } = request;
+    let (source, pod) = (source_without_secrets(source), pod.map(PodName::path));
+    info_span!("volume", target, fstype, source, pod)
+}
+
+/// Says that a volume was not mounted.
+fn not_mounted(failure: &Failure, began: Instant) {
+    let Failure { exit, reason, message, .. } = failure;
+    let (code, seconds) = (*exit as u8, began.elapsed().as_secs_f64());
+    match reason {
+        Reason::Denied => warn!(event = events::VOLUME_REFUSED, code, "refused: {message}"),
+        _ => warn!(event = events::NOT_MOUNTED, code, seconds, "not mounted: {message}"),
     }
 }
 
@@ -211,21 +237,8 @@ fn hear_pod(mounter: &Mounter, mut call: Call) -> Call {
     call
 }
 
-/// Whether a request from `origin` would get as far as to a helper.
-fn would_mount(mounter: &Mounter, origin: Origin, request: Request) -> Result<(), Failure> {
-    let usage = |message: String| Err(Failure::new(Exit::Usage, message));
-    if !mounter.config.doors.is_open(origin) {
-        return usage(format!("{origin} may not ask at all: its door is closed ([doors] in config.toml)"));
-    }
-    if !is_seen(origin, Path::new(&request.target), &mounter.config.kubelet_dir) {
-        return usage(NotServed::Target { origin }.to_string());
-    }
-    let plan = mount::admit(mounter, origin, request).map_err(replies::to_mount)?;
-    let Request { fstype, source, .. } = &plan.request;
-    match find::helper(fstype, source, &plan.settings) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::new(Exit::MountFailure, chain(&error))),
-    }
+fn no_volume(target: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("no volume of hostmount's is or was at {target}, or it ended too long ago"))
 }
 
 fn no_table(error: &io::Error) -> Failure {

@@ -17,6 +17,7 @@ use super::volume::pods::PodNames;
 use super::volume::record::Records;
 use super::volume::recovery::recover;
 use super::volume::registry::Registry;
+use super::volume::seconds;
 use super::{door, install, metrics_http, process, state_dir};
 use crate::config::Config;
 use crate::config::settings::MemoryLimit;
@@ -32,7 +33,9 @@ use crate::node::kernel::{self, TooOld};
 use crate::node::mount_search::MountSearch;
 use crate::node::programs::Places;
 use crate::observe::events;
+use crate::observe::journal::Journal;
 use crate::observe::metrics::Metrics;
+use api::about::About;
 use api::exit::chain;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use rustix::event::epoll;
@@ -41,6 +44,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tracing::{info, warn};
 
 /// How the mounter is started.
@@ -64,6 +68,8 @@ pub struct Settings {
     pub types: BTreeSet<String>,
     /// Where to serve the metrics over HTTP.
     pub metrics: Option<SocketAddr>,
+    /// Where what happens to volumes is kept.
+    pub journal: Arc<Journal>,
 }
 
 /// Why the mounter does not run.
@@ -113,6 +119,13 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let Some(_lock) = state_dir::take_lock(&settings.state, &settings.host_proc)? else {
         return Err(ServeError::AlreadyRunning { path: settings.state.join("lock") });
     };
+    if let Err(error) = settings.journal.open(&settings.state) {
+        warn!(
+            "what happens to volumes is not kept for `hostmount events`: cannot open its files in {}: {error}",
+            settings.state.display()
+        );
+    }
+    let about = about(&settings);
     let Places { programs, plugins } = settings.places.clone();
     let sockets = door::sockets(&settings.config.doors, &settings.socket).into_iter().map(|(_, socket)| socket);
     let own_paths = sockets.chain([settings.state.clone()]).chain(programs).chain(plugins).collect();
@@ -148,6 +161,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         heirs: Heirs::default(),
         hangs: Hangs::default(),
         metrics: Metrics::default(),
+        journal: settings.journal,
+        about: About { engine: method.to_string(), ..about },
         target_locks: TargetLocks::default(),
         to_do: ToDo::default(),
         places: TargetLocks::default(),
@@ -176,6 +191,20 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let result = event_loop.run();
     cgroups.close();
     Ok(result?)
+}
+
+/// What there is to say before the engine is chosen.
+fn about(settings: &Settings) -> About {
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let sockets = door::sockets(&settings.config.doors, &settings.socket);
+    About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: seconds(SystemTime::now()),
+        engine: String::new(),
+        sockets: sockets.iter().map(|(origin, path)| (*origin, text(path))).collect(),
+        programs: settings.places.programs.as_ref().map(text),
+        plugins: settings.places.plugins.as_ref().map(text),
+    }
 }
 
 fn find_cgroups(node: &MountNamespace, settings: &Settings) -> Cgroups {

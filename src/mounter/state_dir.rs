@@ -4,6 +4,7 @@
 
 use super::step::{StepError, step};
 use crate::node::dying::{Life, life_of};
+use crate::observe::journal;
 use linux::processes::{self, Process};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock, open};
@@ -16,9 +17,11 @@ use std::path::Path;
 use tracing::{info, warn};
 
 /// What may be in a state directory: of another one the mode is not ours to change.
-const OURS: [&str; 13] = [
+const OURS: [&str; 15] = [
     "lock",
     "lock.taking",
+    journal::FILES[0],
+    journal::FILES[1],
     "mnt",
     "files",
     "volumes",

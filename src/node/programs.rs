@@ -147,6 +147,23 @@ impl Places {
         Ok(done)
     }
 
+    /// Which files are missing, or have another content than `programs`.
+    pub fn differ(&self, programs: &Programs) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        if let Some(directory) = &self.programs {
+            files.push((directory.join(SHIM), programs.shim.as_slice(), 0o755));
+            files.push((directory.join(OPERATORS), &programs.operators, 0o755));
+            files.push((directory.join(TYPES), programs.types.as_bytes(), 0o644));
+        }
+        if let Some(plugins) = &self.plugins {
+            files.push((plugins.join(DRIVER.0).join(DRIVER.1), &programs.shim, 0o755));
+        }
+        let names = self.programs.iter().flat_map(|directory| NAMES.map(|name| directory.join(name)));
+        let links = names.filter(|name| !leads_to(name, SHIM));
+        let differ = files.into_iter().filter(|(path, content, mode)| !has(path, content, *mode));
+        differ.map(|(path, _, _)| path).chain(links).collect()
+    }
+
     /// Takes away what [`Places::install`] has put there, and the directories if nothing else is in them. Returns what
     /// was taken away.
     pub fn uninstall(&self) -> Result<Vec<PathBuf>> {
@@ -177,6 +194,13 @@ impl Places {
         }
         Ok(done)
     }
+}
+
+/// The program of this name that is found first in `path`, and whether it is hostmount's.
+pub fn is_in_path(name: &str, path: &str) -> Option<(PathBuf, bool)> {
+    let found = std::env::split_paths(path).map(|directory| directory.join(name)).find(|file| file.is_file())?;
+    let ours = is_ours(&found);
+    Some((found, ours))
 }
 
 fn install_programs(directory: &Path, programs: &Programs, done: &mut Vec<PathBuf>) -> Result<()> {

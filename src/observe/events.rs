@@ -25,6 +25,8 @@ pub const TAKEN_AWAY: &str = "volume.taken-away";
 pub const TOKENS_RENEWED: &str = "volume.tokens-renewed";
 /// A mounted volume's helper keeps its service-account tokens, although there are fresh ones.
 pub const TOKENS_NOT_RENEWED: &str = "volume.tokens-not-renewed";
+/// A volume was asked for that the rules refuse.
+pub const VOLUME_REFUSED: &str = "volume.refused";
 /// A volume could not be mounted, and nothing of it is left.
 pub const NOT_MOUNTED: &str = "volume.not-mounted";
 /// A volume is mounted nowhere any more, and its helper has exited.
@@ -53,6 +55,10 @@ pub const HEAL_FAILED: &str = "volume.heal-failed";
 pub const HEALED: &str = "volume.healed";
 /// A fresh helper serves a volume: after a heal or a swap.
 pub const REPLACED: &str = "volume.replaced";
+/// A volume has a fresh helper in the place of one that served, as a caller wanted.
+pub const SWAPPED: &str = "volume.swapped";
+/// A caller wanted that, and the volume keeps its helper.
+pub const NOT_SWAPPED: &str = "volume.not-swapped";
 /// A volume has a helper of this container's image, in the place of one of an earlier container's.
 pub const UPGRADED: &str = "volume.upgraded";
 /// A volume keeps its helper of an earlier container's image, for now or for good.
@@ -106,6 +112,37 @@ pub const NOT_INSTALLED: &str = "node.not-installed";
 /// Helpers are killed with the container, or a memory limit is not enforced.
 pub const ENDS_WITH_CONTAINER: &str = "node.ends-with-container";
 
+/// Those that `hostmount events` shows: what has become of a volume, and no steps on the way.
+pub const KEPT: [&str; 27] = [
+    MOUNTED,
+    SHOWN,
+    TAKEN_AWAY,
+    VOLUME_REFUSED,
+    NOT_MOUNTED,
+    UNMOUNTED,
+    ADOPTED,
+    DEAD,
+    HOLD_OVER,
+    NOT_HEALED,
+    HEAL_FAILED,
+    HEALED,
+    SWAPPED,
+    NOT_SWAPPED,
+    UPGRADED,
+    NOT_UPGRADED,
+    PLACE_LEFT,
+    INNER_MOUNT_LOST,
+    HUNG,
+    ABANDONED,
+    ANSWERS,
+    FORGOTTEN,
+    PROGRAM_AWAITED,
+    PROGRAM_SERVES,
+    PROGRAM_ENDED,
+    PROGRAM_LATE,
+    HELPER_OUT_OF_MEMORY,
+];
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -113,11 +150,20 @@ mod tests {
     /// The table rows of the page begin with the name of an event: `| `NAME` | …`.
     #[test]
     fn the_page_names_every_event_and_no_other() {
-        let constants = include_str!("events.rs").lines().filter(|line| line.starts_with("pub const "));
+        let names = |line: &&str| line.starts_with("pub const ") && line.contains(": &str");
+        let constants = include_str!("events.rs").lines().filter(names);
         let constants: BTreeSet<_> = constants.map(|line| line.split('"').nth(1).expect(line)).collect();
         let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log-events.md"));
         let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
         assert_eq!(rows.iter().copied().collect::<BTreeSet<_>>(), constants);
         assert_eq!(rows.len(), constants.len(), "an event has two rows");
+    }
+
+    #[test]
+    fn the_page_names_what_is_kept() {
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log-events.md"));
+        let (_, section) = page.split_once("## What `hostmount events` shows").unwrap();
+        let (list, _) = section.split_once("They are kept").unwrap();
+        assert_eq!(list.split('`').skip(1).step_by(2).collect::<Vec<_>>(), super::KEPT);
     }
 }

@@ -1,19 +1,27 @@
 //! The mounter's log, on standard error: JSON lines for machines, or plain lines on a terminal. Helpers and callers have a
 //! word in it, which no terminal may act upon: `kubectl logs` shows them too.
 
+use super::heard::heard;
+use super::journal::Journal;
 use api::shown::shown_json;
 use std::io::{self, IsTerminal, Write};
-use tracing_subscriber::EnvFilter;
+use std::sync::Arc;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-/// Starts logging. `HOSTMOUNT_LOG` sets the level (`debug`, `hostmount::engine=trace`); `info` without it.
-pub fn start() {
+/// Starts logging. `HOSTMOUNT_LOG` sets the level (`debug`, `hostmount::engine=trace`); `info` without it. What happens to volumes is kept in
+/// the journal as well.
+pub fn start(journal: Arc<Journal>) {
     let filter = EnvFilter::builder()
         .with_env_var("HOSTMOUNT_LOG")
         .with_default_directive(LevelFilter::INFO.into())
         .from_env_lossy();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines(io::stderr()));
-    if std::io::stderr().is_terminal() { log.compact().with_ansi(false).init() } else { log.json().init() }
+    let log = layer().with_writer(|| Lines(io::stderr()));
+    let log = if io::stderr().is_terminal() { log.compact().with_ansi(false).boxed() } else { log.json().boxed() };
+    tracing_subscriber::registry().with(log.with_filter(filter)).with(heard(journal)).init();
 }
 
 /// Takes whole lines, one with each call.

@@ -1,6 +1,8 @@
-//! The mounter's log and metrics.
+//! The mounter's log, its metrics, and its journal of what happened to volumes.
 
 pub mod events;
+pub mod heard;
+pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod ration;

@@ -7,6 +7,7 @@ use super::grant::{Grant, contradiction};
 use super::plan::Plan;
 use super::rules::{Refusal, RulesFor};
 use crate::config::Config;
+use api::explained::Rule;
 use api::origin::Origin;
 use std::path::{Path, PathBuf};
 
@@ -90,6 +91,11 @@ pub fn authorize(origin: Origin, plan: &Plan, config: &Config) -> Result<(), Den
     rules.check_source(source)?;
     plan.asked.iter().try_for_each(|option| rules.check_option(option))?;
     Ok(())
+}
+
+/// By which rules it is decided whether callers from `origin` may have what is planned.
+pub fn rules_of(origin: Origin, plan: &Plan, config: &Config) -> Vec<Rule> {
+    RulesFor::new(config, origin, plan.request.filesystem().0).named()
 }
 
 #[cfg(test)]

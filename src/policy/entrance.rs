@@ -33,13 +33,17 @@ pub fn serves(origin: Origin, call: &Call, kubelet_dir: &Path) -> Result<(), Not
         Call::Unmount { target, .. } => ("unmount", vec![target]),
         Call::Status { target } => ("status", vec![target]),
         Call::Stats { target } => ("stats", vec![target]),
+        Call::Logs { target, .. } => ("logs", vec![target]),
         Call::Heal { target } => ("heal", vec![target]),
         Call::Swap { target, .. } => ("swap", vec![target]),
         Call::Directory(asked) => ("directory", vec![&asked.request.target]),
         Call::Program(asked) => ("program", vec![&asked.target]),
         Call::List => ("list", vec![]),
-        Call::CheckPolicy { .. } | Call::Policy => ("policy", vec![]),
+        Call::CheckPolicy { .. } | Call::Policy | Call::Explain { .. } => ("policy", vec![]),
+        Call::Events { .. } => ("events", vec![]),
         Call::Metrics => ("metrics", vec![]),
+        Call::About => ("about", vec![]),
+        Call::Top => ("top", vec![]),
     };
     let served = match origin {
         Origin::Operator => true,
@@ -120,6 +124,11 @@ mod tests {
             Call::CheckPolicy { origin: Origin::Operator, request: request("x", &target(), "") },
             Call::Policy,
             Call::Metrics,
+            Call::About,
+            Call::Top,
+            Call::Explain { origin: Origin::Operator, request: request("x", &target(), "") },
+            Call::Events { after: 0 },
+            Call::Logs { target: target(), after: 0 },
         ]
     }
 
@@ -129,12 +138,12 @@ mod tests {
             let served = |call: &Call| serves(origin, call, Path::new(KUBELET)).is_ok();
             calls(PODS).iter().map(served).collect::<Vec<_>>()
         };
-        assert_eq!(served(Origin::Operator), [true; 14]);
+        assert_eq!(served(Origin::Operator), [true; 19]);
         for origin in [Origin::Kubelet, Origin::FlexVolume] {
             assert_eq!(served(origin).iter().filter(|served| **served).count(), 1);
             assert!(served(origin)[0]);
         }
-        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 5]].concat());
+        assert_eq!(served(Origin::Csi), [[true; 9].as_slice(), &[false; 10]].concat());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::plan::SUBDIR;
 use super::sources::{is_label, is_text, is_word};
 use crate::config::Config;
 use crate::config::policy::{OptionPattern, Pattern, Rules, TypeRules, has_parent};
+use api::explained::Rule;
 use api::mount_words::{self, Kind};
 use api::options::MountOption;
 use api::origin::Origin;
@@ -73,6 +74,36 @@ impl<'a> RulesFor<'a> {
     /// A line in this type's section.
     fn in_section(&self, line: &str) -> Option<String> {
         Some(format!("`{line}` below `[policy.{}.filesystem.{}]`", self.origin, self.name))
+    }
+
+    /// What is judged, and by what.
+    pub(super) fn named(&self) -> Vec<Rule> {
+        let (origin, name, written, of_type) = (self.origin, self.name, self.written, self.of_type);
+        let section = |key: &str| format!("policy.{origin}.filesystem.{name}{key}");
+        let of_all = |key: &str| format!("policy.{origin}.{key}");
+        let by_default = || match self.is_open() {
+            true => format!("the default policy for {origin}: all that no rule closes"),
+            false => format!("the default policy for {origin}"),
+        };
+        let types = match (of_type, &written.types) {
+            (Some(_), _) => section(""),
+            (None, Some(_)) => of_all("types"),
+            (None, None) => by_default(),
+        };
+        let targets = if written.targets.is_some() { of_all("targets") } else { by_default() };
+        let has_sources = of_type.is_some_and(|rules| rules.sources.is_some());
+        let sources = if has_sources { section(".sources") } else { by_default() };
+        let lists = [
+            (!written.forbidden_options.is_empty()).then(|| of_all("forbidden_options")),
+            of_type.filter(|rules| !rules.forbidden_options.is_empty()).map(|_| section(".forbidden_options")),
+            written.options.is_some().then(|| of_all("options")),
+            of_type.filter(|rules| !rules.options.is_empty()).map(|_| section(".options")),
+        ];
+        let closed = self.is_open() && written.options.is_some();
+        let lists = lists.into_iter().flatten().chain((!closed).then(by_default));
+        let options = lists.collect::<Vec<_>>().join("; ");
+        let rules = [("type", types), ("target", targets), ("source", sources), ("options", options)];
+        rules.into_iter().map(|(about, rule)| Rule { about: about.to_owned(), rule }).collect()
     }
 
     pub(super) fn check_type(&self) -> Result<(), Refusal> {

@@ -18,6 +18,7 @@ mod configuration;
 mod csi_manifests;
 mod deployment;
 mod device_numbers;
+mod doctor;
 mod doors;
 mod filesystems;
 mod fusermount3;
@@ -35,6 +36,7 @@ mod kubelet;
 mod kubelet_in_container;
 mod libfuse;
 mod main_job;
+mod manual;
 mod metrics;
 mod mount8;
 mod not_healed;
@@ -64,6 +66,7 @@ mod systemd;
 mod test_node;
 mod user_namespaces;
 mod walls;
+mod what_happened;
 mod why_it_failed;
 mod without_mounter;
 
@@ -96,6 +99,9 @@ fn main() -> ExitCode {
         pod_containers,
         operator,
         shown,
+        what_happened,
+        manual,
+        doctor,
         client,
         bind,
         metrics,

@@ -78,10 +78,10 @@ fn doctor_reports_what_works_and_what_to_do() {
         assert!(words.contains(&format!("ok    {good}: ")), "{words}");
     }
     for (fstype, program) in [("fuse.talk", "/usr/sbin/mount.fuse.talk"), ("bindfs", "/usr/bin/bindfs")] {
-        assert!(words.contains(&format!("{fstype:<24}{program}\n")), "{words}");
+        assert!(words.contains(&format!("{fstype:<24}{program}")), "{words}");
     }
     // The mounter may come later.
-    assert!(words.contains("FAIL  mounter: the mounter is not running"), "{words}");
+    assert!(words.contains("warn  mounter: the mounter is not running"), "{words}");
     assert_eq!(test.container.mountinfo(), before);
     let _mounter = test.start_mounter(&[], &[]);
     assert!(hostmount(&test.container, &["doctor"]).stdout.contains("ok    mounter: answers; it has 0 volumes"));

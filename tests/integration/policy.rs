@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         an_administrator_opens_and_forces.needs(&["bindfs"]).quick(),
         what_is_mounted_is_not_judged_again.needs(&["bindfs"]).quick(),
         a_check_says_what_a_mount_would.needs(&["bindfs"]).quick(),
+        what_is_explained_is_what_is_run.quick(),
     ]
 }
 
@@ -142,7 +143,7 @@ fn kubelets_mount_is_no_way_around() {
         let done = test.kubelets_mount(&arguments);
         assert!(done.code == Some(1) && done.stderr.contains(rule), "{arguments:?}: {done:?}");
     }
-    mounter.wait_for(events::NOT_MOUNTED, 3);
+    mounter.wait_for(events::VOLUME_REFUSED, 3);
     // By hand, and where the operator has closed it to himself.
     test.mount(&["-t", "fuse.bindfs", "/srv/shared", TARGET]).ok("mount");
     test.umount(&[TARGET]).ok("umount");
@@ -240,4 +241,45 @@ fn a_check_says_what_a_mount_would() {
     for words in ["[flexvolume.filesystem.bindfs]", "/srv/shared/**", "forced_options = \"noexec\"", "[csi", "closed"] {
         assert!(shown.contains(words), "{words} is not in {shown}");
     }
+}
+
+fn what_is_explained_is_what_is_run() {
+    let (test, mounter) = start(
+        "[filesystem.talk]\ndefault_options = 'size=7'\nforced_options = 'noexec'\nenvironment = { WORD = 'x' }\n\
+         files.conf = { content = 'c', option = 'config' }\nmemory_limit = '512Mi'\n",
+    );
+    test.container.helper("fuse.talk", "echo \"args $*\"; echo \"uid $(id -u)\"; exec mount.memfs x \"$2\"");
+    let mount = "-t fuse.talk -o color=red,password=hunter2 https://me:hunter2@h/x /mnt/v";
+    let hostmount = |words: &str| test.node.sh(&format!("{NODE_BIN}/hostmount {words}"));
+    let text = hostmount(&format!("mount --explain --output json {mount}")).ok("mount --explain");
+    assert!(!text.contains("hunter"), "{text}");
+    let explained: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((mounter.count(events::MOUNTED), test.pids_of("memfs").len()), (0, 0), "nothing is done");
+    hostmount(&format!("mount {mount}")).ok("mount");
+    let said = hostmount("logs /mnt/v").ok("logs");
+    let words: Vec<_> = explained["arguments"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    assert_eq!(words[0], "mount.fuse.talk");
+    let args = words[1..].join(" ").replace("/run/hostmount/mnt/", "/");
+    assert!(said.contains(&format!("args {}\n", args.replace("***", "hunter2"))), "{args}: {said}");
+    assert_eq!(explained["program"], "/usr/sbin/mount.fuse.talk");
+    assert_eq!(explained["options"]["flags"], json!(["noexec", "nosuid", "nodev"]));
+    assert_eq!(explained["files"], json!(["/run/hostmount/files/conf"]));
+    assert_eq!((&explained["environment"], &explained["memory_limit"]), (&json!(["WORD"]), &json!(512 << 20)));
+    assert!(explained["user"].as_str().unwrap().starts_with("a uid of its own, one of "), "{explained}");
+    assert!(!said.contains("uid 0\n"), "{said}");
+    assert_eq!(explained["rules"][0]["rule"], "the default policy for operator: all that no rule closes");
+
+    let done = hostmount(&format!("mount --explain --from kubelet -t fuse.bindfs /etc {TARGET}"));
+    assert!(done.code == Some(1) && done.stderr.contains("it would be refused: the source is refused"), "{done:?}");
+    assert!(
+        done.stdout.starts_with("Verdict      refused\n") && done.stdout.contains("Runs as      uid 0\n"),
+        "{done:?}"
+    );
+    let done = hostmount("mount --explain -t fuse.perl x /mnt/v");
+    assert!(done.code == Some(32) && done.stderr.contains("unknown filesystem type"), "{done:?}");
+    assert_eq!(
+        hostmount("mount --from csi -t fuse.talk x /mnt/v").code,
+        Some(2),
+        "only what is explained has an origin"
+    );
 }

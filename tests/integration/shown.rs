@@ -12,6 +12,7 @@ pub(crate) fn tests() -> Vec<Test> {
         pods_have_names_without_an_api_server.needs(&["bindfs"]).quick(),
         what_is_shown_of_a_helper_is_what_it_is.needs(&["bindfs"]).quick(),
         a_list_reads_one_mount_table.needs(&["bindfs"]).quick(),
+        top_shows_what_helpers_use.needs(&["bindfs"]).quick(),
     ]
 }
 
@@ -135,6 +136,43 @@ fn what_is_shown_of_a_helper_is_what_it_is() {
     {
         assert!(words.contains(line), "{words}");
     }
+}
+
+fn top_shows_what_helpers_use() {
+    let (test, _mounter) = start();
+    test.node.sh_ok("mkdir /mnt/idle");
+    for target in [PLAIN, "/mnt/idle"] {
+        test.mount(&["-t", "fuse.bindfs", "/tmp/source", target]).ok("mount");
+    }
+    let top = |arguments: &str| test.node.sh_ok(&format!("{NODE_BIN}/hostmount top {arguments}"));
+    let cells = |text: &str, target: &str| -> Vec<String> {
+        let line = text.lines().rfind(|line| line.ends_with(target)).unwrap_or_else(|| panic!("{text}"));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let first = top("--once");
+    assert!(first.lines().next().unwrap().contains(", 2 volumes; memory "), "{first}");
+    let [_, _, fstype, source, state, _, memory, share, _, waiting, _] = cells(&first, PLAIN).try_into().unwrap();
+    assert_eq!([fstype, source, state, share, waiting], ["fuse.bindfs", "/tmp/source", "mounted", "-", "0"]);
+    assert!(memory.ends_with("Mi") || memory.ends_with("Ki"), "{first}");
+    // One works until its processor time shows, which is counted in hundredths of a second.
+    let time = |text: &str, target: &str| cells(text, target)[8].replace([':', '.'], "").parse::<u64>().unwrap();
+    while time(&top("--once"), PLAIN) < 5 {
+        test.node
+            .sh_ok(&format!("for n in $(seq 300); do echo $n >{PLAIN}/written; cat {PLAIN}/written >/dev/null; done"));
+    }
+    assert!(time(&top("--once"), "/mnt/idle") < time(&top("--once"), PLAIN));
+    let by_time = top("--once --sort time");
+    assert!(by_time.lines().nth(2).unwrap().ends_with(PLAIN), "{by_time}");
+    // From the second round on there is a share; it ends when its reader has gone.
+    let rounds = test.node.sh_ok(&format!("{NODE_BIN}/hostmount top --interval 1 | head -9"));
+    assert!(cells(&rounds, PLAIN)[7].ends_with('%'), "{rounds}");
+    assert!(!rounds.contains('\u{1b}'), "{rounds}");
+    // Of one that stands still a request waits.
+    test.node.sh_ok(&format!("kill -STOP $(pidof bindfs); (stat {PLAIN}/new >/dev/null 2>&1 &)"));
+    while cells(&top("--once"), PLAIN)[9] != "1" {
+        std::thread::yield_now();
+    }
+    test.node.sh_ok("kill -CONT $(pidof bindfs)");
 }
 
 /// What is read for it is counted: with a mount table for each volume it would be the square of their number.

@@ -167,7 +167,8 @@ fn all_volumes_a_few_at_a_time_up_to_the_first_that_fails() {
     let before = devices();
     let said = hostmount(&test, "swap --all").ok("swap");
     assert!(same(&before).iter().all(|same| !same), "{said}");
-    let lines: Vec<_> = said.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    let mut lines: Vec<_> = said.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(lines.pop(), Some("10 volumes: 10 got a fresh helper"));
     assert_eq!(lines, (1..=10).map(|number| format!("{number}/10")).collect::<Vec<_>>());
     // The sixth fails: it and all later ones keep their helpers.
     test.container.sh_ok("touch /tmp/fail-source-5");
@@ -176,6 +177,25 @@ fn all_volumes_a_few_at_a_time_up_to_the_first_that_fails() {
     assert!(done.code == Some(32) && done.stderr.contains("/mnt/5"), "{done:?}");
     let same = same(&before);
     assert!(same[..4].iter().all(|same| !same) && same[5] && same[8..].iter().all(|same| *same), "{same:?}");
+    assert_eq!(done.stdout.lines().last(), Some("10 volumes: 7 got a fresh helper, 1 failed, 2 not tried"));
+    // What would be done is said, and nothing of it done.
+    let before = devices();
+    let would = hostmount(&test, "swap --all --dry-run").ok("swap --dry-run");
+    assert!(would.contains("/mnt/5: it is mounted, and would get a fresh helper (mount.fuse.talk)\n"), "{would}");
+    assert!(would.ends_with("10 volumes would be swapped, 4 at a time\n"), "{would}");
+    assert_eq!(hostmount(&test, "heal --all --dry-run").ok("heal"), "0 volumes would be healed\n");
+    let would = hostmount(&test, "heal /mnt/1 --dry-run").ok("heal");
+    assert_eq!(would, "/mnt/1: it is mounted: nothing to be done\n");
+    hostmount(&test, "swap /mnt/1 --dry-run -o x=y").ok("swap --dry-run");
+    for (options, why) in [("suid", "option 'suid'"), ("ro", "the new options change mount flags")] {
+        let refused = hostmount(&test, &format!("swap /mnt/1 --dry-run -o {options}"));
+        let said = format!("/mnt/1: it would not be swapped: {why}");
+        assert!(refused.code == Some(1) && refused.stderr.contains(&said), "{refused:?}");
+    }
+    assert_eq!(devices(), before);
+    let done = hostmount(&test, "swap --all --keep-going");
+    assert!(done.code == Some(32) && done.stderr.contains("/mnt/5"), "{done:?}");
+    assert_eq!(done.stdout.lines().last(), Some("10 volumes: 9 got a fresh helper, 1 failed"));
     assert!(!hostmount(&test, "list").ok("list").contains("dead"));
     test.wait_for_processes("mount.memfs", 10);
 }

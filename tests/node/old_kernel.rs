@@ -34,6 +34,10 @@ pub const PIDFD_GETFD: Missing = call(libc::SYS_pidfd_getfd);
 pub const MOUNT_SETATTR: Missing = call(libc::SYS_mount_setattr);
 /// 5.13, if it is built in at all.
 pub const LANDLOCK: Missing = call(libc::SYS_landlock_create_ruleset);
+/// Of every age; a container's profile may forbid it.
+pub const SECCOMP: Missing = call(libc::SYS_seccomp);
+/// The same.
+pub const CAPSET: Missing = call(libc::SYS_capset);
 /// SECCOMP_FILTER_FLAG_NEW_LISTENER, 5.0.
 pub const USER_NOTIFICATION: Missing = Missing { call: libc::SYS_seccomp, flags: Some((1, 1 << 3)) };
 /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 5.19.

@@ -3,6 +3,7 @@
 //! Pure. What goes over the socket is another thing: it has numbers for times, and belongs to the programs of one version.
 
 use super::words;
+use api::event::VolumeEvent;
 use api::origin::Origin;
 use api::pod::Pod;
 use api::volume::{HelperProcess, Options, VolumeDetail, VolumeState, VolumeView};
@@ -106,9 +107,40 @@ impl<'a> From<&'a VolumeDetail> for Detail<'a> {
     }
 }
 
+/// Something that happened to a volume.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct Event<'a> {
+    time: Time,
+    event: &'a str,
+    target: &'a str,
+    r#type: Option<&'a str>,
+    source: Option<&'a str>,
+    pods: &'a [Pod],
+    seconds: Option<f64>,
+    code: Option<i64>,
+    message: &'a str,
+}
+
+impl<'a> From<&'a VolumeEvent> for Event<'a> {
+    fn from(event: &'a VolumeEvent) -> Self {
+        Self {
+            time: Time(event.time),
+            event: &event.event,
+            target: &event.target,
+            r#type: event.fstype.as_deref(),
+            source: event.source.as_deref(),
+            pods: &event.pods,
+            seconds: event.seconds,
+            code: event.code,
+            message: &event.message,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::explained::{Explained, Rule};
     use serde_json::Value;
     use std::collections::BTreeSet;
 
@@ -139,7 +171,19 @@ mod tests {
         };
         let volume = serde_json::to_value(Volume::from(&detail.view)).unwrap();
         let detail = serde_json::to_value(Detail::from(&detail)).unwrap();
-        let [of_volume, of_detail, of_process, of_options] = tables().try_into().unwrap();
+        let event = serde_json::to_value(Event::from(&VolumeEvent::default())).unwrap();
+        let explained =
+            Explained { rules: vec![Rule { about: String::new(), rule: String::new() }], ..Default::default() };
+        let explained = serde_json::to_value(explained).unwrap();
+        let [of_volume, of_detail, of_process, of_options, of_event, of_finding, of_explained] =
+            tables().try_into().unwrap();
+        assert_eq!(
+            of_finding,
+            ["name", "level", "message", "advice"].map(str::to_owned).into(),
+            "a test of finding.rs has them"
+        );
+        assert_eq!(members(&explained), of_explained);
+        assert_eq!(members(&event), of_event);
         assert_eq!(members(&volume), of_volume);
         assert_eq!(members(&detail), &of_volume | &of_detail);
         assert_eq!(members(&detail["process"]), of_process);

@@ -1,8 +1,11 @@
 //! What people and programs are shown: tables, words for times and sizes, and the documents of `--output json`.
 //!
-//! Pure, but for what [`terminal`] asks about standard output.
+//! Pure, but for what [`terminal`] asks about standard output, and [`again`] the mounter.
 
+pub(super) mod again;
 pub(super) mod document;
+pub(super) mod lines;
+pub(super) mod pods;
 pub(super) mod table;
 pub(super) mod terminal;
 pub(super) mod words;
@@ -14,6 +17,11 @@ use serde::Serialize;
 pub(super) fn json(document: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(document).unwrap_or_default();
     text.lines().map(|line| shown_json(line) + "\n").collect()
+}
+
+/// The same in one line.
+pub(super) fn json_line(document: &impl Serialize) -> String {
+    shown_json(&serde_json::to_string(document).unwrap_or_default()).into_owned() + "\n"
 }
 
 /// The same as YAML.

@@ -33,6 +33,12 @@ impl Terminal {
     }
 }
 
+/// How many lines it shows, if it is a terminal.
+pub(in crate::cli) fn lines() -> Option<usize> {
+    let size = tcgetwinsize(stdout()).ok().filter(|_| stdout().is_terminal())?;
+    Some(usize::from(size.ws_row)).filter(|lines| *lines > 0)
+}
+
 /// Waits for so many seconds, or until nobody reads standard output any more; returns whether somebody does.
 pub(in crate::cli) fn wait_while_read(seconds: u64) -> bool {
     let output = stdout();

@@ -1,8 +1,9 @@
 //! Times and sizes in words.
 //!
-//! Pure.
+//! Pure, but for the time of day.
 
 use jiff::Timestamp;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A time in RFC 3339, in UTC; given in seconds since 1970.
 pub(in crate::cli) fn time(seconds: u64) -> String {
@@ -33,6 +34,35 @@ pub(in crate::cli) fn age(seconds: u64) -> String {
     }
 }
 
+/// When that is, in seconds since 1970: a time in RFC 3339, or how long ago, as [`age`] says it.
+pub(in crate::cli) fn since(text: &str) -> Result<u64, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(u64::try_from(time.as_second()).unwrap_or(0));
+    }
+    let wrong = || "it is a time like 90s, 10m, 2h30m or 3d, or like 2026-11-29T02:40:00Z".to_owned();
+    let mut ago: u64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..end].parse().map_err(|_| wrong())?;
+        let unit = match &rest.as_bytes()[end] {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3600,
+            b'd' => 86_400,
+            _ => return Err(wrong()),
+        };
+        ago = number.checked_mul(unit).and_then(|part| ago.checked_add(part)).ok_or_else(wrong)?;
+        rest = &rest[end + 1..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(now().saturating_sub(ago)) }
+}
+
+/// In seconds since 1970.
+pub(in crate::cli) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// A size in bytes, as Kubernetes writes quantities: `512Ki`, `1.5Gi`.
 pub(in crate::cli) fn size(bytes: u64) -> String {
     let units = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
@@ -53,6 +83,19 @@ pub(in crate::cli) fn count(number: usize, thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_given_as_people_say_it() {
+        let ago = |text: &str| now() - since(text).unwrap();
+        for (text, seconds) in [("90s", 90), ("2h30m", 9000), ("3d", 259_200), ("0s", 0)] {
+            assert!((seconds..seconds + 5).contains(&ago(text)), "{text}");
+        }
+        assert_eq!(since("1970-01-01T00:16:40Z"), Ok(1000));
+        assert_eq!(since("999999d"), Ok(0));
+        for wrong in ["", "10", "m", "10x", "10µ", "-5m", "5m ", "99999999999999999999s", "yesterday"] {
+            assert!(since(wrong).unwrap_err().contains("2h30m"), "{wrong}");
+        }
+    }
 
     #[test]
     fn times_ages_sizes_and_numbers() {

@@ -14,14 +14,14 @@ use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
 use crate::helper::log_files;
 use crate::helper::namespace::{self, Needs, PrepareError, files_directory, in_words_of_the_node};
-use crate::helper::output::HelperOutput;
+use crate::helper::output::{HelperOutput, aside, texts};
 use crate::helper::uids::NoUidLeft;
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::node::cgroup::Placement;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
-use crate::policy::Plan;
+use crate::policy::{Plan, source_without_secrets};
 use api::exit::chain;
 use api::request::Request;
 use linux::mount_namespace::NamespaceError;
@@ -199,8 +199,9 @@ fn failed(
         objections.extend(helper.missed_call_hint().map(str::to_owned));
     }
     objections.extend(helper.ran_out_of_memory());
-    let mut lines = end(helper, broker).lines();
-    lines.extend(log_files::last_errors());
+    let mut words = end(helper, broker).lines();
+    words.extend(log_files::last_errors().into_iter().map(aside));
+    let lines = texts(words.clone());
     if !account.is_root() && lines.iter().any(|line| speaks_of_permission(line)) {
         objections.push(format!(
             "it ran as uid {}: files of the container that only root may read are named in its type's `readable`, and what it shall \
@@ -209,8 +210,9 @@ fn failed(
         ));
     }
     let output = in_words_of_the_node(&mounter.state, &lines);
-    mounter.registry.keep_failed(plan, program.clone(), [lines, refused].concat());
-    let source_name = plan.request.source.clone();
+    words.extend(refused.into_iter().map(aside));
+    mounter.registry.keep_failed(plan, program.clone(), words);
+    let source_name = source_without_secrets(&plan.request.source);
     BringUpError::Helper { helper: program, source_name, reason, output, objections }
 }
 
@@ -275,7 +277,7 @@ impl FreshFilesystem {
         self.helper.engine.take_in(self.broker.take_objections());
         // Its exit may have been noticed before its last words.
         self.helper.output.drain();
-        let words = in_words_of_the_node(state, &self.helper.output.lines());
+        let words = in_words_of_the_node(state, &texts(self.helper.output.lines()));
         Released { serving: self.helper.release(), words }
     }
 

@@ -16,7 +16,7 @@ use crate::observe::events;
 use crate::observe::metrics::Operation;
 use api::exit::chain;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 /// Does what is to be done about volumes without a helper, or with one of an earlier image.
@@ -79,11 +79,15 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
         mounter.registry.report(id, Event::LeftDead);
         return warn!(event = events::NOT_HEALED, "it is not healed: {why}");
     }
+    let began = Instant::now();
     let result = replace(mounter, id, Cause::Heal);
     keep_new(mounter);
     mounter.metrics.count(Operation::heal, &result);
     match result {
-        Ok(Replaced::Shown { places, .. }) => info!(event = events::HEALED, places, "healed"),
+        Ok(Replaced::Shown { places, .. }) => {
+            let seconds = began.elapsed().as_secs_f64();
+            info!(event = events::HEALED, places, seconds, "healed");
+        }
         Ok(Replaced::Gone) | Err(ReplaceError::NoVolume) => {}
         Err(error) => {
             let error = chain(&error);
@@ -99,7 +103,22 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
 }
 
 /// A caller wants the volume at `target` healed. `None`: it is neither dead nor does it hang.
-pub fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, ReplaceError> {
+pub fn heal_for_caller(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, ReplaceError> {
+    let began = Instant::now();
+    let _span = mounter.registry.at(target).and_then(|(id, _)| Some(mounter.registry.volume(id)?.span().entered()));
+    let result = heal(mounter, target);
+    let seconds = began.elapsed().as_secs_f64();
+    match &result {
+        Ok(Some(Replaced::Shown { places, .. })) => {
+            info!(event = events::HEALED, places, seconds, "healed, as a caller wanted");
+        }
+        Ok(_) | Err(ReplaceError::NoVolume) => {}
+        Err(error) => error!(event = events::HEAL_FAILED, seconds, "cannot heal the volume: {}", chain(error)),
+    }
+    result
+}
+
+fn heal(mounter: &Mounter, target: &Path) -> Result<Option<Replaced>, ReplaceError> {
     let (id, state) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
     if matches!(state, State::Dead { .. }) {
         return replace(mounter, id, Cause::Heal).map(Some);

@@ -13,7 +13,7 @@ use crate::node::target::{Target, open_in_filesystem};
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::{Denied, authorize, authorize_place};
-use crate::policy::{Grant, GrantedTypes, Plan, PlanError};
+use crate::policy::{Grant, GrantedTypes, Plan, PlanError, source_without_secrets};
 use api::message::{Mount, Mounted};
 use api::origin::Origin;
 use api::request::Request;
@@ -23,7 +23,7 @@ use linux::statx::is_directory;
 use rustix::mount::MountFlags;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::info;
 
 /// Why a volume is not on the node. Nothing is left of it then.
@@ -118,7 +118,8 @@ pub fn admit(mounter: &Mounter, origin: Origin, request: Request) -> Result<Plan
     Ok(plan)
 }
 
-fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> {
+/// Whether callers from `origin` may have what is planned.
+pub fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> {
     authorize(origin, plan, &mounter.config)?;
     authorize_place(&plan.target, &mounter.own_paths)
 }
@@ -191,6 +192,7 @@ fn mount_at(
     caller: &Connection,
     (within, history): (Option<Duration>, History),
 ) -> Result<Mounted, MountError> {
+    let began = Instant::now();
     let _lock = mounter.target_locks.take(&plan.target)?;
     let fresh = bring_up(mounter, &plan, Purpose::Caller(caller), within)?;
     // The kernel refuses to mount a filesystem on itself, and mount(8) reports that. One of the kernel's own (NFS) is the
@@ -206,7 +208,8 @@ fn mount_at(
     let volume = Volume::new(plan, fresh.program.clone(), fresh.identity, fresh.processes());
     let volume = Volume { history, ..volume };
     let released = fresh.release(&mounter.state);
-    info!(event = events::MOUNTED, device = %volume.identity.device, "mounted on the node");
+    let seconds = began.elapsed().as_secs_f64();
+    info!(event = events::MOUNTED, device = %volume.identity.device, seconds, "mounted on the node");
     if volume.identity.connection.is_some() {
         mounter.registry.add(volume, released.serving);
     } else {
@@ -242,7 +245,8 @@ fn already() -> Mounted {
 }
 
 fn already_mounted(plan: &Plan) -> MountError {
-    MountError::AlreadyMounted { source_name: plan.request.source.clone(), target: plan.request.target.clone() }
+    let source_name = source_without_secrets(&plan.request.source);
+    MountError::AlreadyMounted { source_name, target: plan.request.target.clone() }
 }
 
 #[cfg(test)]

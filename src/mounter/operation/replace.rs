@@ -22,6 +22,7 @@ use api::origin::Origin;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::Instant;
 use tracing::{info, warn};
 
 /// What came of a replacement.
@@ -88,10 +89,20 @@ pub enum Cause {
     Asked(Asked),
 }
 
-/// Puts a fresh helper in the place of the one of the volume at `target`.
-pub fn swap(mounter: &Mounter, target: &Path, asked: Asked) -> Result<Replaced, ReplaceError> {
+/// Puts a fresh helper in the place of the one of the volume at `target`, as a caller wants.
+pub fn swap_for_caller(mounter: &Mounter, target: &Path, asked: Asked) -> Result<Replaced, ReplaceError> {
+    let began = Instant::now();
     let (id, _) = mounter.registry.at(target).ok_or(ReplaceError::NoVolume)?;
-    replace(mounter, id, Cause::Asked(asked))
+    let volume = mounter.registry.volume(id).ok_or(ReplaceError::NoVolume)?;
+    let _span = volume.span().entered();
+    let result = replace(mounter, id, Cause::Asked(asked));
+    let seconds = began.elapsed().as_secs_f64();
+    match &result {
+        Ok(Replaced::Shown { places, .. }) => info!(event = events::SWAPPED, places, seconds, "swapped"),
+        Ok(Replaced::Gone) | Err(ReplaceError::NoVolume) => {}
+        Err(error) => warn!(event = events::NOT_SWAPPED, seconds, "it keeps its helper: {}", chain(error)),
+    }
+    result
 }
 
 /// Puts a fresh helper in the place of volume `id`'s. Unless something else is asked for, it is given what the old one was.

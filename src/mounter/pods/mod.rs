@@ -68,6 +68,6 @@ impl PodVolume {
 
     /// What marks log lines about it.
     fn span(&self) -> tracing::Span {
-        tracing::info_span!("volume", target = %self.target.display())
+        tracing::info_span!("volume", target = %self.target.display(), fstype = view::TYPE, source = self.name)
     }
 }

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// program comes up with it.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
+/// As what they are listed.
+pub(super) const TYPE: &str = "program";
+
 /// No program serves a volume.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -82,7 +85,7 @@ impl Entry {
         };
         VolumeView {
             target: self.volume.target.to_string_lossy().into_owned(),
-            fstype: "program".to_owned(),
+            fstype: TYPE.to_owned(),
             source: format!("{}/{}", self.volume.empty_dir, self.volume.name),
             state,
             helper,

@@ -4,6 +4,7 @@
 //! [`record`], [`kept_secrets`] and [`recovery`] carry them over from one mounter to the next; [`views`] shows them.
 
 mod answering;
+pub mod happened;
 pub mod helper_process;
 pub mod hold;
 pub mod keep;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod recovery;
 pub mod registry;
 pub mod state;
+pub mod usage;
 pub mod views;
 pub mod watching;
 pub(super) mod whole_file;
@@ -23,7 +25,7 @@ pub(super) mod whole_file;
 use crate::config::open_files::OpenFiles;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
-use crate::policy::Plan;
+use crate::policy::{Plan, source_without_secrets};
 use api::origin::Origin;
 use api::pod::PodName;
 use api::volume::{VolumeState, VolumeView};
@@ -168,7 +170,9 @@ impl Volume {
 
     /// What marks log lines about it.
     pub fn span(&self) -> tracing::Span {
-        tracing::info_span!("volume", target = %self.plan.target.display())
+        let Plan { target, request, .. } = &self.plan;
+        let (source, pod) = (source_without_secrets(&request.source), self.history.pod.as_ref().map(PodName::path));
+        tracing::info_span!("volume", target = %target.display(), fstype = request.fstype, source, pod)
     }
 }
 

@@ -26,7 +26,10 @@ pub struct PodNames(Mutex<HashMap<String, PodName>>);
 impl PodNames {
     /// A caller says of which pod the place `target` is.
     pub fn hear(&self, target: &Path, kubelet_dir: &Path, name: &PodName) {
-        let Some(uid) = uid_of(target, kubelet_dir) else { return };
+        uid_of(target, kubelet_dir).into_iter().for_each(|uid| self.learn(uid, name));
+    }
+
+    fn learn(&self, uid: &str, name: &PodName) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.len() >= KEPT && !names.contains_key(uid) {
             // Those of pods that have been started are in kubelet's directory by now.
@@ -57,8 +60,10 @@ pub fn name<'a>(mounter: &Mounter, pods: impl Iterator<Item = &'a mut Pod>) {
     }
     let started = started(&mounter.node);
     for pod in pods {
-        let name = started.get(&pod.uid).cloned().or_else(|| mounter.pod_names.of(&pod.uid));
-        pod.name = name.or_else(|| pod.name.take());
+        let name = started.get(&pod.uid).cloned();
+        // Kubelet's directory goes with the pod; what has happened to its volumes is shown for longer.
+        name.iter().for_each(|name| mounter.pod_names.learn(&pod.uid, name));
+        pod.name = name.or_else(|| mounter.pod_names.of(&pod.uid)).or_else(|| pod.name.take());
     }
 }
 

@@ -12,13 +12,14 @@ use super::state::{Effect, Event, Old, State, Where};
 use super::{Known, Volume, VolumeId};
 use crate::engine::Engine;
 use crate::helper::launch::Serving;
-use crate::helper::output::HelperOutput;
+use crate::helper::output::{HelperOutput, aside};
 use crate::node::cgroup::Cgroup;
 use crate::node::connections::Identity;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::Plan;
 use api::secret::Secrets;
+use api::volume::Line;
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::OwnedFd;
@@ -70,7 +71,7 @@ pub(super) struct Entry {
     /// What was refused to a helper that is gone.
     pub(super) refused: Vec<String>,
     /// The lines of helpers that it has taken over from, and all of them once its output is gone.
-    pub(super) earlier_lines: Vec<String>,
+    pub(super) earlier_lines: Vec<Line>,
     /// Keeps the number of a dead volume's filesystem from being used again, for as long as it may be healed.
     pin: Option<Tree>,
     /// Closed when the volume is no more, for the operation that prepares something for it.
@@ -146,7 +147,7 @@ impl Registry {
         volume: Volume,
         state: State,
         serving: Option<Serving>,
-        earlier_lines: Vec<String>,
+        earlier_lines: Vec<Line>,
     ) -> VolumeId {
         volumes.last += 1;
         let id = VolumeId(volumes.last);
@@ -344,7 +345,7 @@ impl Registry {
     }
 
     /// Keeps the last lines of a helper that could not mount.
-    pub fn keep_failed(&self, plan: &Plan, helper: String, lines: Vec<String>) {
+    pub fn keep_failed(&self, plan: &Plan, helper: String, lines: Vec<Line>) {
         self.locked().past.keep_failed(plan, helper, lines);
     }
 }
@@ -356,14 +357,15 @@ impl Entry {
     }
 
     /// The last lines of its helper, and of those before, and what was refused to it.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<Line> {
         let mut lines = self.written();
-        lines.extend(self.refused.iter().cloned().chain(self.engine.iter().flat_map(Engine::refused)));
+        let refused = self.refused.iter().cloned().chain(self.engine.iter().flat_map(Engine::refused));
+        lines.extend(refused.map(aside));
         lines.split_off(lines.len().saturating_sub(LINES))
     }
 
     /// What helpers wrote.
-    pub(super) fn written(&self) -> Vec<String> {
+    pub(super) fn written(&self) -> Vec<Line> {
         let mut lines = self.earlier_lines.clone();
         lines.extend(self.output.iter().flat_map(HelperOutput::lines));
         lines.split_off(lines.len().saturating_sub(LINES))

@@ -5,11 +5,12 @@
 use super::registry::Entry;
 use super::{Known, Volume, VolumeId, helper_process, pods, seconds};
 use crate::helper::namespace::in_words_of_the_node;
+use crate::helper::output::{aside, texts};
 use crate::mounter::Mounter;
 use crate::node::connections::Identity;
 use crate::policy::without_secrets;
 use api::pod::Pod;
-use api::volume::{HelperProcess, Options, Stats, VolumeDetail, VolumeState, VolumeView};
+use api::volume::{HelperProcess, Line, Lines, Options, Stats, VolumeDetail, VolumeState, VolumeView};
 use linux::mount_table::{self, Device, Mount};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -46,11 +47,11 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
                 places: on_node.places(entry),
                 process: Some(of_cgroup(entry)),
                 options: options(&entry.volume),
-                ..VolumeDetail::of(view_now(mounter, *id, entry, &on_node), None, entry.lines())
+                ..VolumeDetail::of(view_now(mounter, *id, entry, &on_node), None, texts(entry.lines()))
             };
             (detail, Some(entry.volume.processes.clone()).filter(|_| entry.state.has_helper()))
         });
-        match there.or_else(|| Some((volumes.past.at(target).cloned()?, None))) {
+        match there.or_else(|| Some((volumes.past.at(target)?.detail(), None))) {
             Some(found) => found,
             None => return Ok(None),
         }
@@ -69,6 +70,26 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
     pods::name(mounter, view.pods.iter_mut());
     let lines = in_words_of_the_node(&mounter.state, &found.lines);
     Ok(Some(VolumeDetail { view, lines, process, ..found }))
+}
+
+/// The last lines of the helpers of the volume at `target`, as in [`detail`]: those after the line of that number.
+pub fn lines(mounter: &Mounter, target: &Path, after: u64) -> Option<Lines> {
+    let found = match mounter.pods.detail(mounter, target) {
+        Some(detail) => Lines { lines: detail.lines.into_iter().map(aside).collect(), over: false },
+        None => {
+            let volumes = mounter.registry.locked();
+            let here = |entry: &&Entry| entry.state.is_current() && entry.volume.plan.target == target;
+            match volumes.by_id.values().rfind(here) {
+                Some(entry) => Lines { lines: entry.lines(), over: false },
+                None => Lines { lines: volumes.past.at(target)?.lines.clone(), over: true },
+            }
+        }
+    };
+    let wanted = |line: &Line| after == 0 || line.number > after;
+    let mut lines: Vec<Line> = found.lines.into_iter().filter(wanted).collect();
+    let texts = in_words_of_the_node(&mounter.state, &texts(lines.clone()));
+    lines.iter_mut().zip(texts).for_each(|(line, text)| line.text = text);
+    Some(Lines { lines, ..found })
 }
 
 /// How the volume is that is this filesystem. Of one that the kernel serves, or that is not known, nothing but that it is there.

@@ -1,8 +1,8 @@
-//! `hostmount doctor`: tries what mounting needs, and prints what to do about each failure.
+//! What the container must be able to do: each trial is the very thing that mounting does.
 //!
-//! Runs in the container, beside the mounter and like it: uid 0, privileged. It mounts in a mount namespace of a
-//! thread's own; on the node it changes nothing. `--probe` runs anywhere and only asks the mounter.
+//! Runs in the container, uid 0, privileged; it mounts in a mount namespace of a thread's own.
 
+use super::finding::{Found, Trial};
 use crate::config::Config;
 use crate::config::user::{Readable, UidRange};
 use crate::engine::preload::DEFAULT_OBJECT;
@@ -12,17 +12,13 @@ use crate::engine::{Choice, choose};
 use crate::helper::account::Account;
 use crate::helper::confine::confine_this_thread;
 use crate::helper::domain::{Domain, enter_domain};
-use crate::helper::find;
 use crate::helper::namespace::{self, Needs};
 use crate::helper::scratch::Scratch;
 use crate::helper::world::{World, show_own_processes_only};
 use crate::node::cgroup::Cgroups;
 use crate::node::kernel;
 use crate::node::tree::Tree;
-use api::client::{Client, host_proc};
-use api::exit::{Exit, chain};
-use api::origin::Origin;
-use api::shown::shown_lines;
+use api::exit::chain;
 use linux::mount_namespace::MountNamespace;
 use linux::statx::device_at;
 use linux::sys::seccomp::restrict;
@@ -30,53 +26,21 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_no_new_privs, set_thread_res_gid, set_thread_res_uid};
-use std::error::Error;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 use std::thread;
 
-/// Its command line.
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// Print nothing, and try only whether the mounter answers: for a pod's probe
-    #[arg(long)]
-    probe: bool,
-    /// Configuration file [default: as for `serve`]
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Directory of the mounter's state
-    #[arg(long, default_value = "/run/hostmount")]
-    state: PathBuf,
-    /// The node's proc filesystem [default: $HOSTPROCPATH/proc]
-    #[arg(long)]
-    host_proc: Option<PathBuf>,
-}
-
-/// The result of one trial: what works, or what is wrong.
-type Finding = Result<String, Box<dyn Error + Send + Sync>>;
-
-/// Runs `hostmount doctor`. It succeeds when volumes could be mounted.
-pub(super) fn main(arguments: &Arguments) -> ExitCode {
-    if arguments.probe {
-        return if mounter().is_ok() { ExitCode::SUCCESS } else { Exit::MountFailure.into() };
-    }
-    let config = Config::load(arguments.config.as_deref());
-    let host_proc = arguments.host_proc.clone().unwrap_or_else(host_proc);
-    let needed = [
-        show(
-            "configuration",
-            "correct the file",
-            config.as_ref().map(|_| "is valid".into()).map_err(|e| chain(e).into()),
-        ),
-        show(
+/// What no volume can be mounted without.
+pub(super) fn needed(state: &Path, host_proc: &Path) -> Vec<Found> {
+    vec![
+        Found::needed(
             "/dev/fuse",
             "the kernel needs FUSE (modprobe fuse on the node), and the container the device: run it privileged",
             File::options().read(true).write(true).open("/dev/fuse").map(|_| "opens".into()).map_err(Into::into),
         ),
-        show(
+        Found::needed(
             "confinement",
             "run the container privileged",
             in_thread(|| {
@@ -84,90 +48,76 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
                     .map(|()| "a helper can be left without privileges".into())?)
             }),
         ),
-        show(
+        Found::needed(
             "engine",
             "run the container privileged, without a seccomp profile, or put the preload engine's shared object into it",
             choose(Choice::Auto, DEFAULT_OBJECT.into()).map(|method| method.to_string()).map_err(Into::into),
         ),
-        show(
+        Found::needed(
             "mounts",
             "the kernel must be Linux 5.8 or later and have FUSE (modprobe fuse on the node); run the container privileged",
-            in_thread(|| graft(&arguments.state)),
+            in_thread(|| graft(state)),
         ),
-        show(
+        Found::needed(
             "node",
             "start the container with the node's PID namespace (hostPID: true), or mount the node's /proc and name it \
              with --host-proc or HOSTPROCPATH",
-            node(&host_proc),
+            node(host_proc),
         ),
-        show(
-            "types",
-            "add FUSE programs to the container's image",
-            types(config.as_ref().unwrap_or(&Config::default())),
+    ]
+}
+
+/// Walls around helpers, and their own lives: volumes work without.
+pub(super) fn walls(host_proc: &Path, config: Option<&Config>) -> Vec<Found> {
+    let landlock = match thread::spawn(enter_domain).join() {
+        Ok(domain @ Domain::Whole) => Found::ok("landlock", domain.to_string()),
+        Ok(domain) => Found::warning(
+            "landlock",
+            domain.to_string(),
+            "nothing relies on it: capabilities, uids and the filter are in force all the same",
         ),
-    ];
-    // Volumes work without it.
-    show(
-        "outliving",
-        "without it volumes end when the mounter's container does, and no memory_limit is in force: start the container \
-         with the node's PID namespace (hostPID: true), privileged",
-        in_thread(|| outlives(&host_proc)),
-    );
-    // A second wall, which there is or is not.
-    match thread::spawn(enter_domain).join() {
-        Ok(Domain::Nothing) => linux::say!("note  landlock: {}", Domain::Nothing),
-        Ok(domain) => linux::say!("ok    landlock: {domain}"),
         Err(panic) => std::panic::resume_unwind(panic),
-    }
-    show(
-        "uids",
-        "name numbers that the container's user namespace has (/proc/self/uid_map): `[helpers] uids`; or give types `user = \"root\"`",
-        in_thread(|| own_uids(config.as_ref().map_or_else(|_| UidRange::default(), |config| config.uids.clone()))),
-    );
+    };
     let hidden = in_thread(|| {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
         show_own_processes_only()?;
         Ok("helpers see none but their own".into())
     });
-    match hidden {
-        Ok(hidden) => linux::say!("ok    processes: {hidden}"),
-        Err(why) => linux::say!(
-            "note  processes: helpers see that others run, and how they were called: {}",
-            shown_lines(&chain(&*why))
+    let hidden =
+        hidden.map_err(|why| format!("helpers see that others run, and how they were called: {}", chain(&*why)).into());
+    vec![
+        Found::useful(
+            "outliving",
+            "without it volumes end when the mounter's container does, and no memory_limit is in force: start the container \
+             with the node's PID namespace (hostPID: true), privileged",
+            in_thread(|| outlives(host_proc)),
         ),
-    }
-    show(
-        "filter",
-        "run the container privileged, without a seccomp profile: without it helpers may make calls that they do not need",
-        in_thread(|| {
-            set_no_new_privs(true)?;
-            restrict(&filter::program(Heard::ByNobody, false))?;
-            Ok("helpers are refused the calls that they do not need".into())
-        }),
-    );
-    // The mounter need not run: an image can be tried before it serves.
-    show(
-        "mounter",
-        "start `hostmount serve`",
-        mounter().map(|volumes| {
-            format!("answers; it has {volumes} {volume}", volume = if volumes == 1 { "volume" } else { "volumes" })
-        }),
-    );
-    if needed.iter().all(|good| *good) { ExitCode::SUCCESS } else { Exit::System.into() }
-}
-
-/// Prints one finding, and returns whether it is a success.
-fn show(what: &str, advice: &str, finding: Finding) -> bool {
-    match &finding {
-        Ok(seen) => linux::say!("ok    {what}: {}", shown_lines(seen)),
-        Err(error) => linux::say!("FAIL  {what}: {}\n      {advice}", shown_lines(&chain(error.as_ref()))),
-    }
-    finding.is_ok()
+        landlock,
+        Found::useful(
+            "uids",
+            "name numbers that the container's user namespace has (/proc/self/uid_map): `[helpers] uids`; or give types `user = \"root\"`",
+            in_thread(|| own_uids(config.map_or_else(UidRange::default, |config| config.uids.clone()))),
+        ),
+        Found::useful(
+            "processes",
+            "give the container a /proc of its own that can be mounted anew: run it privileged",
+            hidden,
+        ),
+        Found::useful(
+            "filter",
+            "run the container privileged, without a seccomp profile: without it helpers may make calls that they do not need",
+            in_thread(|| {
+                set_no_new_privs(true)?;
+                restrict(&filter::program(Heard::ByNobody, false))?;
+                Ok("helpers are refused the calls that they do not need".into())
+            }),
+        ),
+    ]
 }
 
 /// Runs a trial on a thread of its own, which may lose its privileges and its mount namespace: they end with it.
-fn in_thread(trial: impl FnOnce() -> Finding + Send) -> Finding {
+fn in_thread(trial: impl FnOnce() -> Trial + Send) -> Trial {
     thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, trial)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -175,7 +125,7 @@ fn in_thread(trial: impl FnOnce() -> Finding + Send) -> Finding {
 }
 
 /// Mounts a FUSE filesystem without a helper, copies its tree and attaches the copy, as for a volume.
-fn graft(state: &Path) -> Finding {
+fn graft(state: &Path) -> Trial {
     kernel::check()?;
     namespace::create_directories(state)?;
     let account = Account::root();
@@ -204,7 +154,7 @@ fn graft(state: &Path) -> Finding {
         .ok_or_else(|| "nothing was attached".into())
 }
 
-fn node(host_proc: &Path) -> Finding {
+fn node(host_proc: &Path) -> Trial {
     let node = MountNamespace::of_node(host_proc)?;
     if node.is_callers()? {
         return Err(format!("{} shows this container's own first process, not the node's", host_proc.display()).into());
@@ -214,7 +164,7 @@ fn node(host_proc: &Path) -> Finding {
 }
 
 /// Whether helpers would outlive the container.
-fn outlives(host_proc: &Path) -> Finding {
+fn outlives(host_proc: &Path) -> Trial {
     // Not the mounter's own, which may be running.
     let (cgroups, ends_with_container) =
         Cgroups::find(&MountNamespace::of_node(host_proc)?, host_proc, "hostmount-doctor");
@@ -232,7 +182,7 @@ fn outlives(host_proc: &Path) -> Finding {
 }
 
 /// Whether processes can have the first and the last uid of the range.
-fn own_uids(range: UidRange) -> Finding {
+fn own_uids(range: UidRange) -> Trial {
     for number in [*range.numbers().start(), *range.numbers().end()] {
         let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
         set_thread_res_gid(gid, gid, gid)?;
@@ -241,32 +191,4 @@ fn own_uids(range: UidRange) -> Finding {
         set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
     }
     Ok(format!("each helper can have one of {range} for itself"))
-}
-
-fn types(config: &Config) -> Finding {
-    let configured: Vec<&str> = config.types_with_command().collect();
-    let mut lines = String::new();
-    for fstype in find::types().iter().map(String::as_str).filter(|fstype| !configured.contains(fstype)) {
-        let program = find::helper(fstype, "", config.settings_of(fstype))?;
-        lines.push_str(&format!("\n      {fstype:<24}{}", program.path.display()));
-    }
-    for fstype in configured {
-        match find::helper(fstype, "", config.settings_of(fstype)) {
-            Ok(program) => lines.push_str(&format!("\n      {fstype:<24}{} (configured)", program.path.display())),
-            Err(error) => lines.push_str(&format!("\n      {fstype:<24}not served: {error}")),
-        }
-    }
-    if lines.is_empty() {
-        Err("there is no helper in this container".into())
-    } else {
-        Ok(lines.trim_start_matches('\n').trim_start().to_owned())
-    }
-}
-
-/// Whether the mounter answers, and how many volumes it has.
-fn mounter() -> Result<usize, Box<dyn Error + Send + Sync>> {
-    Client::from_environment(Origin::Operator)
-        .list()
-        .map(|volumes| volumes.len())
-        .map_err(|error| error.into_failure().message.into())
 }

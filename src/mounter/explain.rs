@@ -1,0 +1,98 @@
+//! What would become of a request for a mount, with nothing of it done.
+//!
+//! Runs in the mounter, on the threads of those who ask.
+
+use super::operation::mount;
+use super::{Mounter, replies};
+use crate::config::user::{Readable, User};
+use crate::helper::account::mounters_home;
+use crate::helper::arguments::arguments;
+use crate::helper::find;
+use crate::helper::namespace::{files_directory, mount_point};
+use crate::policy::{NotServed, Plan, is_seen, rules_of, source_without_secrets, without_secrets};
+use api::exit::{Exit, chain};
+use api::explained::Explained;
+use api::message::Failure;
+use api::origin::Origin;
+use api::request::Request;
+use api::volume::Options;
+use std::path::Path;
+
+/// Whether a request from `origin` would get as far as to a helper.
+pub(super) fn would_mount(mounter: &Mounter, origin: Origin, request: Request) -> Result<(), Failure> {
+    let plan = Plan::new(&mounter.config, origin, request).map_err(|error| replies::to_mount(error.into()))?;
+    if let Some(why) = refused(mounter, origin, &plan) {
+        return Err(Failure::new(Exit::Usage, why));
+    }
+    let Request { fstype, source, .. } = &plan.request;
+    match find::helper(fstype, source, &plan.settings) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new(Exit::MountFailure, chain(&error))),
+    }
+}
+
+/// Why callers from `origin` may not have what is planned.
+fn refused(mounter: &Mounter, origin: Origin, plan: &Plan) -> Option<String> {
+    if !mounter.config.doors.is_open(origin) {
+        return Some(format!("{origin} may not ask at all: its door is closed ([doors] in config.toml)"));
+    }
+    if !is_seen(origin, &plan.target, &mounter.config.kubelet_dir) {
+        return Some(NotServed::Target { origin }.to_string());
+    }
+    mount::permit(mounter, origin, plan).err().map(|denied| chain(&denied))
+}
+
+/// What would become of a request from `origin`. A failure: it makes no sense.
+pub(super) fn explain(mounter: &Mounter, origin: Origin, request: Request) -> Result<Explained, Failure> {
+    let plan = Plan::new(&mounter.config, origin, request).map_err(|error| replies::to_mount(error.into()))?;
+    let settings = &plan.settings;
+    let files = files_directory(&mounter.state);
+    let (program, arguments, problem) = match command(mounter, &plan, &files) {
+        Ok((program, arguments)) => (Some(program), arguments, None),
+        Err(why) => (None, Vec::new(), Some(why)),
+    };
+    let user = match mounter.config.user(&plan.request) {
+        User::Root => "uid 0".to_owned(),
+        User::Own => format!("a uid of its own, one of {}", mounter.config.uids),
+        User::Number(number) => format!("uid {number}"),
+    };
+    let (Readable::All(readable) | Readable::WhatIsThere(readable)) =
+        mounter.config.readable(&plan.request, &mounters_home());
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    Ok(Explained {
+        refused: refused(mounter, origin, &plan),
+        rules: rules_of(origin, &plan, &mounter.config),
+        program,
+        problem,
+        arguments,
+        user,
+        capabilities: settings.capabilities.iter().map(ToString::to_string).collect(),
+        environment: settings.handover.environment.keys().cloned().collect(),
+        files: settings.handover.files.keys().map(|name| text(&files.join(name))).collect(),
+        secrets: settings.handover.secrets(),
+        readable: readable.iter().map(|path| text(path)).collect(),
+        options: Options {
+            asked: without_secrets(&plan.asked).to_string(),
+            given: without_secrets(&plan.request.options).to_string(),
+            flags: plan.grant.flag_words(),
+        },
+        memory_limit: settings.memory_limit.map(|limit| limit.bytes()),
+        ready_timeout: settings.ready_timeout.as_secs(),
+        heal: settings.heal,
+    })
+}
+
+/// The program and its arguments.
+fn command(mounter: &Mounter, plan: &Plan, files: &Path) -> Result<(String, Vec<String>), String> {
+    let program = find::helper(&plan.request.fstype, &plan.request.source, &plan.settings);
+    let program = program.map_err(|error| chain(&error))?;
+    let mut request = plan.request.clone();
+    plan.settings.handover.point_to_files(&mut request.options, files);
+    request.options = without_secrets(&request.options);
+    request.source = source_without_secrets(&request.source);
+    let place = mount_point(&mounter.state, &plan.target);
+    let arguments = arguments(&program.style, &program.name(), &request, &place, files);
+    let arguments = arguments.map_err(|error| chain(&error))?;
+    let words = arguments.iter().map(|word| word.to_string_lossy().into_owned());
+    Ok((program.path.to_string_lossy().into_owned(), std::iter::once(program.name()).chain(words).collect()))
+}

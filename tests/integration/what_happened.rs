@@ -1,0 +1,156 @@
+//! What happened to volumes, and what helpers wrote: `events` and `logs`.
+
+use crate::harness::{Test, tests};
+use crate::node::mounter::Mounter;
+use crate::node::{NODE_BIN, TestNode, opened};
+use hostmount::observe::events;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::{ChildStdout, Stdio};
+use testbed::machine::{Process, Room};
+
+pub(crate) fn tests() -> Vec<Test> {
+    tests![
+        what_happened_is_known_over_restarts_and_of_volumes_that_are_gone.needs(&["bindfs"]).quick(),
+        events_are_followed_over_a_restart.needs(&["bindfs"]).quick(),
+        lines_are_followed_until_the_volume_ends.quick(),
+    ]
+}
+
+const DRIVER: &str = "/run/hostmount/plugins/hostmount~fuse/fuse";
+const FLEX: &str = "/var/lib/kubelet/pods/uid-1/volumes/hostmount~fuse/data";
+const PLAIN: &str = "/var/lib/kubelet/pods/uid-2/volumes/kubernetes.io~nfs/data";
+
+fn start() -> (TestNode, Mounter) {
+    let test = TestNode::start();
+    test.container.sh_ok(
+        "/usr/local/bin/hostmount install --to /run/hostmount/bin --flexvolume /run/hostmount/plugins
+         mkdir /tmp/source && echo served >/tmp/source/f",
+    );
+    test.node.sh_ok(&format!("mkdir -p {FLEX} {PLAIN} /mnt/v"));
+    test.configure(&opened("flexvolume", &["bindfs"]));
+    let mounter = test.start_mounter(&[], &[]);
+    (test, mounter)
+}
+
+fn restarted(test: &TestNode, mut mounter: Mounter) -> Mounter {
+    mounter.signal(Signal::SIGKILL);
+    mounter.wait();
+    test.start_mounter(&[], &[])
+}
+
+fn shown(test: &TestNode, arguments: &str) -> Vec<Value> {
+    let text = test.node.sh_ok(&format!("{NODE_BIN}/hostmount events {arguments} --output json"));
+    serde_json::from_str(&text).unwrap()
+}
+
+fn words(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["event"].as_str().unwrap()).collect()
+}
+
+/// A command on the node whose output is read line by line. It is ended if nothing comes for far too long.
+fn follow(test: &TestNode, arguments: &[&str]) -> (Process, BufReader<ChildStdout>) {
+    let mut command = Room::command("timeout");
+    command.args(["60", &format!("{NODE_BIN}/hostmount")]).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut process = test.node.spawn(command);
+    let output = process.stdout.take().unwrap();
+    (process, BufReader::new(output))
+}
+
+fn line(output: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line
+}
+
+fn what_happened_is_known_over_restarts_and_of_volumes_that_are_gone() {
+    let (test, mounter) = start();
+    let said = json!({
+        "kubernetes.io/pod.name": "web-0",
+        "kubernetes.io/pod.namespace": "shop",
+        "fstype": "bindfs",
+        "source": "/tmp/source",
+    });
+    let done = test.node.run(DRIVER, &["mount", FLEX, &said.to_string()]);
+    assert!(done.stdout.contains("Success"), "{done:?}");
+    test.node.sh_ok("kill -9 $(pidof bindfs)");
+    mounter.wait_for(events::HEALED, 1);
+    test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {FLEX}"));
+    mounter.wait_for(events::DRAINED, 1);
+    let mounter = restarted(&test, mounter);
+    test.umount(&[FLEX]).ok("umount");
+    mounter.wait_for(events::UNMOUNTED, 1);
+    // One that the rules refuse, and one that fails.
+    assert_eq!(test.kubelets_mount(&["-t", "fuse.bindfs", "/tmp/source", PLAIN]).code, Some(1));
+    let source = "https://me:hunter2@host/none?sig=hunter3";
+    assert_eq!(test.mount(&["-t", "fuse.bindfs", source, "/mnt/v"]).code, Some(32));
+
+    let mounter = restarted(&test, mounter);
+    let all = shown(&test, "");
+    let expected = ["mounted", "dead", "healed", "swapped", "adopted", "unmounted", "refused", "not-mounted"];
+    assert_eq!(words(&all), expected.map(|word| format!("volume.{word}")));
+    let pod = json!([{ "uid": "uid-1", "namespace": "shop", "name": "web-0" }]);
+    for event in &all[..6] {
+        assert_eq!((&event["target"], &event["pods"]), (&json!(FLEX), &pod), "{event}");
+        assert_eq!((&event["type"], &event["source"]), (&json!("bindfs"), &json!("/tmp/source")), "{event}");
+    }
+    for took in [0, 2, 3, 7] {
+        assert!(all[took]["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{}", all[took]);
+    }
+    let codes: Vec<_> = all.iter().map(|event| event["code"].as_i64()).collect();
+    assert_eq!(codes[5..], [None, Some(1), Some(32)]);
+    assert_eq!(all[6]["pods"], json!([{ "uid": "uid-2" }]));
+    assert_eq!(all[7]["source"], "https://me:***@host/none?***");
+    for file in ["events", "events.old"] {
+        let kept = test.container.sh(&format!("cat /run/hostmount/{file}")).stdout;
+        assert!(!kept.contains("hunter"), "{kept}");
+    }
+    assert!(!mounter.said().contains("hunter"), "{}", mounter.said());
+
+    assert_eq!(words(&shown(&test, "--pod web-0 --event dead,refused")), ["volume.dead"]);
+    assert_eq!(words(&shown(&test, &format!("{PLAIN} --since 1h"))), ["volume.refused"]);
+    assert_eq!(shown(&test, "--since 2100-01-01T00:00:00Z"), [Value::Null; 0]);
+    let table = test.node.sh_ok(&format!("{NODE_BIN}/hostmount events"));
+    assert_eq!(table.lines().count(), 1 + expected.len(), "{table}");
+    let first = table.lines().nth(1).unwrap();
+    assert!(first.contains("Z  mounted      shop       web-0  bindfs"), "{table}");
+}
+
+fn events_are_followed_over_a_restart() {
+    let (test, mounter) = start();
+    let (_process, mut output) = follow(&test, &["events", "--follow", "-o", "json", "/mnt/v"]);
+    let mut next = || serde_json::from_str::<Value>(&line(&mut output)).unwrap()["event"].clone();
+    test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/mnt/v"]).ok("mount");
+    assert_eq!(next(), "volume.mounted");
+    let _mounter = restarted(&test, mounter);
+    assert_eq!(next(), "volume.adopted");
+    test.umount(&["/mnt/v"]).ok("umount");
+    assert_eq!(next(), "volume.unmounted");
+}
+
+fn lines_are_followed_until_the_volume_ends() {
+    let (test, mounter) = start();
+    test.container.helper("fuse.talk", "echo \"started $1\"; exec mount.memfs \"$@\"");
+    test.mount(&["-t", "fuse.talk", "talk", "/mnt/v"]).ok("mount");
+    let (mut process, mut output) = follow(&test, &["logs", "--follow", "/mnt/v"]);
+    assert_eq!(line(&mut output), "started talk\n");
+    let [helper] = test.pids_of("mount.memfs talk")[..] else { panic!("{:?}", test.processes()) };
+    test.node.sh_ok(&format!("kill -9 {helper}"));
+    assert_eq!(line(&mut output), "started talk\n", "what the next helper writes comes, and nothing twice");
+    mounter.wait_for(events::HEALED, 1);
+    let mounter = restarted(&test, mounter);
+    let adopted = test.node.sh_ok(&format!("{NODE_BIN}/hostmount status /mnt/v"));
+    assert!(adopted.contains("State       mounted"), "{adopted}");
+    test.umount(&["/mnt/v"]).ok("umount");
+    mounter.wait_for(events::UNMOUNTED, 1);
+    assert_eq!(line(&mut output), "");
+    assert!(process.wait().unwrap().success());
+
+    test.mount(&["-t", "fuse.talk", "again", "/mnt/v"]).ok("mount");
+    let logs = |arguments: &str| test.node.sh_ok(&format!("{NODE_BIN}/hostmount logs /mnt/v {arguments}"));
+    assert_eq!(logs("--since 1h"), "started again\n");
+    assert_eq!(logs("--since 2100-01-01T00:00:00Z"), "");
+    let stamped = logs("--timestamps");
+    assert!(stamped.starts_with("20") && stamped.ends_with("Z started again\n"), "{stamped}");
+}
