@@ -5,10 +5,10 @@
 use super::PodVolumeId;
 use super::conversation::converse;
 use super::door::{Door, remove};
+use super::entry::Next;
 use super::fresh::Fresh;
 use super::holders::{holders, possible_holders};
 use super::put::{PutError, When, put};
-use super::registry::Next;
 use crate::mounter::Mounter;
 use crate::node::target::Target;
 use api::exit::chain;
