@@ -182,7 +182,7 @@ fn mount(
                 .map_or_else(|| MountError::Died(io::ErrorKind::BrokenPipe.into()), MountError::Wait));
         }
     };
-    Ok(put(mounter, id, fresh, Next::Program(holders), When::IfAskedLast)?)
+    Ok(put(mounter, id, fresh, Next::Program(holders), When::AskedLast)?)
 }
 
 /// Answers, and with the first byte goes the descriptor.
@@ -257,7 +257,7 @@ fn unmount(
         return Err(UnmountError::NotMounted);
     }
     let fresh = Fresh::waiting(mounter, volume.read_only)?;
-    match put(mounter, id, fresh, Next::Nobody, When::IfServedBy(filesystem)) {
+    match put(mounter, id, fresh, Next::Nobody, When::ServedBy(filesystem)) {
         Err(PutError::NotWanted | PutError::NoVolume) => Err(UnmountError::NotMounted),
         done => Ok(done?),
     }

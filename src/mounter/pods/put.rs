@@ -30,11 +30,11 @@ pub(super) enum PutError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
     /// A program serves the volume, by this connection if one is named.
-    IfServedBy(Option<u64>),
+    ServedBy(Option<u64>),
     /// The connection of the one before has ended, so that every call fails.
-    IfDead,
+    Dead,
     /// The program that has asked for it is the last that did.
-    IfAskedLast,
+    AskedLast,
 }
 
 /// Puts `fresh` in the places of the volume's filesystem, and of those before it that show somewhere still.
@@ -42,9 +42,9 @@ pub(super) fn put(mounter: &Mounter, id: PodVolumeId, fresh: Fresh, next: Next, 
     let Some(turn) = mounter.pods.turn(id) else { return Err(discard(fresh, PutError::NoVolume)) };
     let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
     let wanted = match when {
-        When::IfServedBy(connection) => mounter.pods.is_served_by(id, connection),
-        When::IfDead => mounter.pods.is_dead(id),
-        When::IfAskedLast => mounter.pods.has_asked_last(id, fresh.identity),
+        When::ServedBy(connection) => mounter.pods.is_served_by(id, connection),
+        When::Dead => mounter.pods.is_dead(id),
+        When::AskedLast => mounter.pods.has_asked_last(id, fresh.identity),
     };
     if !wanted {
         return Err(discard(fresh, PutError::NotWanted));

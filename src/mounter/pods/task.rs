@@ -126,7 +126,7 @@ fn revive(mounter: &Mounter, id: PodVolumeId) {
     let _span = volume.span().entered();
     let failed = |error| warn!("calls of the volume fail until a program serves it: {error}");
     match Fresh::waiting(mounter, volume.read_only) {
-        Ok(fresh) => match put(mounter, id, fresh, Next::Nobody, When::IfDead) {
+        Ok(fresh) => match put(mounter, id, fresh, Next::Nobody, When::Dead) {
             Ok(()) | Err(PutError::NoVolume | PutError::NotWanted) => {}
             Err(error) => failed(chain(&error)),
         },
