@@ -13,6 +13,8 @@ pub(crate) fn tests() -> Vec<Test> {
         published_served_and_unpublished.quick(),
         the_whole_way_by_a_descriptor.needs_linux(6, 9).quick(),
         the_whole_way_by_fusermount3.needs_linux(6, 9).quick(),
+        the_last_words_of_a_program_reach_kubelet.quick(),
+        two_volumes_of_a_pod_have_a_program_each.quick(),
         what_is_missing_is_told_and_changes_nothing.quick(),
         of_a_persistent_volume.quick(),
         what_is_asked_for_wrongly.quick(),
@@ -101,6 +103,47 @@ fn the_whole_way(serve: &str, killed: i32) {
     finish(late);
     drop((app, alive));
     driver.unpublish(&volume(), UID).unwrap();
+    driver.wait_until_nothing_is_left("fuser-program");
+    assert_eq!(driver.test.node.sh_ok(&format!("ls -A {}", pod.empty_dir())), "");
+}
+
+fn the_last_words_of_a_program_reach_kubelet() {
+    let driver = Driver::start();
+    let pod = Pod::new(&driver.test, UID);
+    driver.publish(&volume(), UID).unwrap();
+    for (ends, words) in [
+        ("exit 3", "no such bucket; the program has ended, exit code 3"),
+        ("kill -9 $$", "no such bucket; the program has ended, killed by signal 9"),
+    ] {
+        let line = format!("exec hostmount-pod start -- sh -c 'echo no such bucket >&2; {ends}' sh {{}}");
+        assert_ne!(finish(pod.start(&driver.test, &pod.sidecar, &line)).0, Some(0));
+        fails(driver.publish(&volume(), UID), Code::FailedPrecondition, words);
+    }
+    driver.unpublish(&volume(), UID).unwrap();
+    driver.wait_until_nothing_is_left("fuser-program");
+}
+
+fn two_volumes_of_a_pod_have_a_program_each() {
+    let driver = Driver::start();
+    let pod = Pod::new(&driver.test, UID);
+    let names = ["first", "second"];
+    let of = |name| Volume::of(name, &[("mode", "program"), ("emptyDir", "fuse"), ("name", name)]).ephemeral();
+    let at = |name| of(name).target(UID);
+    names.iter().for_each(|name| driver.publish(&of(name), UID).unwrap());
+    let lines = names.map(|name| format!("fuser-program /run/hostmount/{name} auto_unmount; exit $?"));
+    let programs = lines.map(|line| pod.start(&driver.test, &pod.sidecar, &line));
+    driver.mounter().wait_for(events::PROGRAM_SERVES, 2);
+    for name in names {
+        driver.test.node.sh_ok(&format!("echo {name} >{}/f", at(name)));
+    }
+    // One is unmounted, and the other one goes on.
+    let unmounts = pod.start(&driver.test, &pod.sidecar, "fusermount3 -u /run/hostmount/first");
+    assert_eq!(finish(unmounts), (Some(0), String::new()));
+    assert_eq!(driver.test.node.sh_ok(&format!("cat {}/f", at("second"))), "second\n");
+    names.iter().for_each(|name| driver.unpublish(&of(name), UID).unwrap());
+    for program in programs {
+        assert_eq!(finish(program).0, Some(0));
+    }
     driver.wait_until_nothing_is_left("fuser-program");
     assert_eq!(driver.test.node.sh_ok(&format!("ls -A {}", pod.empty_dir())), "");
 }

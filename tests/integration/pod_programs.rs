@@ -27,6 +27,8 @@ pub(crate) fn tests() -> Vec<Test> {
         squashfuse_where_the_image_has_a_fusermount3.needs(&["squashfuse", "mksquashfs", "fusermount3"]),
         bindfs.needs(&["bindfs"]),
         archivemount.needs(&["archivemount"]),
+        gocryptfs.needs(&["gocryptfs"]),
+        a_container_that_is_told_to_end_takes_its_program_along.needs(&["squashfuse", "mksquashfs", "bindfs"]),
         a_program_with_fuser,
         what_does_not_mount_and_what_it_says.needs(&["squashfuse", "mksquashfs", "s3fs", "fusermount3"]),
     ];
@@ -153,7 +155,12 @@ impl Prepared {
     /// A container whose program gets nothing, and says these words.
     #[track_caller]
     fn fails(&self, command: &[&str], words: &str) {
-        let container = self.run(&self.spec(), command);
+        self.fails_with(&self.spec(), command, words);
+    }
+
+    #[track_caller]
+    fn fails_with(&self, spec: &Spec, command: &[&str], words: &str) {
+        let container = self.run(spec, command);
         let said = container.wait();
         assert!(said.contains(words), "{command:?}: {said}");
         assert_eq!(self.pod.status(self.test()).view.state, VolumeState::Waiting, "{command:?}");
@@ -275,14 +282,45 @@ fn archivemount() {
     prepared.serves(&Program { command: &command, spec, writes: Writes::None });
 }
 
-fn with_fuser() -> Prepared {
-    let prepared = Prepared::with(&[]);
-    prepared.image.put(prepared.test(), "/bin/fuser-program", fs::read(&*TESTBED).unwrap());
-    prepared
+/// With hanwen's library for Go, which looks for a file in what it has mounted: so the program's container shows its own volume, too.
+fn gocryptfs() {
+    let prepared = Prepared::with(&["gocryptfs"]);
+    prepared.image.put(prepared.test(), "/etc/password", "word\n");
+    let spec = prepared.spec().mount(prepared.empty_dir("source"), "/source");
+    let makes = prepared.run(&spec, &["gocryptfs", "-q", "-init", "-passfile", "/etc/password", "/source"]);
+    assert_eq!(makes.wait(), "");
+    drop(makes);
+    let command = ["gocryptfs", "-q", "-fg", "-nonempty", "-passfile", "/etc/password", "/source", PLACE];
+    prepared.fails_with(&spec, &command, "fs.Mount failed: no such file or directory");
+    let spec = spec.mount(prepared.pod.target(), PLACE);
+    prepared.serves(&Program { command: &command, spec, writes: Writes::Stay });
+}
+
+/// As kubelet ends native sidecars, of a Job's pod too, when the other containers have ended.
+fn a_container_that_is_told_to_end_takes_its_program_along() {
+    let prepared = with_squashfuse(&["squashfuse", "bindfs"]);
+    let spec = prepared.spec().mount(prepared.empty_dir("source"), "/source");
+    let (setting, pod) = (&prepared.setting, &prepared.pod);
+    for (at, command) in [
+        &["hostmount-pod", "start", "--", "squashfuse", "-f", SHOWN, "{}"][..],
+        &["bindfs", "-f", "-o", "auto_unmount", "/source", PLACE],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let container = prepared.run(&spec, command);
+        setting.mounter.wait_for(events::PROGRAM_SERVES, at + 1);
+        container.tell_to_end();
+        assert_eq!(container.wait(), "", "{command:?}");
+        pod.wait_until_state(&setting.test, VolumeState::Waiting);
+    }
+    pod.unpublish(&setting.test);
+    assert_eq!(setting.test.node.fuse_mounts(), [""; 0]);
 }
 
 fn a_program_with_fuser() {
-    let prepared = with_fuser();
+    let prepared = Prepared::with(&[]);
+    prepared.image.put(prepared.test(), "/bin/fuser-program", fs::read(&*TESTBED).unwrap());
     let spec = prepared.spec();
     let command = ["fuser-program", PLACE, "auto_unmount"];
     prepared.serves(&Program { command: &command, spec, writes: Writes::Go });

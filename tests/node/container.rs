@@ -170,6 +170,11 @@ impl<'a> Container<'a> {
         container
     }
 
+    /// Tells its first process to end, as kubelet does.
+    pub fn tell_to_end(&self) {
+        self.runc(&format!("kill {} TERM", self.id));
+    }
+
     /// Kills its first process, and with that all of them.
     pub fn kill(&self) {
         self.runc(&format!("kill {} KILL", self.id));
