@@ -38,17 +38,21 @@ pub struct ProgramVolume {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProgramCall {
-    /// A fresh filesystem for the volume: nothing, and with the first byte of the reply its descriptor of /dev/fuse (SCM_RIGHTS).
+    /// A fresh filesystem for the volume: [`Granted`], and with the first byte of the reply its descriptor of /dev/fuse (SCM_RIGHTS).
     /// It shows in the volume's places as soon as the program has answered INIT.
     Mount {
         /// As the program has named them, flags and FUSE's: `ro`, `noatime`, `allow_other`, `default_permissions`, `max_read`,
         /// `blksize`, `fsname`, `subtype`.
         options: MountOptions,
     },
-    /// The program's filesystem is to show no longer; the volume waits for the next one: nothing.
+    /// The program's filesystem is to show no longer; the volume waits for the next one: nothing, or
+    /// [`NotMounted`](crate::message::Reason::NotMounted).
     Unmount {
         /// Also if it is in use (MNT_DETACH).
         lazy: bool,
+        /// This one alone, by its number in [`Granted`]; if it does not show yet, it is not waited for any longer.
+        #[serde(default)]
+        filesystem: Option<u64>,
     },
     /// Whether a program serves the volume: [`Served`].
     Ready,
@@ -63,6 +67,13 @@ pub enum ProgramCall {
 
 /// How many lines of a program's last words are taken.
 pub const MAX_WORDS: usize = 20;
+
+/// A filesystem that a program has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// Its number, which no other has for as long as the node runs.
+    pub filesystem: u64,
+}
 
 /// Whether a program serves the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use crate::driver::{Driver, Volume, fails};
 use crate::harness::{Test, tests};
-use crate::node::pod::Pod;
+use crate::node::pod::{Pod, finish};
 use hostmount::observe::events;
 use hostmount_csi::csi::NodePublishVolumeRequest;
 use hostmount_csi::csi::volume_capability::access_mode::Mode;
@@ -11,6 +11,10 @@ use tonic::Code;
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         published_served_and_unpublished.quick(),
+        the_whole_way_by_a_descriptor.needs_linux(6, 9).quick(),
+        the_whole_way_by_fusermount3.needs_linux(6, 9).quick(),
+        the_last_words_of_a_program_reach_kubelet.quick(),
+        two_volumes_of_a_pod_have_a_program_each.quick(),
         what_is_missing_is_told_and_changes_nothing.quick(),
         of_a_persistent_volume.quick(),
         what_is_asked_for_wrongly.quick(),
@@ -54,6 +58,94 @@ fn published_served_and_unpublished() {
     driver.unpublish(&volume(), UID).unwrap();
     drop(program);
     driver.wait_until_nothing_is_left("pod-program");
+}
+
+fn the_whole_way_by_a_descriptor() {
+    // PID 1 of a container ends with its program's exit code, and so does this.
+    the_whole_way("exec hostmount-pod start -o default_permissions -- fuser-program {}", 137);
+}
+
+fn the_whole_way_by_fusermount3() {
+    the_whole_way("fuser-program /run/hostmount/volume auto_unmount; exit $?", 137);
+}
+
+/// From kubelet's call to kubelet's call, with what a pod has beside its program: `hostmount-pod`.
+fn the_whole_way(serve: &str, killed: i32) {
+    let driver = Driver::start();
+    let pod = Pod::new(&driver.test, UID);
+    let in_pod = |line: &str| finish(pod.start(&driver.test, &pod.sidecar, line));
+    driver.publish(&volume(), UID).unwrap();
+    let (app, alive) = pod.container(&driver.test);
+    assert_eq!(in_pod("hostmount-pod ready 2>&1").0, Some(1));
+    let early = pod.start(&driver.test, &app, "echo one >/data/f && cat /data/f");
+    pod.wait_until_waiting(&driver.test, 1);
+    let first = pod.start(&driver.test, &pod.sidecar, serve);
+    assert_eq!(finish(early), (Some(0), "one\n".into()));
+    assert_eq!(in_pod("hostmount-pod ready"), (Some(0), String::new()));
+    driver.publish(&volume(), UID).unwrap();
+    // It dies, and its container is started again.
+    driver.test.node.sh_ok("pkill -9 -x fuser-program");
+    assert_eq!(finish(first).0, Some(killed));
+    driver.mounter().wait_for(events::PROGRAM_ENDED, 1);
+    let meanwhile = pod.start(&driver.test, &app, "cat /data/f; echo two >/data/f && cat /data/f");
+    pod.wait_until_waiting(&driver.test, 1);
+    let second = pod.start(&driver.test, &pod.sidecar, serve);
+    let (code, said) = finish(meanwhile);
+    assert!(code == Some(0) && said.contains("No such file") && said.ends_with("two\n"), "{said}");
+    // It unmounts: its program ends, and calls wait again.
+    assert_eq!(in_pod("fusermount3 -u /run/hostmount/volume"), (Some(0), String::new()));
+    assert_eq!(finish(second).0, Some(0));
+    let missing = "fusermount3: entry for /run/hostmount/volume not found in /etc/mtab\n";
+    assert_eq!(in_pod("fusermount3 -u /run/hostmount/volume"), (Some(1), missing.into()));
+    let late = pod.start(&driver.test, &app, "cat /data/f || true");
+    pod.wait_until_waiting(&driver.test, 1);
+    driver.unpublish(&volume(), UID).unwrap();
+    finish(late);
+    drop((app, alive));
+    driver.unpublish(&volume(), UID).unwrap();
+    driver.wait_until_nothing_is_left("fuser-program");
+    assert_eq!(driver.test.node.sh_ok(&format!("ls -A {}", pod.empty_dir())), "");
+}
+
+fn the_last_words_of_a_program_reach_kubelet() {
+    let driver = Driver::start();
+    let pod = Pod::new(&driver.test, UID);
+    driver.publish(&volume(), UID).unwrap();
+    for (ends, words) in [
+        ("exit 3", "no such bucket; the program has ended, exit code 3"),
+        ("kill -9 $$", "no such bucket; the program has ended, killed by signal 9"),
+    ] {
+        let line = format!("exec hostmount-pod start -- sh -c 'echo no such bucket >&2; {ends}' sh {{}}");
+        assert_ne!(finish(pod.start(&driver.test, &pod.sidecar, &line)).0, Some(0));
+        fails(driver.publish(&volume(), UID), Code::FailedPrecondition, words);
+    }
+    driver.unpublish(&volume(), UID).unwrap();
+    driver.wait_until_nothing_is_left("fuser-program");
+}
+
+fn two_volumes_of_a_pod_have_a_program_each() {
+    let driver = Driver::start();
+    let pod = Pod::new(&driver.test, UID);
+    let names = ["first", "second"];
+    let of = |name| Volume::of(name, &[("mode", "program"), ("emptyDir", "fuse"), ("name", name)]).ephemeral();
+    let at = |name| of(name).target(UID);
+    names.iter().for_each(|name| driver.publish(&of(name), UID).unwrap());
+    let lines = names.map(|name| format!("fuser-program /run/hostmount/{name} auto_unmount; exit $?"));
+    let programs = lines.map(|line| pod.start(&driver.test, &pod.sidecar, &line));
+    driver.mounter().wait_for(events::PROGRAM_SERVES, 2);
+    for name in names {
+        driver.test.node.sh_ok(&format!("echo {name} >{}/f", at(name)));
+    }
+    // One is unmounted, and the other one goes on.
+    let unmounts = pod.start(&driver.test, &pod.sidecar, "fusermount3 -u /run/hostmount/first");
+    assert_eq!(finish(unmounts), (Some(0), String::new()));
+    assert_eq!(driver.test.node.sh_ok(&format!("cat {}/f", at("second"))), "second\n");
+    names.iter().for_each(|name| driver.unpublish(&of(name), UID).unwrap());
+    for program in programs {
+        assert_eq!(finish(program).0, Some(0));
+    }
+    driver.wait_until_nothing_is_left("fuser-program");
+    assert_eq!(driver.test.node.sh_ok(&format!("ls -A {}", pod.empty_dir())), "");
 }
 
 fn what_is_missing_is_told_and_changes_nothing() {

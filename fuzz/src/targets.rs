@@ -6,6 +6,7 @@ pub mod message;
 pub mod mount_data;
 pub mod mount_table;
 pub mod options;
+pub mod pod;
 pub mod preload_message;
 pub mod record;
 
@@ -20,6 +21,7 @@ pub const ALL: &[Target] = &[
     ("mount_data", mount_data::check),
     ("mount_table", mount_table::check),
     ("options", options::check),
+    ("pod", pod::check),
     ("preload_message", preload_message::check),
     ("record", record::check),
 ];

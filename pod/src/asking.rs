@@ -6,7 +6,7 @@
 
 use api::message::{self, Failure, MessageError, Reply};
 use api::options::MountOptions;
-use api::program::{ProgramCall, Served, socket};
+use api::program::{Granted, ProgramCall, Served, socket};
 use api::shown::{shown, shown_path};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
@@ -99,22 +99,23 @@ impl Volume {
         Ok(Self { socket: socket(mount_point).ok_or_else(place)? })
     }
 
-    /// Asks for a fresh filesystem: its descriptor of /dev/fuse. Waits for the socket for so long, but no longer than until `stop`
+    /// Asks for a fresh filesystem: its number, and its descriptor of /dev/fuse. Waits for the socket for so long, but no longer than until `stop`
     /// can be read.
     pub(crate) fn mount(
         &self,
         options: &MountOptions,
         patience: Duration,
         stop: Option<BorrowedFd<'_>>,
-    ) -> Result<OwnedFd, AskError> {
+    ) -> Result<(Granted, OwnedFd), AskError> {
         let stream = self.connect_within(patience, stop)?;
-        let ((), descriptor) = self.call(stream, &ProgramCall::Mount { options: options.clone() }, CALLS_TIME)?;
-        descriptor.ok_or_else(|| AskError::NoDescriptor(self.socket.clone()))
+        let (granted, descriptor) = self.call(stream, &ProgramCall::Mount { options: options.clone() }, CALLS_TIME)?;
+        Ok((granted, descriptor.ok_or_else(|| AskError::NoDescriptor(self.socket.clone()))?))
     }
 
-    /// Asks for the filesystem to be shown no longer.
-    pub(crate) fn unmount(&self, lazy: bool) -> Result<(), AskError> {
-        self.ask(&ProgramCall::Unmount { lazy }, CALLS_TIME)
+    /// Asks for the filesystem to be shown no longer: for this one alone, if one is named.
+    pub(crate) fn unmount(&self, lazy: bool, granted: Option<Granted>) -> Result<(), AskError> {
+        let filesystem = granted.map(|granted| granted.filesystem);
+        self.ask(&ProgramCall::Unmount { lazy, filesystem }, CALLS_TIME)
     }
 
     /// Whether a program serves the volume, if that is known in time.

@@ -9,9 +9,9 @@
 mod asking;
 mod copy;
 pub mod fusermount;
-mod options;
+pub mod options;
 mod ready;
-mod start;
+pub mod start;
 
 use api::exit::Exit;
 use std::ffi::OsString;

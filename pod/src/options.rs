@@ -5,11 +5,11 @@ use std::fmt::Display;
 
 /// What is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Options {
+pub struct Options {
     /// What the mounter is asked for.
-    pub(crate) for_mounter: MountOptions,
+    pub for_mounter: MountOptions,
     /// The filesystem is to be unmounted when its program has ended.
-    pub(crate) auto_unmount: bool,
+    pub auto_unmount: bool,
 }
 
 /// A mount flag by both of its names, or by one. The last one of a pair counts.
@@ -33,7 +33,7 @@ const FLAGS: &[Flag] = &[
 const WITHOUT_EFFECT: &[&str] = &["nosuid", "nodev", "norelatime", "relatime", "nostrictatime", "nonempty"];
 
 /// Reads the argument of `-o`. `warn` is told about options that are not followed; an error is in words.
-pub(crate) fn read(text: &str, mut warn: impl FnMut(&dyn Display)) -> Result<Options, String> {
+pub fn read(text: &str, mut warn: impl FnMut(&dyn Display)) -> Result<Options, String> {
     let mut options = Options::default();
     let mut on = [false; FLAGS.len()];
     let (mut fsname, mut subtype) = (None, None);

@@ -23,6 +23,9 @@ const INIT: u32 = 26;
 const INTERRUPT: u32 = 36;
 const STATX: u32 = 52;
 
+/// FUSE_PARALLEL_DIROPS, in the answer to INIT.
+const PARALLEL_DIROPS: u32 = 1 << 18;
+
 /// What is to be done about a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -144,12 +147,14 @@ fn judge(head: &[u8; HEAD], body: &[u8]) -> Verdict {
     }
 }
 
-/// `struct fuse_init_out`: version 7.31, and nothing that it does not have to have. Not `default_permissions` at the mount either: then
+/// `struct fuse_init_out`: version 7.31, and little else. FUSE_PARALLEL_DIROPS: without it the kernel lets one process look in a directory at
+/// a time, and those that wait for their turn cannot be killed. Not `default_permissions` at the mount either: then
 /// chdir(2) and access(2) ask here, and wait as well. A working directory in here would stay here.
 fn init() -> [u8; 64] {
     let mut body = [0; 64];
     body[..4].copy_from_slice(&7u32.to_ne_bytes());
     body[4..8].copy_from_slice(&31u32.to_ne_bytes());
+    body[12..16].copy_from_slice(&PARALLEL_DIROPS.to_ne_bytes());
     // The longest write.
     body[20..24].copy_from_slice(&4096u32.to_ne_bytes());
     body

@@ -4,6 +4,7 @@
 //! Runs as root; what it makes lives in namespaces of its own and is gone with the process. It is never shipped.
 
 pub mod demo;
+pub mod fuser_program;
 pub mod hostile;
 pub mod libfuse;
 pub mod machine;

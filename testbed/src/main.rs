@@ -1,8 +1,8 @@
 //! Called as `mount.memfs` or `libfuse` it is a helper, as `hostile` one that was taken over, as `pod-program` a fake program of a
-//! pod; `pod-mounter` answers a pod's programs; under its own name it shows the demo.
+//! pod, as `fuser-program` one whose library mounts; `pod-mounter` answers a pod's programs; under its own name it shows the demo.
 
 use api::exit::{Exit, chain};
-use hostmount_testbed::{demo, hostile, libfuse, memfs, pod_mounter, pod_program};
+use hostmount_testbed::{demo, fuser_program, hostile, libfuse, memfs, pod_mounter, pod_program};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Some("libfuse") => return libfuse::main(arguments),
         Some("pod-mounter") => return pod_mounter::main(arguments),
         Some("pod-program") => return pod_program::main(arguments),
+        Some("fuser-program") => return fuser_program::main(arguments),
         Some("hostile") => return hostile::main(arguments),
         _ => {}
     }

@@ -9,7 +9,7 @@ mod inodes;
 
 use api::mount_words::{self, Kind};
 use filesystem::Memfs;
-use fuser::{Config, INodeNo, SessionACL};
+use fuser::{Config, INodeNo, MountOption, SessionACL};
 use inodes::{Inodes, New};
 use linux::sys::fork::{Role, fork_into_background};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: mount.memfs SOURCE TARGET [-fnsv] [-t TYPE] [-o OPTION[,OPTION…]]\n\
@@ -139,6 +139,18 @@ pub(crate) fn start_for_all(device: OwnedFd, directory: Option<&str>) -> io::Res
         inodes.add(INodeNo::ROOT.0, name.as_ref(), all, &New::Directory).map_err(|_| io::ErrorKind::InvalidInput)?;
     }
     session(device, inodes)
+}
+
+/// The same, mounted by the library.
+pub(crate) fn mounted_by_fuser(place: &Path, auto_unmount: bool) -> io::Result<Session> {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.mount_options = vec![MountOption::DefaultPermissions];
+    if auto_unmount {
+        config.mount_options.push(MountOption::AutoUnmount);
+    }
+    let inodes = Inodes::new(SIZE, Owner { mode: 0o777, ..ROOT });
+    fuser::Session::new(Memfs::new(inodes), place, &config).map(Session)
 }
 
 fn session(device: OwnedFd, inodes: Inodes) -> io::Result<Session> {

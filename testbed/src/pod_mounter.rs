@@ -8,7 +8,7 @@ use api::exit::Exit;
 use api::message::{self, Failure, Reason, Reply};
 use api::mount_words;
 use api::options::MountOptions;
-use api::program::{ProgramCall, Served, socket};
+use api::program::{Granted, ProgramCall, Served, socket};
 use linux::sys::ask::answers;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::Mode;
@@ -24,6 +24,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         let Some((name, place)) = volume.to_str().and_then(|volume| volume.split_once('=')) else {
             return ExitCode::FAILURE;
         };
-        let volume = Volume { name: name.to_owned(), place: place.into() };
+        let volume = Volume { name: name.to_owned(), place: place.into(), mounts: AtomicU64::default() };
         match volume.listen(&directory) {
             Ok(listener) => listeners.push((volume, listener)),
             Err(error) => {
@@ -59,6 +60,8 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 struct Volume {
     name: String,
     place: PathBuf,
+    /// How many there were: the number of the last one.
+    mounts: AtomicU64,
 }
 
 impl Volume {
@@ -83,14 +86,20 @@ impl Volume {
                 self.say(format_args!("mount {options}"));
                 let device = socket_peercred(&caller).map_err(io::Error::from);
                 match device.and_then(|peer| self.mount(&options, peer)) {
-                    Ok(device) => reply(&caller, &Reply::Ok(()), Some(device.as_fd())),
+                    Ok(device) => {
+                        let filesystem = self.mounts.fetch_add(1, Ordering::Relaxed) + 1;
+                        reply(&caller, &Reply::Ok(Granted { filesystem }), Some(device.as_fd()))
+                    }
                     Err(error) => reply(&caller, &failed::<()>(&error, Reason::Other), None),
                 }
             }
-            ProgramCall::Unmount { lazy } => {
+            ProgramCall::Unmount { lazy, filesystem } => {
                 self.say(format_args!("unmount {lazy}"));
                 let flags = if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
-                let done = umount2(&self.place, flags).map_err(io::Error::from);
+                let done = match filesystem.is_none_or(|number| number == self.mounts.load(Ordering::Relaxed)) {
+                    true => umount2(&self.place, flags).map_err(io::Error::from),
+                    false => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+                };
                 reply(&caller, &done.or_else(|error| failed(&error, Reason::NotMounted)), None)
             }
             ProgramCall::Ready => reply(&caller, &Reply::Ok(Served { ready: self.is_served() }), None),

@@ -2,14 +2,15 @@
 //! `fusermount3` and `hostmount-pod start` do for real ones. What it serves is the filesystem in memory.
 //!
 //! Runs in a pod of a test's, as any user without any capability. The calls: `serve [OPTIONS]` until it is no more; `background [OPTIONS]`
-//! the same in a process of its own, which outlives this one; `hold`, to have the descriptor and never read it; `unmount`; `ready`, whose
-//! exit code says whether a program serves; `ended CODE WORDS…`; `silence`, to say nothing at all.
+//! the same in a process of its own, which outlives this one; `hold`, to have the descriptor and never read it; `regret`, to unmount what it has got, twice; `unmount`; `ready`, whose
+//! exit code says whether a program serves; `ended CODE WORDS…`; `silence`, to say nothing at all; `flood THREADS PATH`, to look at a path
+//! again and again, each thread with its number for `{}`.
 
 use crate::memfs;
 use api::exit::chain;
 use api::message::{MessageError, Reply, receive_answer, send};
 use api::options::MountOptions;
-use api::program::{ProgramCall, Served};
+use api::program::{Granted, ProgramCall, Served};
 use linux::sys::fork::{Role, fork_into_background};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::de::DeserializeOwned;
@@ -42,13 +43,13 @@ fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
             let all = options.join(",");
             // Its own option: a directory that its filesystem has from the beginning.
             let (with, options): (Vec<&str>, _) = all.split(',').partition(|option| option.starts_with("with="));
-            let device = mount(&stream, &options)?;
+            let (_, device) = mount(&stream, &options)?;
             let session = memfs::start_for_all(device, with.first().and_then(|option| option.strip_prefix("with=")))?;
             say("serving")?;
             session.run()?;
         }
         ("background", options) => {
-            let device = mount(&stream, options)?;
+            let (_, device) = mount(&stream, options)?;
             match fork_into_background()? {
                 Role::Background(foreground) => {
                     drop(foreground);
@@ -58,11 +59,20 @@ fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
             }
         }
         ("hold", options) => {
-            let _device = mount(&stream, options)?;
+            let _mounted = mount(&stream, options)?;
             say("holding")?;
             wait_for_the_end()?;
         }
-        ("unmount", _) => ask::<()>(&stream, &ProgramCall::Unmount { lazy: false })?,
+        ("regret", options) => {
+            let (Granted { filesystem }, _device) = mount(&stream, options)?;
+            let unmount = ProgramCall::Unmount { lazy: true, filesystem: Some(filesystem) };
+            ask::<()>(&UnixStream::connect(socket)?, &unmount)?;
+            match ask::<()>(&UnixStream::connect(socket)?, &unmount) {
+                Ok(()) => return Err("it was unmounted twice".into()),
+                Err(error) => say(&error.to_string())?,
+            }
+        }
+        ("unmount", _) => ask::<()>(&stream, &ProgramCall::Unmount { lazy: false, filesystem: None })?,
         ("ready", _) => {
             let Served { ready } = ask(&stream, &ProgramCall::Ready)?;
             return Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(2) });
@@ -70,6 +80,22 @@ fn run(words: &[&str]) -> Result<ExitCode, Box<dyn Error>> {
         ("ended", [code, words @ ..]) => {
             let (code, words) = (code.parse()?, words.iter().map(|word| (*word).to_owned()).collect());
             ask::<()>(&stream, &ProgramCall::Ended { code, words })?;
+        }
+        ("flood", [threads, path]) => {
+            drop(stream);
+            let threads: u32 = threads.parse()?;
+            say("flooding")?;
+            std::thread::scope(|scope| {
+                for number in 0..threads {
+                    let path = path.replace("{}", &number.to_string());
+                    scope.spawn(move || {
+                        loop {
+                            // Whatever comes of it.
+                            let _ = std::fs::metadata(&path);
+                        }
+                    });
+                }
+            });
         }
         ("silence", _) => {
             say("silent")?;
@@ -103,7 +129,7 @@ fn understood<T>(answer: Result<Reply<T>, MessageError>) -> Result<T, Box<dyn Er
 }
 
 /// Asks for the filesystem: its descriptor comes with the first byte of the reply.
-fn mount(mut stream: &UnixStream, options: &[&str]) -> Result<OwnedFd, Box<dyn Error>> {
+fn mount(mut stream: &UnixStream, options: &[&str]) -> Result<(Granted, OwnedFd), Box<dyn Error>> {
     let options = MountOptions::parse(&options.join(","))?;
     // As above.
     let _ = send(&mut stream, &ProgramCall::Mount { options });
@@ -116,6 +142,6 @@ fn mount(mut stream: &UnixStream, options: &[&str]) -> Result<OwnedFd, Box<dyn E
         _ => None,
     });
     bytes.truncate(received.bytes);
-    understood::<()>(receive_answer(&mut bytes.as_slice().chain(stream)))?;
-    device.ok_or_else(|| "the reply came without a descriptor".into())
+    let granted = understood(receive_answer(&mut bytes.as_slice().chain(stream)))?;
+    Ok((granted, device.ok_or("the reply came without a descriptor")?))
 }

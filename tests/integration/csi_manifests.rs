@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         the_controller_has_no_privilege_and_asks_at_the_nodes_door.anywhere().needs(&["kubectl/kubectl"]).quick(),
         the_classes_are_what_the_driver_and_the_mounter_know.anywhere().needs(&["kubectl/kubectl"]).quick(),
+        pods_with_programs_of_their_own_have_no_privilege.anywhere().quick(),
         each_overlay_is_valid_and_has_what_its_system_wants.anywhere().needs(&["kubectl/kubectl"]).quick(),
         the_chart_makes_what_kustomize_makes.anywhere().needs(&["kubectl/kubectl", "kubectl/helm"]).quick(),
         the_charts_values_are_checked_and_used.anywhere().needs(&["kubectl/helm"]).quick(),
@@ -126,6 +127,47 @@ fn the_classes_are_what_the_driver_and_the_mounter_know() {
                 && object["metadata"]["namespace"] == parameter("csi.storage.k8s.io/provisioner-secret-namespace")
         };
         assert!(secret.is_empty() || examples.iter().any(may_read), "{secret}");
+    }
+}
+
+/// As `restricted` Pod Security has it, and as docs/pods.md says.
+fn pods_with_programs_of_their_own_have_no_privilege() {
+    let files = files("deploy/examples/programs");
+    assert_eq!(files.len(), 6);
+    for file in files {
+        let text = read(&file);
+        assert!(text.contains("was run so") != text.contains("Not run:"), "{file}");
+        let objects = documents(&text);
+        objects.iter().for_each(valid);
+        let pod = &of_kind(&objects, "Pod")["spec"];
+        let context = &pod["securityContext"];
+        assert_eq!(context["runAsNonRoot"], json!(true), "{file}");
+        assert_eq!(context["seccompProfile"], json!({"type": "RuntimeDefault"}), "{file}");
+        let list = |name: &str| pod[name].as_array().unwrap().clone();
+        for part in list("initContainers").iter().chain(&list("containers")) {
+            let restricted = json!({ "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                "capabilities": { "drop": ["ALL"] } });
+            assert_eq!(part["securityContext"], restricted, "{file}");
+        }
+        let volume = |name: &str| list("volumes").into_iter().find(|volume| volume["name"] == name).unwrap();
+        let attributes = volume("data")["csi"]["volumeAttributes"].clone();
+        assert_eq!(attributes, json!({"mode": "program", "emptyDir": "fuse"}), "{file}");
+        assert_eq!(volume("fuse")["emptyDir"], json!({}), "{file}");
+        // The program's container has the socket where hostmount-pod looks for it, and what the one before has put there.
+        let [copies, program]: [Value; 2] = list("initContainers").try_into().unwrap();
+        assert_eq!(copies["command"][1], "copy", "{file}");
+        let shows = |path: &str| {
+            let mounts = program["volumeMounts"].as_array().unwrap();
+            mounts.iter().find(|mount| mount["mountPath"] == path).unwrap()["name"].clone()
+        };
+        assert_eq!((shows("/run/hostmount"), shows("/opt/hostmount")), (json!("fuse"), json!("programs")), "{file}");
+        assert_eq!(program["restartPolicy"], "Always", "{file}");
+        let command = program["command"].as_array().unwrap();
+        let by_descriptor = command[0] == "/opt/hostmount/hostmount-pod" && command.contains(&json!("{}"));
+        let path = program["env"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "PATH").cloned());
+        let by_fusermount = command.contains(&json!("/run/hostmount/volume"))
+            && path.is_some_and(|path| path["value"].as_str().unwrap().starts_with("/opt/hostmount:"));
+        assert!(by_descriptor != by_fusermount, "{file}");
     }
 }
 

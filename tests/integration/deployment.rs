@@ -270,7 +270,7 @@ fn the_csi_manifests_agree_with_each_other_and_the_program() {
 
     // The examples name this driver, and attributes that it knows.
     let mut volumes = 0;
-    for file in files("deploy/examples") {
+    for file in files("deploy/examples").into_iter().filter(|file| !file.contains("/programs/")) {
         for object in documents(&read(&file)) {
             valid(&object);
             let of_pod = object["spec"]["volumes"].as_array().cloned().unwrap_or_default();

@@ -460,7 +460,7 @@ fn whatever_is_at_the_sockets_path() {
         [b"HMNT\0\0\0\x04", &length[..], body.as_bytes()].concat()
     };
     asks(&test, "closes", drop);
-    let granted = reply("{\"Ok\":null}");
+    let granted = reply("{\"Ok\":{\"filesystem\":1}}");
     let said = asks(&test, "grants", move |mut caller| caller.write_all(&granted).unwrap());
     assert!(said.contains("no descriptor"), "{said}");
     let words = reply("{\"Err\":{\"exit\":\"usage\",\"message\":\"\\u001b[2J\",\"output\":[]}}");

@@ -1,7 +1,9 @@
 //! A pod, or another one, that tries to get more than its own volume by the socket in its emptyDir, or to be in the way.
 
 use crate::harness::{Test, tests};
+use crate::node::helpers;
 use crate::node::pod::{Pod, finish, start_in, wait_for_line};
+use crate::node::programs::TESTBED;
 use crate::node::setting::Setting;
 use crate::pods::{OPTIONS, UID, start};
 use api::client::CallError;
@@ -9,6 +11,7 @@ use hostmount::observe::events;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use testbed::machine::{Propagation, Recipe};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -18,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         connections_that_say_nothing_keep_no_program_out,
         a_program_that_never_answers_is_in_nobodys_way.quick(),
         an_answer_that_the_kernel_refuses_is_no_filesystem.quick(),
+        a_flood_of_requests_that_nobody_serves,
         a_volume_of_programs_is_where_kubelet_has_it_and_nowhere_else.quick(),
     ]
     .into_iter()
@@ -200,6 +204,64 @@ fn an_answer_that_the_kernel_refuses_is_no_filesystem() {
     drop(program);
     drop(pod.serve(&setting.test, &setting.mounter, OPTIONS));
     pod.unpublish(&setting.test);
+}
+
+/// Of the mounter: kB of memory, descriptors, threads.
+fn costs(setting: &Setting) -> [usize; 3] {
+    let pid = setting.mounter.pid();
+    let of = |name: &str| {
+        let line = setting.test.node.sh_ok(&format!("grep {name} /proc/{pid}/status"));
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    [of("VmRSS"), setting.test.descriptors(pid).len(), of("Threads")]
+}
+
+/// While they wait, when they wait no longer, and when a program comes: they are in nobody's way. Who looks for one and the same name
+/// waits in the kernel for the first who does (d_alloc_parallel, in state D), and no request comes of it.
+fn a_flood_of_requests_that_nobody_serves() {
+    const THREADS: u64 = 300;
+    let (setting, pod) = start("program_timeout_seconds = 10\n");
+    let other = Pod::new(&setting.test, ANOTHER);
+    let before = setting.state();
+    let recipe = Recipe::userland().without(helpers()).read_only().bind(&*TESTBED, "/usr/local/bin/pod-program");
+    pod.publish(&setting.test).unwrap();
+    let flooding = recipe.from_node(pod.target(), "/data", Propagation::None);
+    let flooding = setting.test.room(flooding.from_node(pod.empty_dir(), "/run/hostmount", Propagation::None));
+    let quiet = costs(&setting);
+    let mut floods = ["/data/one-{}", "/data/same"].map(|path| {
+        let line = format!("exec nice -n 19 pod-program /run/hostmount/volume.sock flood {THREADS} {path}");
+        let mut flood = pod.start(&setting.test, &flooding, &line);
+        wait_for_line(&mut flood, "flooding");
+        flood
+    });
+    let goes_on = || {
+        other.publish(&setting.test).unwrap();
+        let program = other.serve(&setting.test, &setting.mounter, OPTIONS);
+        setting.test.node.sh_ok(&format!("echo x >{0}/f && cat {0}/f", other.target()));
+        drop(program);
+        other.unpublish(&setting.test);
+        let now = costs(&setting);
+        let more = |nth: usize, by: usize| now[nth] <= quiet[nth] + by;
+        assert!(more(0, 8192) && more(1, 16) && more(2, 8), "{quiet:?}, {now:?}");
+    };
+    pod.wait_until_waiting(&setting.test, THREADS);
+    goes_on();
+    setting.mounter.wait_for(events::PROGRAM_LATE, 1);
+    goes_on();
+    let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
+    goes_on();
+    // It dies, and they wait again. They can be killed all the same.
+    let ended = setting.mounter.count(events::PROGRAM_ENDED);
+    drop(program);
+    setting.mounter.wait_for(events::PROGRAM_ENDED, ended + 1);
+    pod.wait_until_waiting(&setting.test, 1);
+    for flood in &mut floods {
+        flood.kill().unwrap();
+        flood.wait().unwrap();
+    }
+    pod.unpublish(&setting.test);
+    drop((floods, flooding, other));
+    setting.wait_until(&before);
 }
 
 fn a_volume_of_programs_is_where_kubelet_has_it_and_nowhere_else() {

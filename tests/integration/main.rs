@@ -48,6 +48,7 @@ mod operator;
 mod outlive;
 mod own_uid;
 mod pod_containers;
+mod pod_programs;
 mod pod_start;
 mod pods;
 mod policy;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         policy,
         pods,
         pod_containers,
+        pod_programs,
         operator,
         shown,
         what_happened,

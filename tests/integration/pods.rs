@@ -23,6 +23,8 @@ pub(crate) fn tests() -> Vec<Test> {
         unpublished_at_any_time.needs_linux(LINUX.0, LINUX.1),
         who_waits_can_be_killed.quick(),
         a_program_unmounts_and_says_why_it_ended.quick(),
+        a_program_unmounts_its_own_filesystem_and_no_others.quick(),
+        a_source_with_a_comma_is_shown_as_it_is.quick(),
         a_program_in_the_background_is_watched.needs_linux(LINUX.0, LINUX.1),
         the_next_mounter_knows_the_program,
         the_next_mounter_waits_for_a_program,
@@ -193,6 +195,13 @@ fn who_waits_can_be_killed() {
         pod.wait_until_waiting(&setting.test, 1);
         kill(waits);
     }
+    // While others wait, who look for something else.
+    let first = line(&setting, &pod, &app, "cat /data/f");
+    pod.wait_until_waiting(&setting.test, 1);
+    let second = line(&setting, &pod, &app, "cat /data/g");
+    pod.wait_until_waiting(&setting.test, 2);
+    kill(second);
+    kill(first);
     // The same where a program has been, with what it had read and not answered.
     let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(program.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
@@ -217,7 +226,8 @@ fn a_program_unmounts_and_says_why_it_ended() {
     // As after any umount.
     assert_eq!(finish(program), (Some(0), "serving\n".into()));
     assert_eq!(pod.call(&setting.test, "ready"), (Some(2), String::new()));
-    assert_eq!(pod.call(&setting.test, "unmount"), (Some(0), String::new()), "nothing is mounted");
+    let (code, said) = pod.call(&setting.test, "unmount");
+    assert!(code == Some(1) && said.contains("nothing is mounted"), "{said}");
     let waits = line(&setting, &pod, &app, "cat /data/f || true");
     pod.wait_until_waiting(&setting.test, 1);
     // Kubelet hears of it at once.
@@ -236,6 +246,41 @@ fn a_program_unmounts_and_says_why_it_ended() {
     drop((app, alive, program));
     pod.unpublish(&setting.test);
     setting.wait_until(&before);
+}
+
+/// As fusermount3 does when the one that it mounts for is gone.
+fn a_program_unmounts_its_own_filesystem_and_no_others() {
+    let (setting, pod) = start("program_timeout_seconds = 600\n");
+    let before = setting.state();
+    pod.publish(&setting.test).unwrap();
+    for served in [false, true] {
+        let program = served.then(|| pod.serve(&setting.test, &setting.mounter, OPTIONS));
+        if served {
+            setting.test.node.sh_ok(&format!("echo x >{}/f", pod.target()));
+        }
+        // One that has not answered yet is not waited for.
+        let given_up = setting.mounter.count(events::PROGRAM_NOT_READY);
+        let (code, said) = pod.call(&setting.test, "regret");
+        assert!(code == Some(0) && said.contains("nothing is mounted"), "{said}");
+        setting.mounter.wait_for(events::PROGRAM_NOT_READY, given_up + 1);
+        assert_eq!(pod.call(&setting.test, "ready").0, Some(if served { 0 } else { 2 }));
+        if served {
+            assert_eq!(setting.test.node.sh_ok(&format!("cat {}/f", pod.target())), "x\n");
+        }
+        drop(program);
+    }
+    pod.unpublish(&setting.test);
+    setting.wait_until(&before);
+}
+
+fn a_source_with_a_comma_is_shown_as_it_is() {
+    let (setting, pod) = start("");
+    pod.publish(&setting.test).unwrap();
+    let program = pod.serve(&setting.test, &setting.mounter, "'fsname=\"host:/a,b\",default_permissions'");
+    let shown = setting.test.node.mount_at(&pod.target()).unwrap();
+    assert!(shown.contains(" - fuse host:/a,b "), "{shown}");
+    drop(program);
+    pod.unpublish(&setting.test);
 }
 
 fn a_program_in_the_background_is_watched() {

@@ -5,7 +5,7 @@
 
 use super::cgroups::enter;
 use super::mounter::{Mounter, SOCKET};
-use super::programs::TESTBED;
+use super::programs::{POD, TESTBED};
 use super::{Place, TestNode, helpers};
 use api::client::{CallError, Client};
 use api::message::Mounted;
@@ -42,7 +42,13 @@ impl Pod {
         let empty_dir = format!("{pod}/volumes/kubernetes.io~empty-dir/fuse");
         let recipe = Recipe::userland().without(helpers()).read_only().writable(["/tmp", "/run"]);
         let recipe = recipe.from_node(empty_dir, "/run/hostmount", Propagation::None);
-        let sidecar = test.room(recipe.bind(&*TESTBED, "/usr/local/bin/pod-program"));
+        let recipe = ["pod-program", "fuser-program"]
+            .into_iter()
+            .fold(recipe, |recipe, name| recipe.bind(&*TESTBED, format!("/usr/local/bin/{name}")));
+        let recipe = ["hostmount-pod", "fusermount3"]
+            .into_iter()
+            .fold(recipe, |recipe, name| recipe.bind(&*POD, format!("/usr/local/bin/{name}")));
+        let sidecar = test.room(recipe);
         let pod = Self { uid, sidecar };
         // Its cgroup is there from now on.
         assert_eq!(finish(pod.start(test, &pod.sidecar, "id -u")), (Some(0), format!("{USER}\n")));

@@ -5,29 +5,46 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub enum Parsed {
+    /// To say how it is called.
     Help,
+    /// To say which version it is.
     Version,
-    Features { in_words: bool },
+    /// To say what it can do beyond mounting and unmounting.
+    Features {
+        /// And not as a number.
+        in_words: bool,
+    },
+    /// Anything else.
     Work(Arguments),
 }
 
+/// What is to be done, and where.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Arguments {
-    pub(super) work: Work,
+pub struct Arguments {
+    /// What is to be done.
+    pub work: Work,
     /// The last `-o`: each takes the place of the one before.
-    pub(super) options: String,
-    pub(super) comm_fd: Option<OsString>,
-    pub(super) mount_point: OsString,
+    pub options: String,
+    /// The number of the descriptor of the caller's socket.
+    pub comm_fd: Option<OsString>,
+    /// As it was given.
+    pub mount_point: OsString,
 }
 
+/// What there is to do with a mount point.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub enum Work {
+    /// To mount.
     Mount {
+        /// The caller answers INIT before the mount is made.
         sync_init: bool,
     },
+    /// To unmount.
     Unmount {
+        /// Also if it is in use.
         lazy: bool,
+        /// Without a word.
         quiet: bool,
     },
     /// Wait for the caller's end, and unmount what it has mounted by itself.
@@ -59,7 +76,7 @@ const LONG: &[(&str, char, Takes)] = &[
 type Found = (char, Option<OsString>);
 
 /// Reads the arguments that follow the program's name. An error is in words.
-pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, String> {
+pub fn parse(arguments: &[OsString]) -> Result<Parsed, String> {
     let (mut unmount, mut lazy, mut quiet, mut auto_unmount, mut sync_init) = (false, false, false, false, false);
     let (mut options, mut comm_fd) = (OsString::new(), None);
     let mut places = Vec::new();

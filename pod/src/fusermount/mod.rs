@@ -6,12 +6,13 @@
 //! one byte. docs/fusermount3.md has the differences from libfuse's own; `tests/integration/fusermount3.rs` holds them side by side.
 
 mod caller;
-mod command_line;
+pub mod command_line;
 mod mount_point;
 
 use crate::asking::{AskError, Volume};
 use crate::options;
 use api::message::Reason;
+use api::program::Granted;
 use caller::Caller;
 use command_line::{Arguments, Parsed, Work};
 use std::ffi::{OsStr, OsString};
@@ -78,7 +79,7 @@ pub fn main(name: &OsStr, arguments: &[OsString]) -> u8 {
     let place = Place { voice, mount_point };
     let done = match work {
         Work::Unmount { lazy, quiet } => place.unmount(lazy, quiet),
-        Work::AutoUnmount => place.caller(comm_fd).and_then(|caller| place.unmount_after(caller)),
+        Work::AutoUnmount => place.caller(comm_fd).and_then(|caller| place.unmount_after(caller, None)),
         Work::Mount { sync_init } => place.caller(comm_fd).and_then(|caller| place.mount(caller, &options, sync_init)),
     };
     match done {
@@ -115,18 +116,18 @@ impl Place<'_> {
         let options = options::read(options, |words| self.voice.say(words)).map_err(|words| self.tell(words))?;
         let failed = |error: AskError| self.tell(format_args!("mount failed: {error}"));
         let volume = self.volume().map_err(failed)?;
-        let descriptor = volume.mount(&options.for_mounter, PATIENCE, None).map_err(failed)?;
+        let (granted, descriptor) = volume.mount(&options.for_mounter, PATIENCE, None).map_err(failed)?;
         let sent = caller.send(descriptor).and_then(|()| if sync_init { caller.wait_and_answer() } else { Ok(()) });
         if let Err(words) = sent {
             // The descriptor that was sent may be gone with its receiver, or serve nobody.
-            let _ = volume.unmount(true);
+            let _ = volume.unmount(true, Some(granted));
             return Err(self.tell(words));
         }
-        if options.auto_unmount { self.unmount_after(caller) } else { Ok(()) }
+        if options.auto_unmount { self.unmount_after(caller, Some(granted)) } else { Ok(()) }
     }
 
     fn unmount(&self, lazy: bool, quiet: bool) -> Result<(), Told> {
-        let Err(error) = self.volume().and_then(|volume| volume.unmount(lazy)) else { return Ok(()) };
+        let Err(error) = self.volume().and_then(|volume| volume.unmount(lazy, None)) else { return Ok(()) };
         if quiet {
             return Err(Told);
         }
@@ -139,13 +140,17 @@ impl Place<'_> {
         })
     }
 
-    /// Waits for the caller's end, and unmounts unless it has done so, or another program serves the volume by then.
-    fn unmount_after(&self, caller: Caller) -> Result<(), Told> {
+    /// Waits for the caller's end, and unmounts what was granted to it, or what is there; not what a program serves by then.
+    fn unmount_after(&self, caller: Caller, granted: Option<Granted>) -> Result<(), Told> {
         caller.wait_for_its_end().map_err(|words| self.tell(words))?;
         let Ok(volume) = self.volume() else { return Err(Told) };
         // There is nobody left to be told that the mounter is away.
         match volume.is_served(PATIENCE) {
-            Ok(false) => volume.unmount(true).map_err(|_| Told),
+            Ok(false) => match volume.unmount(true, granted) {
+                // The mounter has seen the program's end before.
+                Err(AskError::Failed(failure)) if failure.reason == Reason::NotMounted => Ok(()),
+                done => done.map_err(|_| Told),
+            },
             _ => Ok(()),
         }
     }

@@ -14,20 +14,24 @@ const USAGE: &str = "usage: hostmount-pod start [--at PATH] [-o OPTIONS] [--wait
 
 /// What is to be started.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Start {
+pub struct Start {
     /// The volume's mount point.
-    pub(super) at: PathBuf,
-    pub(super) options: String,
-    pub(super) wait: Duration,
+    pub at: PathBuf,
+    /// All of `-o`.
+    pub options: String,
+    /// How long the socket, and with `ready` the program, may take.
+    pub wait: Duration,
     /// The program is ended if it does not serve in time.
-    pub(super) ready: bool,
-    pub(super) program: OsString,
-    pub(super) arguments: Vec<OsString>,
+    pub ready: bool,
+    /// What is run.
+    pub program: OsString,
+    /// Its arguments, with the place that its mount point is put into.
+    pub arguments: Vec<OsString>,
 }
 
 impl Start {
     /// Reads the arguments that follow `start`. An error is in words.
-    pub(super) fn parse(arguments: &[OsString]) -> Result<Self, String> {
+    pub fn parse(arguments: &[OsString]) -> Result<Self, String> {
         let mut at = Path::new(DEFAULT_DIRECTORY).join(DEFAULT_NAME);
         let (mut options, mut wait, mut ready) = (String::new(), WAIT, false);
         let mut rest = arguments.iter();

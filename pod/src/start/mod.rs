@@ -4,7 +4,7 @@
 //! Runs in the pod, as a container's main process (PID 1) or below one. It has no thread: one loop passes on signals and what the
 //! program says, and collects what ends.
 
-mod command_line;
+pub mod command_line;
 mod last_words;
 mod signals;
 mod supervise;
@@ -55,7 +55,7 @@ fn run(arguments: &[OsString]) -> Result<u8, (Exit, String)> {
     let descriptor = loop {
         let left = until.saturating_duration_since(Instant::now());
         match volume.mount(&options.for_mounter, left, Some(signals.as_fd())) {
-            Ok(descriptor) => break descriptor,
+            Ok((_, descriptor)) => break descriptor,
             Err(AskError::Interrupted) => {
                 if let Some(number) = signals.pending().filter(|number| signals::ends(*number)) {
                     return Ok(by_signal(number));

@@ -3,11 +3,11 @@
 //! Runs in the mounter, each on a thread of its own. The process at the other end is a pod's, and asks for nothing but its pod's own
 //! volume: nothing that it says, or does not say, costs more than a thread for a few seconds.
 
+use super::entry::Next;
 use super::fresh::{Fresh, FreshError};
 use super::holders::holders;
 use super::mount_options::{Asked, BadOption};
 use super::put::{PutError, When, put};
-use super::registry::Next;
 use super::task::{Conversation, look};
 use super::{PodVolume, PodVolumeId};
 use crate::engine::judge::Objection;
@@ -19,14 +19,13 @@ use crate::observe::events;
 use api::exit::{Exit, chain};
 use api::message::{self, Failure, MessageError, Reason, Reply};
 use api::options::MountOptions;
-use api::program::{ProgramCall, Served};
+use api::program::{Granted, ProgramCall, Served};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Serialize;
 use std::io::{self, IoSlice, PipeReader, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,6 +52,17 @@ enum MountError {
     Stopping,
     #[error("cannot wait for the program")]
     Wait(#[source] io::Error),
+    #[error(transparent)]
+    Put(#[from] PutError),
+}
+
+/// Why a program's filesystem shows still, or did not show.
+#[derive(Debug, thiserror::Error)]
+enum UnmountError {
+    #[error("nothing is mounted: no program serves the volume, or another one than the one that is to be unmounted")]
+    NotMounted,
+    #[error(transparent)]
+    Fresh(#[from] FreshError),
     #[error(transparent)]
     Put(#[from] PutError),
 }
@@ -107,9 +117,17 @@ fn perform(mounter: &Mounter, id: PodVolumeId, volume: &PodVolume, call: Program
                 mounter.pods.has_said(id, vec![message]);
             }
         },
-        ProgramCall::Unmount { .. } => {
-            let done = unmount(mounter, id, volume);
-            send(stream, &done.map_err(|error| Failure::new(Exit::System, error)));
+        ProgramCall::Unmount { filesystem, .. } => {
+            let done = unmount(mounter, id, volume, filesystem);
+            send(
+                stream,
+                &done.map_err(|error| match error {
+                    UnmountError::NotMounted => {
+                        Failure::new(Exit::MountFailure, error.to_string()).because(Reason::NotMounted)
+                    }
+                    error => Failure::new(Exit::System, chain(&error)),
+                }),
+            );
         }
         ProgramCall::Ready => send(stream, &Ok(Served { ready: mounter.pods.is_served(id) })),
         ProgramCall::Ended { code, words } => {
@@ -142,13 +160,16 @@ fn mount(
     stream: &UnixStream,
 ) -> Result<(), MountError> {
     let asked = Asked::with(options)?;
-    let (number, not_wanted) = mounter.pods.ask(id).map_err(MountError::Wait)?.ok_or(MountError::NoVolume)?;
     let fresh = Fresh::mount(mounter, &asked, volume.read_only)?;
-    if let Err(error) = give(stream, fresh.device.file()) {
-        fresh.discard();
-        return Err(MountError::Give(error));
-    }
-    if let Err(error) = wait_until_it_answers(mounter, &fresh, &not_wanted) {
+    let not_wanted = match mounter.pods.ask(id, fresh.identity) {
+        Ok(Some(not_wanted)) => not_wanted,
+        none => {
+            fresh.discard();
+            return Err(none.err().map_or(MountError::NoVolume, MountError::Wait));
+        }
+    };
+    let answered = give(stream, &fresh).map_err(MountError::Give);
+    if let Err(error) = answered.and_then(|()| wait_until_it_answers(mounter, &fresh, &not_wanted)) {
         fresh.discard();
         return Err(error);
     }
@@ -161,17 +182,18 @@ fn mount(
                 .map_or_else(|| MountError::Died(io::ErrorKind::BrokenPipe.into()), MountError::Wait));
         }
     };
-    Ok(put(mounter, id, fresh, Next::Program(holders), When::IfAskedLast(number))?)
+    Ok(put(mounter, id, fresh, Next::Program(holders), When::AskedLast)?)
 }
 
 /// Answers, and with the first byte goes the descriptor.
-fn give(stream: &UnixStream, descriptor: BorrowedFd<'_>) -> Result<(), MessageError> {
+fn give(stream: &UnixStream, fresh: &Fresh) -> Result<(), MessageError> {
     let mut bytes = Vec::new();
-    message::answer::<()>(&mut bytes, &Ok(()))?;
+    // Without a number it cannot be named.
+    message::answer(&mut bytes, &Ok(Granted { filesystem: fresh.identity.connection.unwrap_or_default() }))?;
     stream.set_write_timeout(Some(MESSAGE_TIME)).map_err(MessageError::Io)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [descriptor];
+    let descriptors = [fresh.device.file()];
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
     let sent = sendmsg(stream, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL);
     let sent = sent.map_err(|errno| MessageError::Io(errno.into()))?;
@@ -220,13 +242,25 @@ fn wait_until_it_answers(mounter: &Mounter, fresh: &Fresh, not_wanted: &PipeRead
     })
 }
 
-/// The program's filesystem shows no longer: calls wait for the next one. What is open there stays open, as with `umount -l`.
-fn unmount(mounter: &Mounter, id: PodVolumeId, volume: &PodVolume) -> Result<(), String> {
-    if !mounter.pods.is_served(id) {
+/// The program's filesystem shows no longer: calls wait for the next one. What is open there stays open, as with `umount -l`. One that
+/// is named and does not show yet, as its program has not answered, is not waited for any longer.
+fn unmount(
+    mounter: &Mounter,
+    id: PodVolumeId,
+    volume: &PodVolume,
+    filesystem: Option<u64>,
+) -> Result<(), UnmountError> {
+    if filesystem.is_some_and(|connection| mounter.pods.give_up(id, connection)) {
         return Ok(());
     }
-    let fresh = Fresh::waiting(mounter, volume.read_only).map_err(|error| chain(&error))?;
-    put(mounter, id, fresh, Next::Nobody, When::Always).map_err(|error| chain(&error))
+    if !mounter.pods.is_served_by(id, filesystem) {
+        return Err(UnmountError::NotMounted);
+    }
+    let fresh = Fresh::waiting(mounter, volume.read_only)?;
+    match put(mounter, id, fresh, Next::Nobody, When::ServedBy(filesystem)) {
+        Err(PutError::NotWanted | PutError::NoVolume) => Err(UnmountError::NotMounted),
+        done => Ok(done?),
+    }
 }
 
 fn send<T: Serialize>(stream: &UnixStream, reply: &Reply<T>) {

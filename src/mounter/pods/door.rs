@@ -80,9 +80,13 @@ pub(super) fn remove(volume: &PodVolume, socket: Option<Inode>, kubelet_dir: &Pa
     let _ = unlinkat(directory, &*volume.name, AtFlags::REMOVEDIR);
 }
 
-/// The directory that programs are told to mount at: many look whether it is there, and empty.
+/// The directory that programs are told to mount at: many look whether it is there, and empty, and s3fs whether its user may write to
+/// it. Who is in the pod may write beside it anyway.
 fn make_directory(directory: BorrowedFd<'_>, name: &str) -> Result<(), DoorError> {
-    let made = mkdirat(directory, name, Mode::from_raw_mode(0o755));
+    // The visit's thread has one of its own.
+    let before = umask(Mode::empty());
+    let made = mkdirat(directory, name, Mode::from_raw_mode(0o777));
+    umask(before);
     match made {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => {

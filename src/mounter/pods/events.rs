@@ -4,7 +4,8 @@
 //! long becomes a [`Task`].
 
 use super::PodVolumeId;
-use super::registry::{Entry, Pods, State, Volumes};
+use super::entry::{Entry, State};
+use super::registry::{Pods, Volumes};
 use super::task::{Conversation, Task};
 use crate::mounter::volume::pace::Pace;
 use crate::node::fuse_device::{Answered, Answers};

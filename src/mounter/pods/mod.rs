@@ -8,10 +8,11 @@
 pub mod conversation;
 mod door;
 mod empty_dir;
+mod entry;
 mod events;
 mod fresh;
 mod holders;
-mod mount_options;
+pub mod mount_options;
 pub mod publish;
 mod put;
 mod ration;

@@ -9,18 +9,20 @@ use rustix::mount::MountFlags;
 
 /// A mount(2) as a program asks for it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub struct Asked {
     /// What the mount table shows as its source.
-    pub(super) source: String,
+    pub source: String,
     /// `fuse`, or `fuse.SUBTYPE`.
-    pub(super) fstype: String,
-    pub(super) flags: MountFlags,
-    pub(super) data: String,
+    pub fstype: String,
+    /// Its flags.
+    pub flags: MountFlags,
+    /// What else the kernel is given.
+    pub data: String,
 }
 
 /// What is not to be had.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadOption {
+pub enum BadOption {
     /// As fusermount3 says it.
     #[error("unknown option '{0}'")]
     Unknown(String),
@@ -40,7 +42,7 @@ const LONGEST: [usize; 2] = [1024, 64];
 
 impl Asked {
     /// What these options ask for.
-    pub(super) fn with(options: &MountOptions) -> Result<Self, BadOption> {
+    pub fn with(options: &MountOptions) -> Result<Self, BadOption> {
         let mut asked = Self {
             source: "program".to_owned(),
             fstype: "fuse".to_owned(),
@@ -64,7 +66,9 @@ impl Asked {
                 }
             };
         }
-        let value = option.value.as_deref();
+        // In quotes is what has a comma.
+        let value = option.value.as_ref().map(|value| value.replace('"', ""));
+        let value = value.as_deref();
         match (option.name.as_str(), value) {
             ("fsname", Some(name)) if fits(name, LONGEST[0]) => self.source = name.to_owned(),
             ("fsname", _) => return Err(BadOption::Value("fsname")),
@@ -121,6 +125,7 @@ mod tests {
         assert_eq!(sshfs.data, "rootmode=40000,default_permissions,max_read=65536");
         let plain = asked("ro,noatime,auto_unmount,nonempty,user_id=5,fd=9,x-a=b").unwrap();
         assert_eq!((plain.flags, &*plain.data), (MountFlags::RDONLY | MountFlags::NOATIME, "rootmode=40000"));
+        assert_eq!(asked("fsname=\"host:/a,b\"").unwrap().source, "host:/a,b");
         assert_eq!(asked("fsname=a\\,b").unwrap_err(), BadOption::Unknown("b".into()));
     }
 
@@ -129,7 +134,17 @@ mod tests {
         for word in ["remount", "bind", "context=x", "nosuch", "default_permissions=1"] {
             assert!(matches!(asked(word), Err(BadOption::Unknown(_))), "{word}");
         }
-        for word in ["max_read", "max_read=x", "max_read=1 ", "subtype=", "subtype=a/b", "subtype=a b", "fsname="] {
+        for word in [
+            "max_read",
+            "max_read=x",
+            "max_read=1 ",
+            "subtype=",
+            "subtype=a/b",
+            "subtype=a b",
+            "fsname=",
+            "fsname=\"\"",
+            "subtype=\"a,b\"",
+        ] {
             assert!(matches!(asked(word), Err(BadOption::Value(_))), "{word}");
         }
     }

@@ -5,8 +5,9 @@
 
 use super::door::{self, Door, DoorError};
 use super::empty_dir::wait_until_ready;
+use super::entry::State;
 use super::fresh::{Fresh, FreshError};
-use super::registry::{Forgotten, New, State};
+use super::registry::{Forgotten, New};
 use super::view::Complaint;
 use super::{PodVolume, PodVolumeId};
 use crate::mounter::Mounter;

@@ -3,8 +3,8 @@
 //! Runs in the mounter, on the thread that the fresh one was mounted on.
 
 use super::PodVolumeId;
+use super::entry::Next;
 use super::fresh::Fresh;
-use super::registry::Next;
 use super::task::look_now;
 use crate::mounter::Mounter;
 use crate::mounter::operation::replace::{ReplaceError, Replaced, Replacement, show_everywhere};
@@ -29,12 +29,12 @@ pub(super) enum PutError {
 /// On which condition a fresh filesystem is still wanted when it is its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
-    /// Whatever happened meanwhile.
-    Always,
+    /// A program serves the volume, by this connection if one is named.
+    ServedBy(Option<u64>),
     /// The connection of the one before has ended, so that every call fails.
-    IfDead,
-    /// The program that has asked with this number is the last that did.
-    IfAskedLast(u64),
+    Dead,
+    /// The program that has asked for it is the last that did.
+    AskedLast,
 }
 
 /// Puts `fresh` in the places of the volume's filesystem, and of those before it that show somewhere still.
@@ -42,9 +42,9 @@ pub(super) fn put(mounter: &Mounter, id: PodVolumeId, fresh: Fresh, next: Next, 
     let Some(turn) = mounter.pods.turn(id) else { return Err(discard(fresh, PutError::NoVolume)) };
     let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
     let wanted = match when {
-        When::Always => true,
-        When::IfDead => mounter.pods.is_dead(id),
-        When::IfAskedLast(number) => mounter.pods.has_asked_last(id, number),
+        When::ServedBy(connection) => mounter.pods.is_served_by(id, connection),
+        When::Dead => mounter.pods.is_dead(id),
+        When::AskedLast => mounter.pods.has_asked_last(id, fresh.identity),
     };
     if !wanted {
         return Err(discard(fresh, PutError::NotWanted));

@@ -3,7 +3,7 @@
 //! Runs in the mounter. There is no secret in it, and no option; it is kept beside those of the other volumes, on a memory filesystem.
 
 use super::PodVolume;
-use super::registry::Entry;
+use super::entry::Entry;
 use crate::mounter::volume::whole_file::write_at;
 use crate::node::connections::Identity;
 use linux::mount_table::Device;

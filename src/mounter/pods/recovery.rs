@@ -2,9 +2,10 @@
 //!
 //! Runs in the mounter, on the main thread, before it takes requests: what may take long becomes a task.
 
+use super::entry::State;
 use super::holders::{find_device, holders, possible_holders};
 use super::record::Recorded;
-use super::registry::{New, State};
+use super::registry::New;
 use super::task::Task;
 use crate::mounter::Mounter;
 use crate::node::connections::Identity;

@@ -3,6 +3,7 @@
 //! Runs in the mounter, on all its threads. What happens on their descriptors is taken in by the main thread ([`events`](super::events)).
 
 use super::door::{Door, Inode};
+use super::entry::{Entry, Next, State};
 use super::events::{Kind, Old};
 use super::holders::Holder;
 use super::ration::Ration;
@@ -12,17 +13,15 @@ use super::{PodVolume, PodVolumeId};
 use crate::mounter::volume::pace::Pace;
 use crate::node::connections::Identity;
 use crate::node::fuse_device::FuseDevice;
-use crate::node::fuse_waiting::Waiting;
 use crate::observe::{self, events};
 use rustix::event::epoll;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tracing::{info, warn};
+use tracing::info;
 
 /// How many of a program's last words are kept, and how long each may be.
 const LINES: usize = api::program::MAX_WORDS;
@@ -52,69 +51,6 @@ pub(super) struct Volumes {
     pub(super) tasks: VecDeque<Task>,
     /// When tasks that could not be begun are tried again.
     pub(super) rests_until: Option<Instant>,
-}
-
-/// One of them.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) volume: Arc<PodVolume>,
-    pub(super) since: SystemTime,
-    /// What shows at its places.
-    pub(super) filesystem: Identity,
-    /// What is being put there.
-    pub(super) successor: Option<Identity>,
-    /// Earlier ones that may show somewhere still, the latest first.
-    pub(super) left: Vec<Identity>,
-    pub(super) state: State,
-    pub(super) door: Option<Door>,
-    /// Its door takes no connection until then, and until one that is served is through.
-    pub(super) shut: Option<Instant>,
-    pub(super) conversations: Arc<AtomicUsize>,
-    /// Who has asked for the filesystem last and has not answered yet. Closed, that one is not waited for any longer.
-    asked: Option<(u64, PipeWriter)>,
-    /// Held while a filesystem takes the place of another.
-    turn: Arc<Mutex<()>>,
-    /// A program has served it.
-    pub(super) had_program: bool,
-    /// What its programs said last.
-    pub(super) words: Vec<String>,
-    /// Kubelet was told so last.
-    pub(super) told: Option<Instant>,
-    /// How often its connection is attended to.
-    pub(super) pace: Pace,
-    /// How often its programs may ask.
-    pub(super) connects: Ration,
-    /// What they can cause to be logged.
-    log: observe::ration::Ration,
-}
-
-/// Who serves it.
-#[derive(Debug)]
-pub(super) enum State {
-    /// A program.
-    Served {
-        /// Its name.
-        program: String,
-        /// A copy of its descriptor; none if an earlier mounter's is lost.
-        device: Option<FuseDevice>,
-        /// The processes that have it.
-        holders: Vec<OwnedFd>,
-    },
-    /// The mounter, as far as it must.
-    Waiting {
-        /// None: it has ended, and every call fails.
-        connection: Option<Waiting>,
-        since: Instant,
-    },
-}
-
-/// What is to serve a filesystem from now on.
-#[derive(Debug)]
-pub(super) enum Next {
-    /// A program, which these processes are.
-    Program(Vec<Holder>),
-    /// Nobody yet.
-    Nobody,
 }
 
 /// A volume as it is added.
@@ -198,7 +134,15 @@ impl Pods {
 
     /// A program serves the volume.
     pub(super) fn is_served(&self, id: PodVolumeId) -> bool {
-        self.locked().by_id.get(&id).is_some_and(|entry| matches!(entry.state, State::Served { .. }))
+        self.is_served_by(id, None)
+    }
+
+    /// A program serves the volume, by this connection if one is named.
+    pub(super) fn is_served_by(&self, id: PodVolumeId, connection: Option<u64>) -> bool {
+        let volumes = self.locked();
+        let Some(entry) = volumes.by_id.get(&id) else { return false };
+        matches!(entry.state, State::Served { .. })
+            && (connection.is_none() || entry.filesystem.connection == connection)
     }
 
     /// No program serves the volume, and nothing waits for one: every call fails.
@@ -212,22 +156,29 @@ impl Pods {
         self.locked().by_id.get(&id).map(|entry| Arc::clone(&entry.turn))
     }
 
-    /// A program asks for the volume's filesystem: who has asked before is not waited for any longer. The number of this one, and what
-    /// is hung up when it is not waited for any longer either.
-    pub(super) fn ask(&self, id: PodVolumeId) -> io::Result<Option<(u64, PipeReader)>> {
+    /// A program asks for the volume's filesystem, and gets `fresh`: who has asked before is not waited for any longer. What is hung up
+    /// when this one is not waited for any longer either.
+    pub(super) fn ask(&self, id: PodVolumeId, fresh: Identity) -> io::Result<Option<PipeReader>> {
         let (reader, writer) = io::pipe()?;
         let mut volumes = self.locked();
-        let number = volumes.next();
         let Some(entry) = volumes.by_id.get_mut(&id) else { return Ok(None) };
-        entry.asked = Some((number, writer));
-        Ok(Some((number, reader)))
+        entry.asked = Some((fresh, writer));
+        Ok(Some(reader))
     }
 
-    /// Whether nobody has asked since `number` did.
-    pub(super) fn has_asked_last(&self, id: PodVolumeId, number: u64) -> bool {
+    /// Whether nobody has asked since the program did that got `fresh`, and that one has not given it up.
+    pub(super) fn has_asked_last(&self, id: PodVolumeId, fresh: Identity) -> bool {
         let volumes = self.locked();
         let asked = volumes.by_id.get(&id).and_then(|entry| entry.asked.as_ref());
-        asked.is_some_and(|(last, _)| *last == number)
+        asked.is_some_and(|(last, _)| *last == fresh)
+    }
+
+    /// The program that has asked last is not waited for any longer, if what it got is this connection's and does not show yet.
+    pub(super) fn give_up(&self, id: PodVolumeId, connection: u64) -> bool {
+        let mut volumes = self.locked();
+        let Some(entry) = volumes.by_id.get_mut(&id) else { return false };
+        let shown = entry.filesystem;
+        entry.asked.take_if(|(got, _)| *got != shown && got.connection == Some(connection)).is_some()
     }
 
     /// A fresh filesystem is put in the volume's places: which ones are there now, and whether nobody serves the first of them.
@@ -377,29 +328,5 @@ impl Volumes {
     pub(super) fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
-    }
-}
-
-impl Entry {
-    /// Whether it is this filesystem, or was, or is given it.
-    pub(super) fn is(&self, filesystem: Identity) -> bool {
-        self.filesystem == filesystem || self.successor == Some(filesystem) || self.left.contains(&filesystem)
-    }
-}
-
-impl State {
-    fn served(device: FuseDevice, holders: Vec<Holder>) -> Self {
-        let program = holders.first().map(|holder| holder.program.clone()).unwrap_or_default();
-        let holders = holders.into_iter().map(|holder| holder.held).collect();
-        Self::Served { program, device: Some(device), holders }
-    }
-
-    pub(super) fn waiting(connection: io::Result<Waiting>) -> Self {
-        // ENODEV: it is mounted nowhere any more.
-        let failed = |error: &io::Error| match error.raw_os_error() {
-            Some(libc::ENODEV) => {}
-            _ => warn!("requests cannot wait for a program: {error}"),
-        };
-        Self::Waiting { connection: connection.inspect_err(failed).ok(), since: Instant::now() }
     }
 }

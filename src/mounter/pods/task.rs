@@ -5,10 +5,10 @@
 use super::PodVolumeId;
 use super::conversation::converse;
 use super::door::{Door, remove};
+use super::entry::Next;
 use super::fresh::Fresh;
 use super::holders::{holders, possible_holders};
 use super::put::{PutError, When, put};
-use super::registry::Next;
 use crate::mounter::Mounter;
 use crate::node::target::Target;
 use api::exit::chain;
@@ -126,7 +126,7 @@ fn revive(mounter: &Mounter, id: PodVolumeId) {
     let _span = volume.span().entered();
     let failed = |error| warn!("calls of the volume fail until a program serves it: {error}");
     match Fresh::waiting(mounter, volume.read_only) {
-        Ok(fresh) => match put(mounter, id, fresh, Next::Nobody, When::IfDead) {
+        Ok(fresh) => match put(mounter, id, fresh, Next::Nobody, When::Dead) {
             Ok(()) | Err(PutError::NoVolume | PutError::NotWanted) => {}
             Err(error) => failed(chain(&error)),
         },

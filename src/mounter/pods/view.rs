@@ -2,7 +2,8 @@
 //!
 //! Runs in the mounter, on the threads of those who ask.
 
-use super::registry::{Entry, Pods, State};
+use super::entry::{Entry, State};
+use super::registry::Pods;
 use super::{PodVolume, PodVolumeId};
 use crate::mounter::Mounter;
 use crate::mounter::volume::seconds;
