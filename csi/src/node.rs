@@ -1,4 +1,4 @@
-//! Volumes on this node. Each call is a request for the mounter, and nothing is remembered but what kubelet was last told of a volume, where
+//! Volumes on this node. Each call is a request for the mounter, and nothing is remembered but the last answer about a volume, where
 //! pods get events.
 //!
 //! A volume is mounted at its staging path, and shown at each pod's target; with `mode: pod`, and when it is in the pod's own specification,

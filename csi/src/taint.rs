@@ -1,7 +1,7 @@
 //! The node's start-up taint `DRIVER/agent-not-ready`, which keeps pods away until the driver is there: it is taken away each time that
 //! kubelet has registered the driver and CSINode lists it.
 //!
-//! Nothing watches the node: whoever puts the taint there again, with the node or by hand, restarts kubelet or the driver too.
+//! Nothing watches the node: with a taint that is put there again, kubelet or the driver starts again, too.
 
 use crate::api_server::{ApiError, ApiServer, waits};
 use api::exit::chain;

@@ -287,7 +287,7 @@ fn the_drivers_account_has_the_rights_that_it_uses() {
             .iter()
             .find(|object| object["kind"] == "ClusterRoleBinding" && object["metadata"]["name"] == "hostmount-csi");
         assert_eq!(binding.is_some(), !word.is_null());
-        for binding in binding {
+        if let Some(binding) = binding {
             assert_eq!(binding["subjects"][0]["name"], pod["serviceAccountName"]);
         }
     }
