@@ -191,6 +191,7 @@ fn each_overlay_is_valid_and_has_what_its_system_wants() {
             "bottlerocket" => json!("control_t"),
             _ => Value::Null,
         };
+        assert_eq!(of_kind(&objects, "CSIDriver")["spec"]["seLinuxMount"] == true, !label.is_null(), "{name}");
         let pod = |kind: &str| of_kind(&objects, kind)["spec"]["template"]["spec"].clone();
         let (daemonset, controller) = (pod("DaemonSet"), pod("Deployment"));
         for part in [container(&daemonset, "csi"), &daemonset["initContainers"][0], &controller] {
@@ -206,6 +207,8 @@ fn each_overlay_is_valid_and_has_what_its_system_wants() {
 
 /// The base with deploy/components/api-access.
 const WITH_API_ACCESS: &str = "csi/tests/cluster/deploy";
+/// Volumes are mounted with their pods' SELinux labels.
+const LABELS: &str = "csiDriver.seLinuxMount=true";
 const CHART: &str = "deploy/chart/hostmount-csi";
 
 /// What Helm makes of the chart; all of it is what Kubernetes knows.
@@ -299,11 +302,11 @@ fn the_chart_makes_what_kustomize_makes() {
         ("deploy/base", "kube-system", &[][..]),
         (WITH_API_ACCESS, "kube-system", &["node.apiAccess={events,taint}"]),
         ("deploy/overlays/k3s", "kube-system", &[]),
-        ("deploy/overlays/rke2", "kube-system", &["seLinuxType=spc_t"]),
+        ("deploy/overlays/rke2", "kube-system", &["seLinuxType=spc_t", LABELS]),
         ("deploy/overlays/microk8s", "kube-system", &["kubeletDir=/var/snap/microk8s/common/var/lib/kubelet"]),
         ("deploy/overlays/talos", "hostmount", &[]),
-        ("deploy/overlays/bottlerocket", "kube-system", &["seLinuxType=control_t"]),
-        ("deploy/overlays/openshift", "hostmount", &["openshift=true", "seLinuxType=spc_t"]),
+        ("deploy/overlays/bottlerocket", "kube-system", &["seLinuxType=control_t", LABELS]),
+        ("deploy/overlays/openshift", "hostmount", &["openshift=true", "seLinuxType=spc_t", LABELS]),
     ] {
         let (theirs, ours) = (kustomized(directory), rendered(namespace, values).unwrap());
         assert_eq!(format!("{:?}", config(&ours)), format!("{:?}", config(&theirs)), "{directory}");

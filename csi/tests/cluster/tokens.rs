@@ -35,14 +35,16 @@ fn token(story: &Story) -> Option<(String, u32)> {
     Some((done.stdout, pid))
 }
 
-/// How often kubelet has called NodePublishVolume, as it counts.
+/// How often kubelet has asked the driver to mount something in a pod, as it counts.
 fn publications(story: &Story) -> u64 {
     let metrics =
         "python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:10255/metrics\").read().decode())'";
     let metrics = story.cluster.node.sh_ok(metrics);
-    let counts = metrics
-        .lines()
-        .filter(|line| line.starts_with("csi_operations_seconds_count") && line.contains("NodePublishVolume"));
+    let counts = metrics.lines().filter(|line| {
+        line.starts_with("storage_operation_duration_seconds_count")
+            && line.contains("volume_mount")
+            && line.contains("csi:")
+    });
     counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
