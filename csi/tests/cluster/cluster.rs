@@ -215,6 +215,11 @@ impl Cluster {
         }
     }
 
+    /// Where a pod's CSI volume is on the node.
+    pub(crate) fn csi_volume(pod: &Pod, volume: &str) -> String {
+        format!("{KUBELET}/pods/{}/volumes/kubernetes.io~csi/{volume}/mount", pod.uid())
+    }
+
     /// The directory of a pod's emptyDir on the node.
     pub(crate) fn empty_dir(pod: &Pod, volume: &str) -> String {
         format!("{KUBELET}/pods/{}/volumes/kubernetes.io~empty-dir/{volume}", pod.uid())

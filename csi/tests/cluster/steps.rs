@@ -2,8 +2,9 @@
 //!
 //! Runs in the test's process.
 
+use crate::calls;
 use crate::cluster::{Cluster, NODE, TAINT};
-use crate::host::wait;
+use crate::host::{KUBELET, wait};
 use crate::load::{looks, made_again_and_again, two_hundred_claims};
 use crate::node::SERVER_ADDRESS;
 use crate::node::servers::{CURRENT_RCLONE, install_rclone};
@@ -12,6 +13,8 @@ use crate::objects::{self, STEADY, WAIT, claim, claimed, class, pod, secret};
 use crate::pod::Pod;
 use crate::provisioner::DRIVER;
 use crate::tokens;
+use hostmount_csi::csi::NodeGetVolumeStatsRequest;
+use hostmount_csi::csi::node_client::NodeClient;
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -253,16 +256,22 @@ fn all_is_killed(story: &Story) -> String {
         wait(&format!("{line} is back"), || story.processes().iter().any(is_new));
         wait("the volumes are there", || names.iter().all(|name| looks(story, name)));
     }
-    // Kubelet asks every few seconds, and what it had heard before counts: helpers are killed until it has heard of both.
-    let healed = || {
-        let said = story.cluster.events_of(names[2]).contains("a fresh one took over");
-        if let Some((pid, _)) = story.processes().iter().find(|(_, line)| !said && line.contains("sshfs")) {
-            story.cluster.node.sh(&format!("kill -9 {pid}"));
-            wait("the volume is there", || looks(story, names[2]));
-        }
-        said
+    // As kubelet does every few seconds, so that what follows is a change.
+    let request = NodeGetVolumeStatsRequest {
+        volume_id: "any".to_owned(),
+        volume_path: Cluster::csi_volume(&Pod(story.cluster.get("pod", names[2]).unwrap()), "data"),
+        ..Default::default()
     };
-    wait("an event says that the volume was healed", healed);
+    let socket = format!("{KUBELET}/plugins/{DRIVER}/csi.sock");
+    let stats = calls::call(&story.cluster.node, &socket, |channel| async move {
+        NodeClient::new(channel).node_get_volume_stats(request).await
+    });
+    assert!(!stats.unwrap().volume_condition.unwrap().abnormal);
+    let processes_now = story.processes();
+    let (helper, _) = processes_now.iter().find(|(_, line)| line.contains("sshfs")).unwrap();
+    story.cluster.node.sh_ok(&format!("kill -9 {helper}"));
+    let said = || story.cluster.events_of(names[2]).contains("the volume is served");
+    wait("an event says that the volume was healed", said);
     names.iter().for_each(|name| story.cluster.remove(name));
     format!(
         "{} processes, one after the other: each is back, and the volumes are, in the running pods, which get events of it",
