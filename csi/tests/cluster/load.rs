@@ -23,18 +23,14 @@ pub(crate) fn made_again_and_again(story: &Story) -> String {
         1 => sshfs("inline", "ssh-key"),
         _ => s3fs("bucket", "s3"),
     };
-    let mut kills = 0;
+    let mut kills = Kills::default();
     for round in 0..rounds {
         let names: Vec<_> = (0..3).map(|n| format!("again-{n}")).collect();
         let objects: Vec<_> = (0..3).map(|n| pod(&names[n], 1000, WAIT, volumes(round + n))).collect();
         story.cluster.apply(&objects);
         for _ in 0..3 {
             std::thread::sleep(std::time::Duration::from_millis(chance.u64(0..1500)));
-            let processes = story.processes();
-            if let Some((pid, _)) = processes.get(chance.usize(0..processes.len().max(1))) {
-                story.cluster.node.sh(&format!("kill -9 {pid}"));
-                kills += 1;
-            }
+            kills.kill_one(story, &mut chance);
         }
         for name in &names {
             story.cluster.wait_until_running(name);
@@ -43,17 +39,39 @@ pub(crate) fn made_again_and_again(story: &Story) -> String {
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let pods: Vec<_> = names.iter().map(|name| Pod(story.cluster.get("pod", name).unwrap())).collect();
         story.cluster.kubectl(&[&["delete", "pod", "--wait=false"][..], &names].concat()).ok("kubectl delete");
-        let processes = story.processes();
-        if let Some((pid, _)) = processes.get(chance.usize(0..processes.len().max(1))) {
-            story.cluster.node.sh(&format!("kill -9 {pid}"));
-            kills += 1;
-        }
+        kills.kill_one(story, &mut chance);
         pods.iter().for_each(|pod| story.cluster.host.wait_until_nothing_is_left(pod));
         for name in names {
             wait("the API server forgets the pod", || story.cluster.get("pod", name).is_none());
         }
     }
-    format!("{} pods made and deleted, {kills} kills: each one came to run, nothing is left of any", rounds * 3)
+    let Kills { helpers, containers } = kills;
+    format!(
+        "{} pods made and deleted, {helpers} kills of helpers and {containers} of the mounter and the driver: each pod came to run, nothing is left of any",
+        rounds * 3
+    )
+}
+
+/// How often kubelet starts a container again before it waits longer than this test does: the waits double from 10 s on.
+const CONTAINERS: usize = 4;
+
+#[derive(Default)]
+struct Kills {
+    helpers: usize,
+    containers: usize,
+}
+
+impl Kills {
+    /// Kills any of the processes.
+    fn kill_one(&mut self, story: &Story, chance: &mut fastrand::Rng) {
+        let is_container = |line: &str| line.contains("hostmount-csi") || line.contains("hostmount serve");
+        let may = |(_, line): &(u32, String)| self.containers < CONTAINERS || !is_container(line);
+        let processes: Vec<_> = story.processes().into_iter().filter(may).collect();
+        if let Some((pid, line)) = chance.choice(&processes) {
+            story.cluster.node.sh(&format!("kill -9 {pid}"));
+            *(if is_container(line) { &mut self.containers } else { &mut self.helpers }) += 1;
+        }
+    }
 }
 
 /// As many as it says, in a few pods, as a node has 110 at most; each with a helper of its own.
