@@ -113,8 +113,10 @@ pub(crate) fn two_hundred_claims(story: &Story) -> String {
     let (csi, mounter) = (memory("hostmount-csi", "VmHWM"), memory("/usr/local/bin/hostmount serve", "VmHWM"));
     assert!(csi < 15 << 10, "the driver takes {csi} KiB");
     names.iter().for_each(|name| story.cluster.remove(name));
-    story.cluster.with_objects_as(None, &["delete", "--timeout=120s"], &claims).ok("kubectl delete");
-    assert_eq!(helpers(), before);
+    story.cluster.with_objects_as(None, &["delete", "--wait=false"], &claims).ok("kubectl delete");
+    let is_left = |object: &Value| object["metadata"]["name"].as_str().unwrap().starts_with("many-");
+    wait("the volumes are gone", || !story.cluster.list("persistentvolumes").iter().any(is_left));
+    wait("the helpers have ended", || helpers() == before);
     format!(
         "each has a helper; all pods run after {took} s. The driver has {csi} KiB at most, the mounter {mounter} KiB"
     )

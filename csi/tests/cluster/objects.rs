@@ -10,6 +10,9 @@ use std::process::Command;
 /// What containerd calls the image of busybox that `prepare` has made.
 const BUSYBOX: &str = "hostmount.test/busybox:1";
 
+/// For whom the driver gets pods' service-account tokens.
+pub(crate) const AUDIENCE: &str = "sts.example.org";
+
 /// Reads, writes and looks by path in /data, and ends at the first error.
 pub(crate) const STEADY: &str = "trap 'exit 0' TERM; n=0; me=/data/of-$(id -u)-$(cat /proc/sys/kernel/random/uuid)
     while n=$((n + 1)); echo $n >$me && test \"$(cat $me)\" = $n && ls /data >/dev/null && test -e $me; do
@@ -122,6 +125,10 @@ fn adapted(mut object: Value, config: &str, directory: &str, source: &str) -> Va
     let kind = object["kind"].as_str().unwrap().to_owned();
     let pod = &mut object["spec"]["template"]["spec"];
     match kind.as_str() {
+        "CSIDriver" => {
+            object["spec"]["tokenRequests"] = json!([{ "audience": AUDIENCE, "expirationSeconds": 600 }]);
+            object["spec"]["requiresRepublish"] = json!(true);
+        }
         "ConfigMap" => {
             let text = object["data"]["config.toml"].as_str().unwrap().to_owned();
             object["data"]["config.toml"] = json!(text + config);

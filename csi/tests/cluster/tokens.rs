@@ -4,14 +4,13 @@
 
 use crate::host::wait;
 use crate::load::looks;
-use crate::objects::WAIT;
+use crate::objects::{AUDIENCE, WAIT};
 use crate::provisioner::DRIVER;
 use crate::steps::{SOURCE, Story};
 use serde_json::json;
 
 /// The pod whose helper has one.
 pub(crate) const POD: &str = "token";
-const AUDIENCE: &str = "sts.example.org";
 /// A type whose helper has a token, and bindfs otherwise.
 const TYPE: &str = "tokenfs";
 
@@ -49,9 +48,6 @@ fn publications(story: &Story) -> u64 {
 }
 
 pub(crate) fn a_helper_has_its_pods_token(story: &Story) -> String {
-    let wants = json!({ "spec": { "requiresRepublish": true, "tokenRequests": [{ "audience": AUDIENCE, "expirationSeconds": 600 }] } });
-    let patch = ["patch", "csidriver", DRIVER, "--type=merge", "--patch", &wants.to_string()];
-    story.cluster.kubectl(&patch).ok("kubectl patch");
     let attributes = json!({ "type": TYPE, "source": SOURCE });
     story.start(POD, 1000, WAIT, json!({ "csi": { "driver": DRIVER, "volumeAttributes": attributes } }));
     let (token, helper) = token(story).expect("its helper has a token");
