@@ -8,18 +8,16 @@
 #[path = "../tests/node/mod.rs"]
 mod node;
 
+mod measure;
+
+use measure::median;
 use node::filesystems::{Filesystem, all};
 use node::{NODE_BIN, Place, TestNode, missing, obstacle};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use testbed::machine::{Network, Room};
+use testbed::machine::Network;
 
 /// On the node, and in the container.
 const TARGET: &str = "/tmp/target";
-/// This program, in both rooms: it measures from there, as kubelet would call.
-const MEASURE: &str = "/run/hostmount/measure";
 /// Rounds go on until one of these is reached; the first one warms the caches and does not count.
 const ROUNDS: usize = 100;
 const LONG_ENOUGH: Duration = Duration::from_secs(15);
@@ -44,35 +42,12 @@ const NAMES: [&str; 14] = [
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    if arguments.first().is_some_and(|word| word == "measure") {
-        measure(&arguments[1], &arguments[2..]);
-        return;
+    if arguments.first().is_some_and(|word| word == measure::WORD) {
+        return measure::measure(&arguments[1..]);
     }
     println!("| filesystem | rounds | mount: native | hostmount | ratio | umount: native | hostmount | ratio |");
     let chosen = |name| NAMES.contains(&name) && (arguments.is_empty() || arguments.iter().any(|word| word == name));
     all().filter(|filesystem| chosen(filesystem.name)).for_each(compare);
-}
-
-/// Mounts, until the filesystem answers, and unmounts; prints how many milliseconds each took.
-fn measure(mount: &str, arguments: &[String]) {
-    // Some helpers go to the background first and ask their server then. mount(8) does not wait for that, ours does.
-    let mounted = timed(Command::new(mount).args(arguments)) + milliseconds(|| fs::metadata(TARGET).map(drop).unwrap());
-    let unmounted = timed(Command::new("/usr/bin/umount").arg(TARGET));
-    println!("{mounted} {unmounted}");
-}
-
-fn timed(command: &mut Command) -> f64 {
-    let mut output = None;
-    let took = milliseconds(|| output = Some(command.output().expect("the program starts")));
-    let output = output.unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    took
-}
-
-fn milliseconds(work: impl FnOnce()) -> f64 {
-    let begin = Instant::now();
-    work();
-    begin.elapsed().as_secs_f64() * 1e3
 }
 
 fn compare(filesystem: &Filesystem) {
@@ -81,11 +56,7 @@ fn compare(filesystem: &Filesystem) {
         return;
     }
     let test = TestNode::start_in(&Network::new().unwrap());
-    let program = fs::read(std::env::current_exe().unwrap()).unwrap();
-    test.container.visit(|| {
-        fs::write(MEASURE, program).unwrap();
-        fs::set_permissions(MEASURE, fs::Permissions::from_mode(0o755)).unwrap();
-    });
+    measure::install(&test.container);
     let mut volume = (filesystem.prepare)(&test);
     test.node.sh_ok(&format!("echo {} >{NODE_BIN}/served-types", volume.fstype));
     // Natively no options are forced: both ways get the same ones from the caller.
@@ -102,17 +73,9 @@ fn compare(filesystem: &Filesystem) {
     test.configure(&format!("{policy}{}", filesystem.config));
     let _mounter = test.start_mounter(&[], &[]);
     let once = |room: &Place, mount: &str| {
-        let mut command = Room::command(MEASURE);
-        command.args(["measure", mount, "-t", volume.fstype]);
-        if !volume.options.is_empty() {
-            command.args(["-o", &volume.options]);
-        }
-        command.args([&volume.source, TARGET]);
-        let output = room.0.output(command).unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let times = String::from_utf8_lossy(&output.stdout);
-        let mut times = times.split_whitespace().map(|time| time.parse::<f64>().unwrap());
-        [times.next().unwrap(), times.next().unwrap()]
+        let options: &[&str] = if volume.options.is_empty() { &[] } else { &["-o", &volume.options] };
+        let arguments = [&["-t", volume.fstype], options, &[&volume.source, TARGET]].concat();
+        measure::in_room(room, mount, &arguments)
     };
     for room in [&test.node, &test.container] {
         room.sh_ok(&format!("mkdir {TARGET}"));
@@ -130,10 +93,4 @@ fn compare(filesystem: &Filesystem) {
         format!("{native:.2} ms | {ours:.2} ms | {ratio:.2}")
     });
     println!("| {} | {} | {} |", filesystem.name, rounds.len(), row.join(" | "));
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -222,6 +222,9 @@ pub struct Stats {
     pub note: Option<String>,
     /// What its filesystem last said of its space; none if it never did.
     pub space: Option<Space>,
+    /// How often it was given a fresh helper because the one before was dead or hung, as far as this mounter knows.
+    #[serde(default)]
+    pub heals: u64,
 }
 
 /// What a filesystem says of its space (statfs(2)).

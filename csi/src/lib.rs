@@ -11,17 +11,20 @@
 //! |---|---|
 //! | [`settings`] | the command line |
 //! | [`places`] | the paths on the node, and which of them may be asked for |
-//! | [`volume`], [`group`] | from kubelet's words to a request for the mounter; pure |
+//! | [`volume`], [`of_program`], [`group`] | from kubelet's words to a request for the mounter; pure |
 //! | [`mounter`] | the connection to the mounter |
 //! | [`errors`] | from what came of it to gRPC's codes |
 //! | [`class`], [`volume_id`] | what a StorageClass asks for, and the id of what came of it; pure |
 //! | [`identity`], [`node`], [`controller`], [`registration`] | the services |
+//! | [`api_server`], [`taint`], [`conditions`] | what Kubernetes' API server is asked for, where the driver's account may ask it |
 //! | [`log`] | what is logged of calls |
 //! | [`socket`], [`serve`] | the sockets that kubelet connects to |
 //! | [`authority`] | what older kubelets send and HTTP/2 does not allow |
 
+pub mod api_server;
 pub mod authority;
 pub mod class;
+pub mod conditions;
 pub mod controller;
 pub mod errors;
 pub mod group;
@@ -29,11 +32,13 @@ pub mod identity;
 pub mod log;
 pub mod mounter;
 pub mod node;
+pub mod of_program;
 pub mod places;
 pub mod registration;
 pub mod serve;
 pub mod settings;
 pub mod socket;
+pub mod taint;
 pub mod volume;
 pub mod volume_id;
 

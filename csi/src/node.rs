@@ -1,8 +1,10 @@
-//! Volumes on this node. Each call is a request for the mounter, and nothing is remembered.
+//! Volumes on this node. Each call is a request for the mounter, and nothing is remembered but the last answer about a volume, where
+//! pods get events.
 //!
 //! A volume is mounted at its staging path, and shown at each pod's target; with `mode: pod`, and when it is in the pod's own specification,
 //! it is mounted at the pod's target itself, and so is one with `mode: program`, which a program of the pod serves.
 
+use crate::conditions::{Conditions, is_abnormal};
 use crate::csi::node_server::Node;
 use crate::csi::node_service_capability::rpc::Type as Can;
 use crate::csi::node_service_capability::{Rpc, Type};
@@ -16,12 +18,14 @@ use crate::csi::{
 use crate::errors::status;
 use crate::log::outcome;
 use crate::mounter::Mounter;
+use crate::of_program::OfProgram;
 use crate::places::{BadPath, Places};
-use crate::volume::{Helper, OfProgram, Wanted, is_ephemeral, pod_of};
+use crate::volume::{Helper, Wanted, is_ephemeral, pod_of};
 use api::message::{Bind, Call, Mount, Mounted, Unmounted};
 use api::pod::PodName;
 use api::request;
 use api::volume::{Space, Stats, VolumeState};
+use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
 
 /// The service.
@@ -35,6 +39,8 @@ pub struct NodeService {
     pub places: Places,
     /// Who does it.
     pub mounter: Mounter,
+    /// Who has events made of what kubelet hears, if anybody.
+    pub conditions: Option<Arc<Conditions>>,
 }
 
 /// What the driver can do beside publishing.
@@ -137,6 +143,9 @@ impl Node for NodeService {
         let NodeUnpublishVolumeRequest { volume_id, target_path: target } = request.into_inner();
         self.check(&volume_id, &target, "target_path")?;
         let done = self.unmount(&target, true).await;
+        if let Some(conditions) = self.conditions.as_ref().filter(|_| done.is_ok()) {
+            conditions.forget(&target);
+        }
         outcome("unpublished", &volume_id, &target, done)?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
@@ -156,9 +165,13 @@ impl Node for NodeService {
         if let Err(error) = self.places.check(&target, "volume_path") {
             return Err(Status::not_found(error.to_string()));
         }
+        let (place, uid) = (target.clone(), self.places.pod_of(&target).map(str::to_owned));
         let stats: Stats = self.mounter.ask(&Call::Stats { target }).await.map_err(status)?;
-        let usage = stats.space.map(usage).unwrap_or_default();
-        Ok(Response::new(NodeGetVolumeStatsResponse { usage, volume_condition: Some(condition(&stats)) }))
+        let (usage, condition) = (stats.space.map(usage).unwrap_or_default(), condition(&stats));
+        if let (Some(conditions), Some(uid)) = (&self.conditions, uid) {
+            conditions.say(&place, &uid, &stats, &condition.message);
+        }
+        Ok(Response::new(NodeGetVolumeStatsResponse { usage, volume_condition: Some(condition) }))
     }
 
     async fn node_get_capabilities(
@@ -214,7 +227,7 @@ fn usage(space: Space) -> Vec<VolumeUsage> {
 }
 
 fn condition(stats: &Stats) -> VolumeCondition {
-    let abnormal = matches!(stats.state, VolumeState::Dead | VolumeState::Hung | VolumeState::Waiting);
+    let abnormal = is_abnormal(stats.state);
     let mut message = match stats.state {
         VolumeState::Dead => "the helper has ended: every access fails until a fresh one serves the volume".to_owned(),
         VolumeState::Hung => "the volume does not answer".to_owned(),
@@ -239,7 +252,7 @@ mod tests {
     #[test]
     fn how_a_volume_is() {
         let space = Space { total: 100, free: 60, available: 50, files: 0, files_free: 0, age: 7 };
-        let stats = |state, space| Stats { state, waiting: None, hung_since: None, note: None, space };
+        let stats = |state, space| Stats { state, waiting: None, hung_since: None, note: None, space, heals: 0 };
         assert!(!condition(&stats(VolumeState::Mounted, Some(space))).abnormal);
         let hung = condition(&stats(VolumeState::Hung, Some(space)));
         assert!(hung.abnormal && hung.message.contains("7 s ago"), "{}", hung.message);

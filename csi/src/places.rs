@@ -55,6 +55,12 @@ impl Places {
         directory.join(format!("work-{:016x}", hasher.finish())).display().to_string()
     }
 
+    /// The uid of the pod that a path is for.
+    pub fn pod_of<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let below = Path::new(path).strip_prefix(self.kubelet_dir.join("pods")).ok()?;
+        below.components().next()?.as_os_str().to_str()
+    }
+
     /// A path of a call, in its field.
     pub fn check(&self, path: &str, field: &'static str) -> Result<(), BadPath> {
         if path.is_empty() {
@@ -90,6 +96,8 @@ mod tests {
         ] {
             assert!(matches!(places.check(bad, "target_path"), Err(BadPath::Elsewhere { .. })), "{bad}");
         }
+        assert_eq!(places.pod_of("/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/n/mount"), Some("u"));
+        assert_eq!(places.pod_of("/var/lib/kubelet/plugins/kubernetes.io/csi/d/h/globalmount"), None);
         assert_eq!(places.endpoint(), Path::new("/var/lib/kubelet/plugins/d/csi.sock"));
         assert_eq!(places.registration(), Path::new("/var/lib/kubelet/plugins_registry/d/reg.sock"));
     }

@@ -3,6 +3,8 @@
 use crate::pluginregistration::registration_server::Registration;
 use crate::pluginregistration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
 use api::shown::shown_lines;
+use std::sync::Arc;
+use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 use tracing::{error, info};
 
@@ -18,6 +20,8 @@ pub struct RegistrationService {
     pub name: String,
     /// Its socket, as a path on the node.
     pub endpoint: String,
+    /// Who waits for kubelet to have registered it.
+    pub registered: Arc<Notify>,
 }
 
 #[tonic::async_trait]
@@ -38,6 +42,7 @@ impl Registration for RegistrationService {
         let RegistrationStatus { plugin_registered, error } = status.into_inner();
         if plugin_registered {
             info!(event = "csi.registered", "kubelet has registered the driver");
+            self.registered.notify_one();
         } else {
             // It tries again by itself.
             error!(event = "csi.not-registered", "kubelet has not registered the driver: {}", shown_lines(&error));

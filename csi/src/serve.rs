@@ -1,5 +1,7 @@
 //! The program's life: one thread; a socket for calls, and one to be registered by, unless it is a controller.
 
+use crate::api_server::{ApiError, ApiServer};
+use crate::conditions::Conditions;
 use crate::controller::ControllerService;
 use crate::csi::controller_server::ControllerServer;
 use crate::csi::identity_server::IdentityServer;
@@ -10,12 +12,15 @@ use crate::node::NodeService;
 use crate::places::Places;
 use crate::pluginregistration::registration_server::RegistrationServer;
 use crate::registration::RegistrationService;
-use crate::settings::Settings;
+use crate::settings::{ApiAccess, Settings};
 use crate::socket::{NamedSocket, SocketError};
+use crate::taint::StartupTaint;
 use rustix::fs::Mode;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tonic::transport::Server;
 use tracing::info;
 
@@ -33,6 +38,9 @@ pub enum ServeError {
     /// gRPC, or a socket that could not be made again.
     #[error("cannot serve any longer")]
     Serve(#[from] tonic::transport::Error),
+    /// The API server, which is to be asked for something.
+    #[error("cannot ask the API server; without --api-access (or API_ACCESS) it is not asked")]
+    Api(#[from] ApiError),
     /// The runtime.
     #[error("cannot start")]
     Start(#[source] io::Error),
@@ -54,11 +62,13 @@ async fn serve_both(settings: Settings) -> Result<(), ServeError> {
     let name = settings.driver_name.clone();
     let own = settings.endpoint.is_some();
     let endpoint = settings.endpoint.unwrap_or_else(|| places.endpoint());
-    let registration = RegistrationService { name: name.clone(), endpoint: endpoint.display().to_string() };
+    let registered = Arc::new(Notify::new());
+    let conditions = ask_api_server(&settings.api_access, &name, &settings.node_id, &mounter, &registered)?;
+    let registration = RegistrationService { name: name.clone(), endpoint: endpoint.display().to_string(), registered };
     let identity = IdentityService { name: name.clone(), mounter: mounter.clone() };
     let (node_id, max_volumes) = (settings.node_id, settings.max_volumes);
     let controller = ControllerService { places: places.clone(), mounter: mounter.clone() };
-    let node = NodeService { node_id, max_volumes, places: places.clone(), mounter };
+    let node = NodeService { node_id, max_volumes, places: places.clone(), mounter, conditions };
     // Kubelet connects to the first as soon as it has read the second.
     let calls = NamedSocket::make(endpoint)?;
     let registrations = if own { None } else { Some(NamedSocket::make(places.registration())?) };
@@ -94,4 +104,28 @@ async fn serve_both(settings: Settings) -> Result<(), ServeError> {
     let _ = stop.send(true);
     let _ = tokio::time::timeout(LAST_CALLS, serving).await;
     Ok(())
+}
+
+/// Starts what has to do with the API server; where the node service says how volumes are, if pods get events.
+fn ask_api_server(
+    access: &ApiAccess,
+    driver: &str,
+    node: &str,
+    mounter: &Mounter,
+    registered: &Arc<Notify>,
+) -> Result<Option<Arc<Conditions>>, ApiError> {
+    let (driver, node) = (|| driver.to_owned(), || node.to_owned());
+    if access.taint {
+        let (taint, registered) = (
+            StartupTaint { server: ApiServer::of_environment()?, driver: driver(), node: node() },
+            Arc::clone(registered),
+        );
+        tokio::spawn(async move { taint.keep_away(registered).await });
+    }
+    if !access.events {
+        return Ok(None);
+    }
+    let (conditions, reporter) = Conditions::new(ApiServer::of_environment()?, mounter.clone(), driver(), node());
+    tokio::spawn(reporter.send_all());
+    Ok(Some(Arc::new(conditions)))
 }

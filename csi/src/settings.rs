@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! Pure but for the environment variable `NODE_NAME`.
+//! Pure but for the environment variables `NODE_NAME` and `API_ACCESS`.
 
 use lexopt::prelude::*;
 use std::ffi::OsString;
@@ -22,6 +22,9 @@ Usage: hostmount-csi [OPTIONS]
   --mounter SOCKET      where the mounter listens for the CSI driver [/run/hostmount-csi/mounter.sock]
   --mount-timeout SECS  how long a mount may take; kubelet waits for 120 [90]
   --max-volumes N       how many volumes there may be on this node; 0: any number [0]
+  --api-access LIST     what the pod's service account is used for: events (of pods whose volumes are dead, hang or were healed),
+                        taint (hostmount.csi/agent-not-ready is taken from the node), or both with a comma; docs/csi.md has the
+                        rights that each needs [environment: API_ACCESS; neither]
   --help, --version
 ";
 
@@ -51,6 +54,32 @@ pub struct Settings {
     pub mount_timeout: Duration,
     /// How many volumes there may be; 0: any number.
     pub max_volumes: u32,
+    /// What the API server is asked for.
+    pub api_access: ApiAccess,
+}
+
+/// What the API server is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApiAccess {
+    /// Events of pods.
+    pub events: bool,
+    /// The node's start-up taint.
+    pub taint: bool,
+}
+
+impl ApiAccess {
+    /// Reads a list of words with commas; an empty one has none.
+    fn read(list: &str) -> Result<Self, SettingsError> {
+        let mut access = Self::default();
+        for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word {
+                "events" => access.events = true,
+                "taint" => access.taint = true,
+                _ => return Err(SettingsError::ApiAccess(word.to_owned())),
+            }
+        }
+        Ok(access)
+    }
 }
 
 /// Why it cannot serve so.
@@ -67,6 +96,12 @@ pub enum SettingsError {
         "'{0}' is not the name of a driver: at most 63 letters, digits, '-' and '.', a letter or digit first and last"
     )]
     Name(String),
+    /// A misspelt word would be ignored silently.
+    #[error("--api-access (or API_ACCESS) has the word '{0}'; known are events and taint")]
+    ApiAccess(String),
+    /// The name is part of a path.
+    #[error("--api-access needs a --node-id that Kubernetes would give to a node: small letters, digits, '-' and '.'")]
+    NoNodeName,
     /// The same path must do here and on the node.
     #[error("--kubelet-dir must be an absolute path without '..'")]
     KubeletDir,
@@ -82,7 +117,9 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Set
         mounter: "/run/hostmount-csi/mounter.sock".into(),
         mount_timeout: Duration::from_secs(90),
         max_volumes: 0,
+        api_access: ApiAccess::default(),
     };
+    let mut api_access = std::env::var("API_ACCESS").unwrap_or_default();
     let mut parser = lexopt::Parser::from_iter(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -93,6 +130,7 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Set
             Long("mounter") => settings.mounter = parser.value()?.into(),
             Long("mount-timeout") => settings.mount_timeout = Duration::from_secs(parser.value()?.parse()?),
             Long("max-volumes") => settings.max_volumes = parser.value()?.parse()?,
+            Long("api-access") => api_access = parser.value()?.string()?,
             Long("help") => return Ok(Action::Show(HELP.to_owned())),
             Long("version") => {
                 return Ok(Action::Show(concat!("hostmount-csi ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
@@ -105,6 +143,11 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Set
     }
     if !is_driver_name(&settings.driver_name) {
         return Err(SettingsError::Name(settings.driver_name));
+    }
+    settings.api_access = ApiAccess::read(&api_access)?;
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    if settings.api_access != ApiAccess::default() && !settings.node_id.chars().all(good) {
+        return Err(SettingsError::NoNodeName);
     }
     let parent = |part| part == std::path::Component::ParentDir;
     if !settings.kubelet_dir.is_absolute() || settings.kubelet_dir.components().any(parent) {
@@ -130,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_given_counts() {
-        let line = "--node-id n --driver-name a.b --kubelet-dir /k --endpoint /e --mounter /m --mount-timeout 5 --max-volumes 7";
+        let line = "--node-id n --driver-name a.b --kubelet-dir /k --endpoint /e --mounter /m --mount-timeout 5 --max-volumes 7 --api-access taint,events";
         let Action::Serve(read) = settings(line).unwrap() else { panic!() };
         let wanted = Settings {
             node_id: "n".into(),
@@ -140,6 +183,7 @@ mod tests {
             mounter: "/m".into(),
             mount_timeout: Duration::from_secs(5),
             max_volumes: 7,
+            api_access: ApiAccess { events: true, taint: true },
         };
         assert_eq!(read, wanted);
         assert!(matches!(settings("--help").unwrap(), Action::Show(_)));
@@ -157,6 +201,8 @@ mod tests {
             "--node-id n --max-volumes -1",
             "--node-id n --nosuch",
             "--node-id n word",
+            "--node-id n --api-access events,secrets",
+            "--node-id n/status --api-access taint",
         ] {
             assert!(settings(line).is_err(), "{line}");
         }

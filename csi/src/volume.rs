@@ -1,8 +1,8 @@
 //! From kubelet's words to a request for the mounter.
 //!
-//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `subDir`, `options`, `mode` and `fsGroup`, and with
-//! `mode: program` the names of an emptyDir and of a socket; what is not known is an error, as a misspelt attribute must not be ignored
-//! silently.
+//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `subDir`, `options`, `mode` and `fsGroup`; those of a
+//! volume with `mode: program` are in [`of_program`](crate::of_program). What is not known is an error, as a misspelt attribute must not be
+//! ignored silently.
 
 use crate::csi::VolumeCapability;
 use crate::csi::volume_capability::AccessType;
@@ -11,7 +11,6 @@ use crate::group;
 use crate::volume_id::is_below_root;
 use api::options::{MountOptions, OptionsError};
 use api::pod::PodName;
-use api::program::{DEFAULT_NAME, ProgramVolume};
 use api::request::{Request, Switches};
 use api::secret::{Secret, Secrets, TOKEN};
 use serde::Deserialize;
@@ -27,7 +26,7 @@ struct Token {
 /// Attributes that Kubernetes adds.
 const KUBERNETES: [&str; 2] = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
 /// The one that says that a volume is a pod's own.
-const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+pub(crate) const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 /// The pod.
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
@@ -113,56 +112,13 @@ pub enum BadVolume {
     Options(#[from] OptionsError),
 }
 
-/// A volume that a program of its pod serves.
-#[derive(Debug, PartialEq, Eq)]
-pub struct OfProgram {
-    empty_dir: String,
-    name: String,
-    read_only: bool,
-}
-
-impl OfProgram {
-    /// What a capability and the volume's attributes ask for, if `mode` says so.
-    pub fn new(
-        capability: Option<&VolumeCapability>,
-        context: &HashMap<String, String>,
-    ) -> Result<Option<Self>, BadVolume> {
-        if context.get("mode").is_none_or(|mode| mode != "program") {
-            return Ok(None);
-        }
-        let capability = capability.ok_or(BadVolume::NoCapability)?;
-        // Its type, flags and group say what a helper is to do.
-        if !matches!(capability.access_type, Some(AccessType::Mount(_))) {
-            return Err(BadVolume::Block);
-        }
-        let (read_only, _) = access(capability)?;
-        let (mut empty_dir, mut name) = (None, DEFAULT_NAME.to_owned());
-        for (key, value) in context {
-            match key.as_str() {
-                "mode" => {}
-                "emptyDir" => empty_dir = Some(value.clone()),
-                "name" => name.clone_from(value),
-                key if is_of_kubernetes(key) => {}
-                key => return Err(BadVolume::Programs(key.to_owned())),
-            }
-        }
-        Ok(Some(Self { empty_dir: empty_dir.ok_or(BadVolume::EmptyDir)?, name, read_only }))
-    }
-
-    /// The request for it at a target.
-    pub fn request(self, target: String, read_only: bool) -> ProgramVolume {
-        let Self { empty_dir, name, read_only: always } = self;
-        ProgramVolume { target, empty_dir, name, read_only: read_only || always }
-    }
-}
-
 /// An attribute that Kubernetes adds.
-fn is_of_kubernetes(key: &str) -> bool {
+pub(crate) fn is_of_kubernetes(key: &str) -> bool {
     KUBERNETES.iter().any(|theirs| key.starts_with(theirs))
 }
 
 /// Whether nobody writes, and whether one pod alone may use it.
-fn access(capability: &VolumeCapability) -> Result<(bool, bool), BadVolume> {
+pub(crate) fn access(capability: &VolumeCapability) -> Result<(bool, bool), BadVolume> {
     match capability.access_mode.and_then(|mode| Mode::try_from(mode.mode).ok()) {
         None | Some(Mode::Unknown) => Err(BadVolume::AccessMode),
         Some(Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly) => Ok((true, false)),
@@ -362,27 +318,6 @@ mod tests {
         assert_eq!(of(many, &[("mode", "x")]), Err(BadVolume::Mode));
         assert_eq!(of(Mode::SingleNodeSingleWriter, &[("mode", "pod")]), Err(BadVolume::PodAlone));
         assert_eq!(of(Mode::SingleNodeSingleWriter, &[(EPHEMERAL, "true")]), Ok(Helper::OfPod));
-    }
-
-    #[test]
-    fn a_program_of_the_pods_has_an_empty_dir_and_nothing_that_a_helper_has() {
-        let of =
-            |mode, of: &[(&str, &str)]| OfProgram::new(capability(mode, MountVolume::default()).as_ref(), &context(of));
-        let many = Mode::SingleNodeMultiWriter;
-        assert_eq!(of(many, &[("type", "x")]), Ok(None));
-        let program =
-            [("mode", "program"), ("emptyDir", "fuse"), (EPHEMERAL, "true"), ("csi.storage.k8s.io/pod.name", "p")];
-        let volume = of(many, &program).unwrap().unwrap().request("/t".into(), true);
-        assert_eq!((&*volume.empty_dir, &*volume.name, volume.read_only), ("fuse", "volume", true));
-        let all: Vec<_> = program.into_iter().chain([("name", "data")]).collect();
-        let volume = of(Mode::SingleNodeReaderOnly, &all).unwrap().unwrap().request("/t".into(), false);
-        assert_eq!((&*volume.name, volume.read_only), ("data", true));
-        assert_eq!(of(many, &program[..1]), Err(BadVolume::EmptyDir));
-        for key in ["type", "source", "options", "subDir"] {
-            assert_eq!(of(many, &[program[0], program[1], (key, "x")]), Err(BadVolume::Programs(key.into())));
-        }
-        assert_eq!(of(Mode::Unknown, &program), Err(BadVolume::AccessMode));
-        assert_eq!(OfProgram::new(None, &context(&program)), Err(BadVolume::NoCapability));
     }
 
     #[test]

@@ -95,9 +95,15 @@ impl Driver {
 
     /// The same with more arguments.
     pub(crate) fn start_csi_with(&mut self, arguments: &[&str]) {
+        self.start_csi_in(arguments, &[]);
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) fn start_csi_in(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
         let mut command = Room::command("setpriv");
         let user = ["--reuid", USER, "--regid", USER, "--clear-groups", "--no-new-privs", "--bounding-set=-all"];
         command.args(user).args(["/usr/local/bin/hostmount-csi", "--node-id", "node-1"]).args(arguments);
+        command.envs(environment.iter().copied());
         self.csi = None;
         self.csi = Some(Mounter::start_program(&self.room, command, "csi.ready"));
     }

@@ -10,11 +10,14 @@ mod node;
 #[path = "../../tests/integration/harness.rs"]
 mod harness;
 
+mod api_server;
 mod calls;
 mod controller;
 mod driver;
+mod hostile_claims;
 mod kubelet;
 mod life;
+mod many;
 mod programs;
 mod refused;
 mod storm;
@@ -31,7 +34,10 @@ fn main() -> ExitCode {
         ("life", life::tests()),
         ("programs", programs::tests()),
         ("controller", controller::tests()),
+        ("hostile_claims", hostile_claims::tests()),
         ("tokens", tokens::tests()),
         ("storm", storm::tests()),
+        ("many", many::tests()),
+        ("api_server", api_server::tests()),
     ])
 }

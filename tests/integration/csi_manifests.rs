@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_classes_are_what_the_driver_and_the_mounter_know.anywhere().needs(&["kubectl/kubectl"]).quick(),
         pods_with_programs_of_their_own_have_no_privilege.anywhere().quick(),
         each_overlay_is_valid_and_has_what_its_system_wants.anywhere().needs(&["kubectl/kubectl"]).quick(),
+        the_drivers_account_has_the_rights_that_it_uses.anywhere().needs(&["kubectl/kubectl", "kubectl/helm"]).quick(),
         the_chart_makes_what_kustomize_makes.anywhere().needs(&["kubectl/kubectl", "kubectl/helm"]).quick(),
         the_charts_values_are_checked_and_used.anywhere().needs(&["kubectl/helm"]).quick(),
     ]
@@ -232,6 +233,7 @@ fn each_overlay_is_valid_and_has_what_its_system_wants() {
             "bottlerocket" => json!("control_t"),
             _ => Value::Null,
         };
+        assert_eq!(of_kind(&objects, "CSIDriver")["spec"]["seLinuxMount"] == true, !label.is_null(), "{name}");
         let pod = |kind: &str| of_kind(&objects, kind)["spec"]["template"]["spec"].clone();
         let (daemonset, controller) = (pod("DaemonSet"), pod("Deployment"));
         for part in [container(&daemonset, "csi"), &daemonset["initContainers"][0], &controller] {
@@ -245,6 +247,10 @@ fn each_overlay_is_valid_and_has_what_its_system_wants() {
     }
 }
 
+/// The base with deploy/components/api-access.
+const WITH_API_ACCESS: &str = "csi/tests/cluster/deploy";
+/// Volumes are mounted with their pods' SELinux labels.
+const LABELS: &str = "csiDriver.seLinuxMount=true";
 const CHART: &str = "deploy/chart/hostmount-csi";
 
 /// What Helm makes of the chart; all of it is what Kubernetes knows.
@@ -271,8 +277,12 @@ fn plain(objects: Vec<Value>) -> Vec<Value> {
             template.remove("annotations");
         }
         // kustomize puts those that it has patched first.
-        if let Some(containers) = object["spec"]["template"]["spec"]["containers"].as_array_mut() {
-            containers.sort_by_key(|container| container["name"].to_string());
+        let pod = &mut object["spec"]["template"]["spec"];
+        sort(&mut pod["containers"], "name");
+        sort(&mut pod["volumes"], "name");
+        for container in pod["containers"].as_array_mut().into_iter().flatten() {
+            sort(&mut container["env"], "name");
+            sort(&mut container["volumeMounts"], "mountPath");
         }
         let volumes = object["spec"]["template"]["spec"]["volumes"].as_array_mut();
         for name in volumes.into_iter().flatten().filter_map(|volume| volume.pointer_mut("/configMap/name")) {
@@ -283,16 +293,62 @@ fn plain(objects: Vec<Value>) -> Vec<Value> {
     plain
 }
 
+fn sort(list: &mut Value, key: &str) {
+    if let Some(list) = list.as_array_mut() {
+        list.sort_by_key(|one| one[key].to_string());
+    }
+}
+
+/// The driver's account has no right but those that `--api-access` says, and the driver's container alone has its token.
+fn the_drivers_account_has_the_rights_that_it_uses() {
+    let rights = |objects: &[Value]| {
+        let roles = objects.iter().filter(|object| object["kind"] == "ClusterRole");
+        let rules = roles.filter(|role| role["metadata"]["name"] == "hostmount-csi").flat_map(|role| {
+            let rules = role["rules"].as_array().unwrap().clone();
+            rules.into_iter().map(|rule| format!("{}/{}: {}", rule["apiGroups"][0], rule["resources"], rule["verbs"]))
+        });
+        rules.collect::<Vec<_>>().join("; ").replace('"', "")
+    };
+    let (events, taint) = ("/[events]: [create]", "storage.k8s.io/[csinodes]: [get]; /[nodes]: [get,patch]");
+    for (objects, expected, word) in [
+        (kustomized("deploy/base"), String::new(), Value::Null),
+        (kustomized(WITH_API_ACCESS), format!("{events}; {taint}"), json!("events,taint")),
+        (rendered("kube-system", &["node.apiAccess={events}"]).unwrap(), events.to_owned(), json!("events")),
+        (rendered("kube-system", &["node.apiAccess={taint}"]).unwrap(), taint.to_owned(), json!("taint")),
+    ] {
+        assert_eq!(rights(&objects), expected);
+        let pod = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        for container in pod["containers"].as_array().unwrap().iter().chain(pod["initContainers"].as_array().unwrap()) {
+            let named = |list: &str, name: &str| {
+                let found = container[list].as_array().and_then(|all| all.iter().find(|one| one["name"] == name));
+                found.cloned().unwrap_or_default()
+            };
+            let word = if container["name"] == "csi" { &word } else { &Value::Null };
+            assert_eq!(&named("env", "API_ACCESS")["value"], word);
+            assert_eq!(named("volumeMounts", "account").is_null(), word.is_null());
+        }
+        let binding = objects
+            .iter()
+            .find(|object| object["kind"] == "ClusterRoleBinding" && object["metadata"]["name"] == "hostmount-csi");
+        assert_eq!(binding.is_some(), !word.is_null());
+        if let Some(binding) = binding {
+            assert_eq!(binding["subjects"][0]["name"], pod["serviceAccountName"]);
+        }
+    }
+}
+
 fn the_chart_makes_what_kustomize_makes() {
     run("helm", &["lint", "--strict", CHART]).unwrap_or_else(|error| panic!("{error}"));
     for (directory, namespace, values) in [
         ("deploy/base", "kube-system", &[][..]),
+        (WITH_API_ACCESS, "kube-system", &["node.apiAccess={events,taint}"]),
         ("deploy/overlays/k3s", "kube-system", &[]),
-        ("deploy/overlays/rke2", "kube-system", &["seLinuxType=spc_t"]),
+        ("deploy/overlays/rke2", "kube-system", &["seLinuxType=spc_t", LABELS]),
         ("deploy/overlays/microk8s", "kube-system", &["kubeletDir=/var/snap/microk8s/common/var/lib/kubelet"]),
         ("deploy/overlays/talos", "hostmount", &[]),
-        ("deploy/overlays/bottlerocket", "kube-system", &["seLinuxType=control_t"]),
-        ("deploy/overlays/openshift", "hostmount", &["openshift=true", "seLinuxType=spc_t"]),
+        ("deploy/overlays/bottlerocket", "kube-system", &["seLinuxType=control_t", LABELS]),
+        ("deploy/overlays/openshift", "hostmount", &["openshift=true", "seLinuxType=spc_t", LABELS]),
     ] {
         let (theirs, ours) = (kustomized(directory), rendered(namespace, values).unwrap());
         assert_eq!(format!("{:?}", config(&ours)), format!("{:?}", config(&theirs)), "{directory}");
@@ -319,6 +375,7 @@ fn the_charts_values_are_checked_and_used() {
         "config=[doors]",
         "config=kubelet_dir = 1",
         "image.pullPolicy=Sometimes",
+        "node.apiAccess={secrets}",
         "csiDriver.volumeLifecycleModes={Block}",
         "storageClasses[0].name=x",
         "misspelt=x",

@@ -19,10 +19,20 @@ pub(crate) const NODE: &str = "node";
 
 const ETCD: &str = "http://127.0.0.1:2379";
 const API: &str = "https://127.0.0.1:6443";
+/// Its own certificate, and that of the authority that it has made for it.
+const CERTIFICATES: &str = "/run/kubernetes";
+const API_CERTIFICATES: &str = "/run/kubernetes/apiserver.crt";
 const CONFIGURATION: &str = "/etc/kubernetes";
 
 /// Who asks the API server, by a token that is the user's own name.
 const USERS: &str = "admin,admin,admin,system:masters\nkubelet,system:node:node,kubelet,system:nodes\n";
+
+/// A registered node has the driver's start-up taint.
+pub(crate) const TAINT: &str = "hostmount.csi/agent-not-ready";
+
+/// What kubelet does here beside what it does without an API server: it asks how volumes are more often than once a minute, and the API
+/// server as often as it likes.
+const KUBELETS_OWN: &str = "\nvolumeStatsAggPeriod: 3s\nkubeAPIQPS: 200\nkubeAPIBurst: 400\n";
 
 /// Pods get an address, or the node is not ready: a pair of interfaces each.
 const POD_NETWORK: &str = r#"{
@@ -55,7 +65,10 @@ impl Cluster {
             let write = |name: &str, text: &str| fs::write(format!("{CONFIGURATION}/{name}"), text).unwrap();
             write("users.csv", USERS);
             ["admin", "kubelet"].iter().for_each(|user| write(&format!("{user}.json"), &kubeconfig(user)));
-            write("kubelet.yaml", include_str!("../../../tests/kubelet-node/kubelet.yaml"));
+            write(
+                "kubelet.yaml",
+                &format!("{}{KUBELETS_OWN}", include_str!("../../../tests/kubelet-node/kubelet.yaml")),
+            );
             fs::write("/etc/cni/net.d/pods.conf", POD_NETWORK).unwrap();
         });
         let start = |program: &str, arguments: &[String]| {
@@ -75,7 +88,7 @@ impl Cluster {
         let accounts = format!("{CONFIGURATION}/accounts");
         let api = format!(
             "--etcd-servers={ETCD} --secure-port=6443 --bind-address=127.0.0.1 --advertise-address={NODE_ADDRESS} \
-             --service-cluster-ip-range=10.96.0.0/24 --cert-dir=/run/kubernetes --allow-privileged=true \
+             --service-cluster-ip-range=10.96.0.0/24 --cert-dir={CERTIFICATES} --allow-privileged=true \
              --token-auth-file={CONFIGURATION}/users.csv --authorization-mode=Node,RBAC \
              --enable-admission-plugins=NodeRestriction --feature-gates=CSIServiceAccountToken=true \
              --service-account-issuer=https://kubernetes.default.svc --api-audiences=https://kubernetes.default.svc \
@@ -83,7 +96,7 @@ impl Cluster {
         );
         let controllers = format!(
             "--kubeconfig={CONFIGURATION}/admin.json --leader-elect=false --feature-gates=CSIServiceAccountToken=true \
-             --service-account-private-key-file={accounts}.key"
+             --kube-api-qps=200 --kube-api-burst=400 --root-ca-file={API_CERTIFICATES} --service-account-private-key-file={accounts}.key"
         );
         let scheduler = format!("--kubeconfig={CONFIGURATION}/admin.json --leader-elect=false");
         for (name, arguments) in
@@ -108,7 +121,8 @@ impl Cluster {
         command.args(words(&format!(
             "--config={CONFIGURATION}/kubelet.yaml --kubeconfig={CONFIGURATION}/kubelet.json --v=3 \
              --container-runtime=remote --container-runtime-endpoint=unix:///run/containerd/containerd.sock \
-             --feature-gates=CSIServiceAccountToken=true --hostname-override={NODE} --node-ip={NODE_ADDRESS}"
+             --feature-gates=CSIServiceAccountToken=true --hostname-override={NODE} --node-ip={NODE_ADDRESS} \
+             --register-with-taints={TAINT}=:NoSchedule"
         )));
         // It would ask the network.
         command.env("AWS_EC2_METADATA_DISABLED", "true");
@@ -166,6 +180,12 @@ impl Cluster {
         wait(&format!("the pod {name} runs"), || self.get("pod", name).map(Pod).filter(Pod::is_running))
     }
 
+    /// Whether the node has the driver's start-up taint.
+    pub(crate) fn is_tainted(&self) -> bool {
+        let node = self.get("node", NODE).unwrap();
+        node["spec"]["taints"].as_array().is_some_and(|taints| taints.iter().any(|taint| taint["key"] == TAINT))
+    }
+
     /// Removes a pod, as its owner would, and waits until nothing of it is left.
     #[track_caller]
     pub(crate) fn remove(&self, name: &str) {
@@ -193,6 +213,11 @@ impl Cluster {
         ] {
             let _ = fs::write(self.host.log(name), self.kubectl(arguments).stdout);
         }
+    }
+
+    /// Where a pod's CSI volume is on the node.
+    pub(crate) fn csi_volume(pod: &Pod, volume: &str) -> String {
+        format!("{KUBELET}/pods/{}/volumes/kubernetes.io~csi/{volume}/mount", pod.uid())
     }
 
     /// The directory of a pod's emptyDir on the node.

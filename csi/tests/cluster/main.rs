@@ -23,6 +23,7 @@ mod load;
 mod objects;
 mod provisioner;
 mod steps;
+mod tokens;
 
 use cluster::Cluster;
 use node::sshd::Sshd;

@@ -10,6 +10,9 @@ use std::process::Command;
 /// What containerd calls the image of busybox that `prepare` has made.
 const BUSYBOX: &str = "hostmount.test/busybox:1";
 
+/// For whom the driver gets pods' service-account tokens.
+pub(crate) const AUDIENCE: &str = "sts.example.org";
+
 /// Reads, writes and looks by path in /data, and ends at the first error.
 pub(crate) const STEADY: &str = "trap 'exit 0' TERM; n=0; me=/data/of-$(id -u)-$(cat /proc/sys/kernel/random/uuid)
     while n=$((n + 1)); echo $n >$me && test \"$(cat $me)\" = $n && ls /data >/dev/null && test -e $me; do
@@ -63,6 +66,26 @@ pub(crate) fn claim(name: &str, class: &str) -> Value {
     })
 }
 
+/// A volume that an administrator has made for a claim of the same name, and the claim.
+pub(crate) fn made_by_hand(name: &str, attributes: Value) -> [Value; 2] {
+    let mut claim = claim(name, "");
+    claim["spec"]["volumeName"] = json!(name);
+    let volume = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": { "name": name },
+        "spec": {
+            "capacity": { "storage": "1Gi" },
+            "accessModes": ["ReadWriteMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "claimRef": { "namespace": "default", "name": name },
+            "csi": { "driver": "hostmount.csi", "volumeHandle": name, "volumeAttributes": attributes },
+        },
+    });
+    [volume, claim]
+}
+
 /// A class.
 pub(crate) fn class(name: &str, parameters: Value) -> Value {
     json!({
@@ -85,12 +108,13 @@ pub(crate) fn secret(name: &str, namespace: &str, of: Value) -> Value {
     })
 }
 
-/// What `kubectl apply -k deploy/base` makes, with more lines in config.toml, and a directory of the node as what bindfs may show.
+/// What kustomize makes of deploy/base with deploy/components/api-access, with more lines in config.toml, and a directory of the node as what bindfs may show.
 /// In the place of external-provisioner's image there is one that does nothing: `provisioner` says why.
 pub(crate) fn deployment(config: &str, directory: &str, source: &str) -> Vec<Value> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let kubectl = target_directory().join("kubectl/kubectl");
-    let made = Command::new(kubectl).args(["kustomize", "deploy/base"]).current_dir(project).output().unwrap();
+    let made =
+        Command::new(kubectl).args(["kustomize", "csi/tests/cluster/deploy"]).current_dir(project).output().unwrap();
     let text = String::from_utf8(made.stdout).unwrap();
     let documents = text.split("\n---\n").map(|one| serde_saphyr::from_str(one).unwrap());
     documents.map(|object| adapted(object, config, directory, source)).collect()
@@ -101,6 +125,10 @@ fn adapted(mut object: Value, config: &str, directory: &str, source: &str) -> Va
     let kind = object["kind"].as_str().unwrap().to_owned();
     let pod = &mut object["spec"]["template"]["spec"];
     match kind.as_str() {
+        "CSIDriver" => {
+            object["spec"]["tokenRequests"] = json!([{ "audience": AUDIENCE, "expirationSeconds": 600 }]);
+            object["spec"]["requiresRepublish"] = json!(true);
+        }
         "ConfigMap" => {
             let text = object["data"]["config.toml"].as_str().unwrap().to_owned();
             object["data"]["config.toml"] = json!(text + config);
@@ -109,6 +137,11 @@ fn adapted(mut object: Value, config: &str, directory: &str, source: &str) -> Va
             add(&mut pod["volumes"], json!({ "name": "shared", "hostPath": { "path": directory } }));
             let mounter = named(&mut pod["containers"], "mounter");
             add(&mut mounter["volumeMounts"], json!({ "name": "shared", "mountPath": source }));
+            // Nobody forwards the addresses of services here.
+            let environment = &mut named(&mut pod["containers"], "csi")["env"];
+            for (name, value) in [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")] {
+                add(environment, json!({ "name": name, "value": value }));
+            }
         }
         "Deployment" => {
             let provisioner = named(&mut pod["containers"], "provisioner");

@@ -2,15 +2,19 @@
 //!
 //! Runs in the test's process.
 
-use crate::cluster::{Cluster, NODE};
-use crate::host::wait;
-use crate::load::{looks, made_again_and_again};
+use crate::calls;
+use crate::cluster::{Cluster, NODE, TAINT};
+use crate::host::{KUBELET, wait};
+use crate::load::{looks, made_again_and_again, two_hundred_claims};
 use crate::node::SERVER_ADDRESS;
 use crate::node::servers::{CURRENT_RCLONE, install_rclone};
 use crate::node::sshd::{self, Sshd};
 use crate::objects::{self, STEADY, WAIT, claim, claimed, class, pod, secret};
 use crate::pod::Pod;
 use crate::provisioner::DRIVER;
+use crate::tokens;
+use hostmount_csi::csi::NodeGetVolumeStatsRequest;
+use hostmount_csi::csi::node_client::NodeClient;
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -21,22 +25,24 @@ type Step = fn(&Story) -> String;
 
 /// What happens, in this order.
 pub(crate) const STEPS: &[(&str, Step)] = &[
-    ("`kubectl apply -k deploy/base`", the_driver_is_deployed),
+    ("`kubectl apply -k`: deploy/base, with deploy/components/api-access", the_driver_is_deployed),
     ("a claim, and three pods of different users on it", a_claim_for_many_users),
     ("the same, read-only, as a `subPath`, with `fsGroup`", the_claim_in_other_ways),
     ("volumes of sshfs in pods' own specifications, with a Secret", inline_volumes),
     ("a wrong key, no such bucket, a server that is down", errors_are_in_the_events),
     ("the helpers, the mounter and the driver are killed", all_is_killed),
     ("pods are deleted and made again while all is killed", made_again_and_again),
+    ("200 claims on the node, in 8 pods", two_hundred_claims),
+    ("a volume whose helper reads a service-account token", tokens::a_helper_has_its_pods_token),
     ("kubelet restarts", kubelet_restarts),
     ("the DaemonSet is updated", the_daemonset_is_updated),
     ("the pods and the claims are deleted", the_claims_are_deleted),
-    ("`kubectl delete -k deploy/base`", the_driver_goes),
+    ("`kubectl delete -k` of the same", the_driver_goes),
 ];
 
 /// What bindfs may show: a directory of the node's, and where the mounter's container has it.
 const DATA: &str = "/run/data";
-const SOURCE: &str = "/srv/shared";
+pub(crate) const SOURCE: &str = "/srv/shared";
 /// The pods that use volumes all the time, from the step that starts them on; they must not see one error.
 const STEADY_PODS: [&str; 4] = ["of-1000", "of-2000", "of-3000", "inline"];
 
@@ -57,7 +63,7 @@ impl Story {
         self.cluster.host.exec(&pod, line).ok(line)
     }
 
-    fn start(&self, name: &str, uid: u32, line: &str, volume: Value) {
+    pub(crate) fn start(&self, name: &str, uid: u32, line: &str, volume: Value) {
         self.cluster.apply(&[pod(name, uid, line, volume)]);
         self.cluster.wait_until_running(name);
     }
@@ -82,6 +88,7 @@ impl Story {
     fn config(&self) -> String {
         "\n[filesystem.sshfs.files.known-hosts]\ncontent = '{secret:known-hosts}'\noption = 'UserKnownHostsFile'\n"
             .to_owned()
+            + &tokens::config()
     }
 
     /// The processes of the mounter's, the driver's, and all helpers'.
@@ -129,6 +136,7 @@ pub(crate) fn s3fs(bucket: &str, secret: &str) -> Value {
 fn the_driver_is_deployed(story: &Story) -> String {
     let cluster = &story.cluster;
     cluster.node.sh_ok(&format!("mkdir -m 777 {DATA}"));
+    assert!(cluster.is_tainted());
     cluster.apply(&story.objects());
     let csi = || cluster.get("csinode", NODE).map(|node| node["spec"]["drivers"].to_string());
     wait("CSINode lists the driver", || csi().is_some_and(|drivers| drivers.contains(DRIVER)));
@@ -137,9 +145,10 @@ fn the_driver_is_deployed(story: &Story) -> String {
         serde_json::from_str::<Value>(&done.stdout).is_ok_and(|object| object["status"][field] == 1)
     };
     wait("the DaemonSet is ready", || ready("daemonset", "hostmount-csi", "numberReady"));
+    wait("the node's start-up taint is gone", || !cluster.is_tainted());
     wait("the controller is ready", || ready("deployment", "hostmount-csi-controller", "readyReplicas"));
     let version = cluster.kubectl(&["get", "node", NODE, "--output", "jsonpath={.status.nodeInfo.kubeletVersion}"]);
-    format!("the pods are ready, the driver is in CSINode; Kubernetes {}", version.stdout)
+    format!("the driver is in CSINode, the start-up taint is gone, the pods are ready; Kubernetes {}", version.stdout)
 }
 
 fn a_claim_for_many_users(story: &Story) -> String {
@@ -247,9 +256,25 @@ fn all_is_killed(story: &Story) -> String {
         wait(&format!("{line} is back"), || story.processes().iter().any(is_new));
         wait("the volumes are there", || names.iter().all(|name| looks(story, name)));
     }
+    // As kubelet does every few seconds, so that what follows is a change.
+    let request = NodeGetVolumeStatsRequest {
+        volume_id: "any".to_owned(),
+        volume_path: Cluster::csi_volume(&Pod(story.cluster.get("pod", names[2]).unwrap()), "data"),
+        ..Default::default()
+    };
+    let socket = format!("{KUBELET}/plugins/{DRIVER}/csi.sock");
+    let stats = calls::call(&story.cluster.node, &socket, |channel| async move {
+        NodeClient::new(channel).node_get_volume_stats(request).await
+    });
+    assert!(!stats.unwrap().volume_condition.unwrap().abnormal);
+    let processes_now = story.processes();
+    let (helper, _) = processes_now.iter().find(|(_, line)| line.contains("sshfs")).unwrap();
+    story.cluster.node.sh_ok(&format!("kill -9 {helper}"));
+    let said = || story.cluster.events_of(names[2]).contains("the volume is served");
+    wait("an event says that the volume was healed", said);
     names.iter().for_each(|name| story.cluster.remove(name));
     format!(
-        "{} processes, one after the other: each is back, and the volumes are, in the running pods",
+        "{} processes, one after the other: each is back, and the volumes are, in the running pods, which get events of it",
         processes.len()
     )
 }
@@ -259,14 +284,20 @@ fn kubelet_restarts(story: &Story) -> String {
         story.start(name, uid, STEADY, claimed("shared"));
     }
     story.start("inline", 1000, STEADY, sshfs("inline", "ssh-key"));
+    let token = tokens::before(story);
+    // As with a node that comes back.
+    let taint = format!("{TAINT}=:NoSchedule");
+    story.cluster.kubectl(&["taint", "node", NODE, &taint]).ok("kubectl taint");
     story.cluster.stop_kubelet();
     story.cluster.start_kubelet();
     let csi = || story.cluster.get("csinode", NODE).map(|node| node["spec"]["drivers"].to_string());
     wait("the driver is registered again", || csi().is_some_and(|drivers| drivers.contains(DRIVER)));
+    wait("the start-up taint is gone", || !story.cluster.is_tainted());
+    token.wait(story);
     story.assert_steady(&STEADY_PODS);
     story.start("after", 1000, WAIT, claimed("shared"));
     story.cluster.remove("after");
-    "no error in the pods, and the driver is registered again".to_owned()
+    "no error in the pods; the driver is registered again, a taint that was put back is gone, the helper has a fresh token".to_owned()
 }
 
 fn the_daemonset_is_updated(story: &Story) -> String {
@@ -288,7 +319,7 @@ fn the_daemonset_is_updated(story: &Story) -> String {
 }
 
 fn the_claims_are_deleted(story: &Story) -> String {
-    STEADY_PODS.iter().for_each(|name| story.cluster.remove(name));
+    STEADY_PODS.iter().chain([&tokens::POD]).for_each(|name| story.cluster.remove(name));
     story.cluster.kubectl(&["delete", "pvc", "shared"]).ok("kubectl delete");
     wait("the volume is deleted", || story.cluster.list("persistentvolumes").is_empty());
     assert_eq!(story.cluster.node.sh_ok(&format!("ls {DATA}")), "");

@@ -71,7 +71,7 @@ impl Pods {
         let volumes = self.locked();
         let entry = volumes.by_id.values().find(|entry| entry.is(filesystem))?;
         let VolumeView { state, waiting, hung_since, note, .. } = entry.view(mounter);
-        Some(Stats { state, waiting, hung_since, note, space: None })
+        Some(Stats { state, waiting, hung_since, note, space: None, heals: 0 })
     }
 }
 

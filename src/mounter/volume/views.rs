@@ -106,10 +106,10 @@ pub fn condition(mounter: &Mounter, filesystem: Identity) -> Stats {
     });
     let Some(view) = view else {
         let waiting = mounter.connections.waiting(filesystem).ok();
-        return Stats { state: VolumeState::Mounted, waiting, hung_since: None, note: None, space: None };
+        return Stats { state: VolumeState::Mounted, waiting, hung_since: None, note: None, space: None, heals: 0 };
     };
-    let VolumeView { state, waiting, hung_since, note, .. } = view;
-    Stats { state, waiting, hung_since, note, space: None }
+    let VolumeView { state, waiting, hung_since, note, heals, .. } = view;
+    Stats { state, waiting, hung_since, note, space: None, heals }
 }
 
 /// What is mounted where on the node.
