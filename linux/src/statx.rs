@@ -4,7 +4,7 @@
 //! asks no filesystem, so that one that is dead or hangs does not matter.
 
 use crate::mount_table::Device;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -50,6 +50,17 @@ pub fn cached(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
     // DONT_SYNC: FUSE answers from what the kernel has and sends no request to the helper.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     Ok(statx(fd, c"", flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)?)
+}
+
+/// STATX_MNT_ID_UNIQUE.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// The number of the mount that `path` is in, which the kernel gives to no other; a link at its end is not followed. None
+/// before Linux 6.8.
+pub fn unique_mount_id(path: &Path) -> io::Result<Option<u64>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(CWD, path, flags, MNT_ID_UNIQUE)?;
+    Ok((stat.stx_mask & MNT_ID_UNIQUE.bits() != 0).then_some(stat.stx_mnt_id))
 }
 
 /// Asks the filesystem behind a descriptor for its attributes and waits for the answer, whatever it is. Only

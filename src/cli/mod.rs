@@ -82,9 +82,9 @@ enum Action {
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match Arguments::parse_from(arguments).action {
         Action::Serve(arguments) => serve::main(arguments),
-        Action::Mount { arguments } => mount8::main(&arguments, Origin::Operator),
-        Action::Umount { arguments } => umount8::main(&arguments),
-        Action::Flexvolume { arguments } => flexvolume::main(&arguments),
+        Action::Mount { arguments } => mount8::main(&arguments, Origin::Operator).into(),
+        Action::Umount { arguments } => umount8::main(&arguments).into(),
+        Action::Flexvolume { arguments } => flexvolume::main(&arguments).into(),
         Action::List(arguments) => end(list::list(&arguments)),
         Action::Heal(arguments) => end(heal_swap::heal(&arguments)),
         Action::Swap(arguments) => end(heal_swap::swap(&arguments)),

@@ -55,6 +55,7 @@ mod restart;
 mod secrets;
 mod secrets_recorded;
 mod server_gone;
+mod shim;
 mod shown;
 mod storm;
 mod swap;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         pods,
         pod_containers,
         operator,
+        shim,
         shown,
         client,
         bind,
