@@ -15,6 +15,7 @@ mod cgroups;
 mod chaos;
 mod client;
 mod configuration;
+mod costs;
 mod csi_manifests;
 mod deployment;
 mod device_numbers;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         pods,
         pod_containers,
         operator,
+        costs,
         shim,
         shown,
         client,

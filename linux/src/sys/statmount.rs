@@ -40,16 +40,14 @@ pub struct OneMount {
 pub fn mount_of(path: &Path) -> io::Result<OneMount> {
     let mount = unique_mount_id(path)?.ok_or(io::Error::from_raw_os_error(libc::ENODATA))?;
     let request = Request { size: size_of::<Request>() as u32, spare: 0, mount, wanted: WANTED };
-    // Aligned, as the structure begins with numbers of eight bytes.
-    let mut answer = [0_u64; ROOM / 8];
+    let mut answer = [0_u8; ROOM];
     // SAFETY: `request` has the size that it states, and the kernel writes no more to `answer` than the size that is passed.
     let done =
         unsafe { libc::syscall(SYS_STATMOUNT, &raw const request, answer.as_mut_ptr(), size_of_val(&answer), 0) };
     if done != 0 {
         return Err(io::Error::last_os_error());
     }
-    let bytes: Vec<u8> = answer.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    read(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    read(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Reads the kernel's answer.
