@@ -71,6 +71,7 @@ pub mod settings;
 pub mod user;
 
 use api::request::Request;
+use caps::CapsHashSet;
 use doors::Doors;
 use open_files::OpenFiles;
 use policy::Policy;
@@ -235,6 +236,12 @@ impl Config {
     pub fn types_with_command(&self) -> impl Iterator<Item = &str> {
         let with_command = self.types.iter().filter(|(_, settings)| settings.command.is_some());
         with_command.map(|(name, _)| name.as_str())
+    }
+
+    /// The capabilities that helpers of any type may keep.
+    pub fn capabilities(&self) -> CapsHashSet {
+        let types = self.types.values().chain([&self.others]);
+        types.flat_map(|settings| settings.capabilities.iter().copied()).collect()
     }
 
     /// Whether a type has a memory limit.

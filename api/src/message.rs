@@ -22,6 +22,8 @@ pub const MAX_BODY: u32 = 2 << 20;
 /// The longest body of an answer: room for a list of as many volumes as a node can have.
 pub const MAX_ANSWER: u32 = 16 << 20;
 
+/// Room for most bodies.
+const USUAL_BODY: usize = 4096;
 const MAGIC: [u8; 4] = *b"HMNT";
 const HEADER: usize = 12;
 
@@ -334,8 +336,8 @@ fn receive_within<T: DeserializeOwned>(stream: &mut impl Read, limit: u32) -> Re
     if length > limit {
         return Err(MessageError::TooLong { length: length.into(), limit });
     }
-    // Grows with what arrives: a header alone must not make us allocate two megabytes.
-    let mut body = Vec::new();
+    // Grows with what arrives: a header alone must not make us allocate two megabytes. Most bodies are read at one go.
+    let mut body = Vec::with_capacity((length as usize).min(USUAL_BODY));
     stream.take(length.into()).read_to_end(&mut body).map_err(io_error)?;
     if body.len() < length as usize {
         return Err(MessageError::Truncated);

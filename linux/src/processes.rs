@@ -6,6 +6,8 @@
 use crate::mount_namespace::{MountNamespace, NamespaceError};
 use crate::mount_table::{self, Mount};
 use crate::namespace::NamespaceId;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,6 +24,28 @@ pub const OWN: &str = "/proc";
 pub struct Process {
     pid: Pid,
     directory: PathBuf,
+}
+
+/// The text of a file of /proc's, most of which are short: read at one go, where the standard library begins with 32 bytes and
+/// asks for a length that none of them has.
+pub fn read_short(file: &Path) -> io::Result<String> {
+    const ROOM: usize = 4096;
+    let file = open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = vec![0; ROOM];
+    let mut length = 0;
+    loop {
+        if length == text.len() {
+            text.resize(2 * length, 0);
+        }
+        match rustix::io::read(&file, &mut text[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    text.truncate(length);
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Every process that `proc` shows, in the order of their ids.
@@ -60,7 +84,7 @@ impl Process {
 
     /// The text of such a file.
     pub fn read(&self, name: &str) -> io::Result<String> {
-        fs::read_to_string(self.file(name))
+        read_short(&self.file(name))
     }
 
     /// The name of its program, as far as the kernel keeps it (proc_pid_comm(5)).

@@ -4,7 +4,7 @@
 //! asks no filesystem, so that one that is dead or hangs does not matter.
 
 use crate::mount_table::Device;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -71,6 +71,14 @@ pub fn known(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
 /// All attributes of what is behind a descriptor, as its filesystem has them now: it is asked, and waited for.
 pub fn attributes(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
     Ok(statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?)
+}
+
+/// The number of the mount that `path` is in, which the kernel gives to no other; a link at its end is not followed. None
+/// before Linux 6.8.
+pub fn unique_mount_id(path: &Path) -> io::Result<Option<u64>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(CWD, path, flags, UNIQUE)?;
+    Ok((stat.stx_mask & UNIQUE.bits() != 0).then_some(stat.stx_mnt_id))
 }
 
 /// Asks the filesystem behind a descriptor for its attributes and waits for the answer, whatever it is. Only

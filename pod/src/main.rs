@@ -4,10 +4,10 @@
 #![no_main]
 
 use hostmount_pod::{by_name, own_command};
+use std::ffi::OsString;
 
 linux::program!(run);
 
-fn run() -> u8 {
-    let arguments: Vec<_> = std::env::args_os().collect();
+fn run(arguments: Vec<OsString>) -> u8 {
     by_name(&arguments).unwrap_or_else(|| own_command(arguments.get(1..).unwrap_or_default()))
 }

@@ -18,13 +18,15 @@ use rustix::mount::UnmountFlags;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Kubelet's own keys; everything else in a volume's options is the user's.
 const KUBELETS: &str = "kubernetes.io/";
 const POD_NAME: &str = "kubernetes.io/pod.name";
 const POD_NAMESPACE: &str = "kubernetes.io/pod.namespace";
 const SECRETS: &str = "kubernetes.io/secret/";
+
+/// The exit status of a call that failed.
+const FAILURE: u8 = 1;
 
 /// What a call comes to.
 #[derive(Debug)]
@@ -60,8 +62,8 @@ pub enum BadOptions {
     Options(#[from] OptionsError),
 }
 
-/// Runs one call; `arguments` are those after the program's name.
-pub fn main(arguments: &[OsString]) -> ExitCode {
+/// Runs one call, and returns the exit status; `arguments` are those after the program's name.
+pub fn main(arguments: &[OsString]) -> u8 {
     let words: Option<Vec<&str>> = arguments.iter().map(|word| word.to_str()).collect();
     let answer = match words.as_deref() {
         Some(["init"]) => Answer::Capabilities,
@@ -74,8 +76,8 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     };
     linux::say!("{}", answer.to_json());
     match answer {
-        Answer::Success | Answer::Capabilities => ExitCode::SUCCESS,
-        Answer::Failure(_) | Answer::NotSupported => ExitCode::FAILURE,
+        Answer::Success | Answer::Capabilities => 0,
+        Answer::Failure(_) | Answer::NotSupported => FAILURE,
     }
 }
 

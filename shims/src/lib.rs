@@ -14,11 +14,10 @@ pub mod umount8;
 use api::origin::Origin;
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Runs the program that the first argument names, as execve(2) passed it: `mount`, `umount`, or `fuse`, as FlexVolume
-/// drivers are named after their directory (`hostmount~fuse/fuse`). `None`: another name.
-pub fn by_name(arguments: &[OsString]) -> Option<ExitCode> {
+/// drivers are named after their directory (`hostmount~fuse/fuse`). Returns its exit status; `None`: another name.
+pub fn by_name(arguments: &[OsString]) -> Option<u8> {
     let (name, rest) = arguments.split_first()?;
     match Path::new(name).file_name()?.to_str()? {
         "mount" => Some(mount8::main(rest, Origin::Kubelet)),

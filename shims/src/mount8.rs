@@ -17,7 +17,6 @@ use api::shown::shown;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 /// The part of mount(8)'s command line that a mount of a served type may have.
 #[derive(Debug, Default)]
@@ -44,8 +43,8 @@ pub enum Invocation {
     Bad(String, OptionsError),
 }
 
-/// Runs `mount` with `arguments` (without the program's name) for a caller from `origin`.
-pub fn main(arguments: &[OsString], origin: Origin) -> ExitCode {
+/// Runs `mount` with `arguments` (without the program's name) for a caller from `origin`. Returns the exit status.
+pub fn main(arguments: &[OsString], origin: Origin) -> u8 {
     // Kubelet calls an external mounter with the word `mount` first.
     let arguments = match arguments {
         [word, rest @ ..] if word == "mount" => rest,
@@ -54,7 +53,7 @@ pub fn main(arguments: &[OsString], origin: Origin) -> ExitCode {
     match invocation(arguments) {
         Invocation::NodesOwn => node_program::become_it("mount", arguments),
         Invocation::Bad(target, error) => fail(&target, Exit::Usage, &error.to_string()),
-        Invocation::Faked => ExitCode::SUCCESS,
+        Invocation::Faked => 0,
         Invocation::Ours(request) => mount(request, origin),
     }
 }
@@ -106,12 +105,12 @@ fn text(argument: OsString) -> Result<String, lexopt::Error> {
     argument.into_string().map_err(lexopt::Error::NonUnicodeValue)
 }
 
-fn mount(request: Request, origin: Origin) -> ExitCode {
+fn mount(request: Request, origin: Origin) -> u8 {
     let target = request.target.clone();
     match Client::from_environment(origin).mount(request) {
         Ok(mounted) => {
             show(&mounted.output);
-            ExitCode::SUCCESS
+            0
         }
         Err(error) => {
             let Failure { exit, message, output, .. } = error.into_failure();
@@ -128,9 +127,9 @@ fn show(output: &[String]) {
     }
 }
 
-fn fail(target: &str, exit: Exit, message: &str) -> ExitCode {
+fn fail(target: &str, exit: Exit, message: &str) -> u8 {
     linux::complain!("mount: {}: {}.", shown(target), shown(message));
-    exit.into()
+    exit as u8
 }
 
 #[cfg(test)]

@@ -5,24 +5,24 @@
 
 use crate::mark::is_ours;
 use api::exit::Exit;
+use linux::sys::entry::become_program;
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
 
 /// Where a node may have it, beside the directories in PATH.
 const DIRECTORIES: [&str; 5] = ["/bin", "/usr/bin", "/sbin", "/usr/sbin", "/run/current-system/sw/bin"];
 
-/// Executes the node's own `name` with `arguments` (without the program's name). Returns only if there is none.
-pub(crate) fn become_it(name: &str, arguments: &[OsString]) -> ExitCode {
+/// Executes the node's own `name` with `arguments` (without the program's name). Returns only if there is none, with the exit
+/// status.
+pub(crate) fn become_it(name: &str, arguments: &[OsString]) -> u8 {
     let mut error = io::Error::from(io::ErrorKind::NotFound);
     for program in candidates(name) {
-        error = Command::new(&program).arg0(name).args(arguments).exec();
+        error = become_program(&program, name, arguments);
     }
     linux::complain!("{name}: this node has no {name} program of its own, and hostmount does not serve this: {error}");
-    Exit::Usage.into()
+    Exit::Usage as u8
 }
 
 /// Programs called `name` that are not hostmount's.

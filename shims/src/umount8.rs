@@ -17,12 +17,12 @@ use linux::mount_namespace::MountNamespace;
 use linux::mount_table::{self, Mount};
 use linux::statx::device_at;
 use linux::sys::ask::answers;
+use linux::sys::statmount::mount_of;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -41,22 +41,21 @@ struct Arguments {
     targets: Vec<PathBuf>,
 }
 
-/// Runs `umount` with `arguments` (without the program's name).
-pub fn main(arguments: &[OsString]) -> ExitCode {
+/// Runs `umount` with `arguments` (without the program's name). Returns the exit status.
+pub fn main(arguments: &[OsString]) -> u8 {
     let Ok(given) = parse(arguments) else { return node_program::become_it("umount", arguments) };
     let node = node_elsewhere();
-    let fuse = fuse_targets(node.is_some());
-    if !given.targets.iter().all(|target| fuse.contains(target)) {
+    if !are_fuse(&given.targets, node.is_some()) {
         return node_program::become_it("umount", arguments);
     }
-    let mut code = ExitCode::SUCCESS;
+    let mut code = 0;
     for target in given.targets {
         match unmount_on(node.as_ref(), &target, given.flags) {
             Ok(()) if given.verbose => linux::say!("umount: {} unmounted", shown_path(&target)),
             Ok(()) => {}
             Err(errno) => {
                 linux::complain!("umount: {}: {}.", shown_path(&target), words(errno));
-                code = exit_of(errno).into();
+                code = exit_of(errno) as u8;
             }
         }
     }
@@ -131,6 +130,24 @@ fn is_dead(target: &Path) -> bool {
     };
     let asked = thread::Builder::new().spawn(ask).is_ok();
     asked && answer.recv_timeout(MOUNTERS_TIME).unwrap_or(false)
+}
+
+/// Whether each of these is where a FUSE filesystem is mounted.
+fn are_fuse(targets: &[PathBuf], node_is_elsewhere: bool) -> bool {
+    let each = targets.iter().map(|target| is_fuse_at(target)).collect::<Option<Vec<_>>>();
+    // What is not seen here may be seen on the node.
+    if let Some(each) = each.filter(|_| !node_is_elsewhere) {
+        return each.into_iter().all(|is_fuse| is_fuse);
+    }
+    let fuse = fuse_targets(node_is_elsewhere);
+    targets.iter().all(|target| fuse.contains(target))
+}
+
+/// Whether a FUSE filesystem is mounted there; none where the table must tell (Linux before 6.8, a filesystem that answers its
+/// own user alone).
+fn is_fuse_at(target: &Path) -> Option<bool> {
+    let mount = mount_of(target).ok()?;
+    Some(mount.fstype == "fuse" && mount.target == target)
 }
 
 /// Where FUSE filesystems are mounted, here and on the node. Without /proc none is known, and the node's own program

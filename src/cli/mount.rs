@@ -62,7 +62,7 @@ pub(super) fn request(arguments: &[OsString]) -> Result<Request, Complaint> {
 /// Runs `hostmount mount`.
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
     if !arguments.explain {
-        return mount8::main(&arguments.arguments, Origin::Operator);
+        return mount8::main(&arguments.arguments, Origin::Operator).into();
     }
     super::end(explain(arguments))
 }

@@ -116,8 +116,11 @@ impl Heir {
     fn inherit(&mut self, files: &OpenFiles, in_flight: &HashMap<u64, u64>) {
         for (node, file) in files {
             let in_flight = in_flight.get(node).copied().unwrap_or_default();
-            if let Ok(Some(served)) = self.certain(*node, file, in_flight) {
-                self.files.insert(*node, served);
+            match self.certain(*node, file, in_flight) {
+                Ok(Some(served)) => _ = self.files.insert(*node, served),
+                // The fresh helper has died as well, or hangs: to ask it for each of many files takes too long.
+                Err(error) if is_dead(&error) => return,
+                Ok(None) | Err(_) => {}
             }
         }
     }
@@ -187,6 +190,12 @@ impl Heir {
         let most = if request.is_resent() { request.writes_to().unwrap_or(offset) } else { offset };
         Ok((offset..=most).contains(&size))
     }
+}
+
+/// Whether an error is that of a filesystem that does not answer any more.
+fn is_dead(error: &io::Error) -> bool {
+    let dead = [Errno::NOTCONN, Errno::CONNABORTED, Errno::STALE, Errno::TIMEDOUT];
+    Errno::from_io_error(error).is_some_and(|errno| dead.contains(&errno))
 }
 
 /// Up to where files are written by these requests, if they were the dead helper's.

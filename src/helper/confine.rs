@@ -5,21 +5,35 @@
 //! nothing has to be done between fork and exec, and every step has an ordinary error.
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
-use rustix::thread::{set_keep_capabilities, set_thread_groups};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_no_new_privs, set_thread_groups,
+};
 use std::io;
+use std::sync::OnceLock;
+
+/// What can still be in the bounding set of any of this process's threads, if that was [limited](limit_helpers).
+static BOUNDING: OnceLock<CapsHashSet> = OnceLock::new();
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfineError {
-    /// A capability set could not be reduced, or the mounter has not got what a helper shall keep.
+    /// The ambient or the bounding set could not be reduced.
     #[error("cannot reduce the {set} capability set to {kept}")]
     Capabilities {
-        /// Which of the five.
+        /// Which of the two.
         set: &'static str,
         /// To what.
         kept: String,
         /// The kernel's error.
         source: CapsError,
+    },
+    /// capset(2): the mounter has not got what a helper shall keep.
+    #[error("cannot reduce the effective, permitted and inheritable capability sets to {kept}")]
+    Sets {
+        /// To what.
+        kept: String,
+        /// The kernel's error.
+        source: io::Error,
     },
     /// setgroups(2), or prctl(PR_SET_KEEPCAPS).
     #[error("cannot leave the mounter's groups and capabilities")]
@@ -29,6 +43,15 @@ pub enum ConfineError {
     NoNewPrivs(#[source] io::Error),
 }
 
+/// Takes from whatever this process executes what no helper may `keep`: a capability less to be taken from each helper. What the
+/// process may do itself is not less. To be called before there are other threads, which inherit it.
+pub fn limit_helpers(keep: &CapsHashSet) -> Result<(), CapsError> {
+    let all = caps::runtime::thread_all_supported();
+    all.difference(keep).try_for_each(|capability| caps::drop(None, CapSet::Bounding, *capability))?;
+    let _ = BOUNDING.set(all.intersection(keep).copied().collect());
+    Ok(())
+}
+
 /// Takes every privilege but the capabilities in `keep` from the calling thread, for ever. If what it starts `becomes` another
 /// user, the thread itself has what that takes, but nothing that is executed gets it.
 pub fn confine_this_thread(keep: &CapsHashSet, becomes: bool) -> Result<(), ConfineError> {
@@ -36,35 +59,32 @@ pub fn confine_this_thread(keep: &CapsHashSet, becomes: bool) -> Result<(), Conf
     let mut own = keep.clone();
     if becomes {
         own.extend([Capability::CAP_SETUID, Capability::CAP_SETGID]);
-        // Else a change from uid 0 takes all of them.
-        set_keep_capabilities(!keep.is_empty()).map_err(|errno| ConfineError::Account(errno.into()))?;
     }
+    if becomes && !keep.is_empty() {
+        // Else a change from uid 0 takes all of them.
+        set_keep_capabilities(true).map_err(|errno| ConfineError::Account(errno.into()))?;
+    }
+    let failed = |set, kept: &CapsHashSet| {
+        let kept = names(kept);
+        move |source| ConfineError::Capabilities { set, kept, source }
+    };
     // What uid 0 starts gets what is both permitted and bounding; what others start gets what is ambient, which is raised when it
     // has become another user, and must be inheritable then (capabilities(7)).
-    let (none, inherited) = (CapsHashSet::new(), if becomes { keep } else { &CapsHashSet::new() });
-    // The bounding set first: emptying it takes a capability (CAP_SETPCAP).
-    for (set, name, kept) in [
-        (CapSet::Ambient, "ambient", &none),
-        (CapSet::Bounding, "bounding", keep),
-        (CapSet::Inheritable, "inheritable", inherited),
-        (CapSet::Effective, "effective", &own),
-        (CapSet::Permitted, "permitted", &own),
-    ] {
-        reduce(set, kept).map_err(|source| ConfineError::Capabilities { set: name, kept: names(kept), source })?;
-    }
-    rustix::thread::set_no_new_privs(true).map_err(|errno| ConfineError::NoNewPrivs(errno.into()))
+    caps::clear(None, CapSet::Ambient).map_err(failed("ambient", &CapsHashSet::new()))?;
+    // Before the others: it takes a capability (CAP_SETPCAP).
+    let bounding = BOUNDING.get().cloned().unwrap_or_else(caps::runtime::thread_all_supported);
+    let others = bounding.difference(keep);
+    let dropped = others.copied().try_for_each(|capability| caps::drop(None, CapSet::Bounding, capability));
+    dropped.map_err(failed("bounding", keep))?;
+    let inheritable = if becomes { bits(keep) } else { CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: bits(&own), permitted: bits(&own), inheritable };
+    set_capabilities(None, sets).map_err(|errno| ConfineError::Sets { kept: names(&own), source: errno.into() })?;
+    set_no_new_privs(true).map_err(|errno| ConfineError::NoNewPrivs(errno.into()))
 }
 
-fn reduce(set: CapSet, keep: &CapsHashSet) -> Result<(), CapsError> {
-    match set {
-        // Only what this kernel knows can be dropped.
-        CapSet::Bounding => {
-            let mut others = caps::runtime::thread_all_supported().into_iter().filter(|cap| !keep.contains(cap));
-            others.try_for_each(|cap| caps::drop(None, set, cap))
-        }
-        CapSet::Ambient => caps::clear(None, set),
-        CapSet::Inheritable | CapSet::Effective | CapSet::Permitted => caps::set(None, set, keep),
-    }
+fn bits(capabilities: &CapsHashSet) -> CapabilitySet {
+    let bit = |capability: &Capability| CapabilitySet::from_bits_retain(1 << capability.index());
+    capabilities.iter().map(bit).collect()
 }
 
 fn names(capabilities: &CapsHashSet) -> String {

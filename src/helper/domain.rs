@@ -31,7 +31,7 @@ impl fmt::Display for Domain {
     }
 }
 
-/// Closes the calling thread, and what it will start, into a domain of its own.
+/// Closes the calling thread, which has `no_new_privs` or CAP_SYS_ADMIN, and what it will start, into a domain of its own.
 pub fn enter_domain() -> Domain {
     if scoped().is_ok() {
         Domain::Whole
@@ -45,7 +45,7 @@ pub fn enter_domain() -> Domain {
 fn scoped() -> Result<(), RulesetError> {
     let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let scopes: BitFlags<Scope> = Scope::Signal | Scope::AbstractUnixSocket;
-    rules.scope(scopes)?.create()?.restrict_self().map(drop)
+    rules.scope(scopes)?.create()?.no_new_privs(false).restrict_self().map(drop)
 }
 
 /// A domain must rule over something: over renaming to other directories, which is allowed everywhere.
@@ -53,7 +53,7 @@ fn untraced() -> Result<(), Box<dyn std::error::Error>> {
     let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let created = rules.handle_access(AccessFs::Refer)?.create()?;
     let everywhere = PathBeneath::new(PathFd::new("/")?, AccessFs::Refer);
-    created.add_rule(everywhere)?.restrict_self()?;
+    created.add_rule(everywhere)?.no_new_privs(false).restrict_self()?;
     Ok(())
 }
 

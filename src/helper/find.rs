@@ -8,6 +8,7 @@ use crate::config::command::CommandTemplate;
 use crate::config::settings::Settings;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// Directories that are searched whatever PATH is: mount(8) looks for its helpers there too.
 const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -135,10 +136,18 @@ fn by_name(fstype: &str, source: &str) -> Result<Candidates, NoHelper> {
 
 /// The container's PATH and the system's directories.
 pub fn search_path() -> String {
-    match std::env::var("PATH") {
-        Ok(path) if !path.is_empty() => format!("{path}:{SYSTEM_DIRECTORIES}"),
-        _ => SYSTEM_DIRECTORIES.to_owned(),
-    }
+    static PATH: LazyLock<String> = LazyLock::new(|| {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut directories: Vec<&str> = Vec::new();
+        // A name that is not there is looked for in each: in none of them twice.
+        for directory in path.split(':').filter(|_| !path.is_empty()).chain(SYSTEM_DIRECTORIES.split(':')) {
+            if !directories.contains(&directory) {
+                directories.push(directory);
+            }
+        }
+        directories.join(":")
+    });
+    PATH.clone()
 }
 
 /// FUSE programs that are known to take `PROGRAM SOURCE TARGET -o OPTIONS`, so that their names may stand for types.

@@ -197,9 +197,9 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
             }
             started => started,
         };
-        let (process, ending) = started.map_err(|error| LaunchError::at_spawn(error, &program.path, account))?;
+        let ending = started.map_err(|error| LaunchError::at_spawn(error, &program.path, account))?;
         if let Engine::Preload(server) = &mut engine
-            && let Err(error) = server.watch(process)
+            && let Err(error) = ending.process().and_then(|process| server.watch(process))
         {
             // Its end could not be noticed, so it is killed at once.
             let _ = processes.kill();

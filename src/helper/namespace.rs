@@ -13,6 +13,7 @@ use crate::engine::mount_point::MountPoint;
 use crate::node::tree::Tree;
 use linux::mount_table::Mount;
 use rustix::fs::{FsWord, Gid, Mode, OFlags, Uid, chown, fchown, fstat, fstatfs, open, openat, renameat};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_remount};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -154,10 +155,7 @@ pub fn prepare(
     mount(marked_with(target), &root, c"tmpfs", OWN_FLAGS, c"size=64k,mode=0755")
         .map_err(failed("mount a tmpfs on", &root))?;
     make_way(&root, &path)?;
-    let log = log_file(state);
-    fs::File::create(&log).map_err(failed("create", &log))?;
     write_files(&files_directory(state), files, account)?;
-    chown(&log, Some(Uid::from_raw(NOT_A_HELPER)), None).map_err(failed("change the owner of", &log))?;
     if !account.is_root() {
         account.own(&path).map_err(failed("change the owner of", &path))?;
     }
@@ -183,9 +181,16 @@ fn make_way(root: &Path, path: &Path) -> Result<(), PrepareError> {
 /// The socket, the lock and the records are nothing to helpers: nothing of the state directory is seen but their own mount
 /// point and files.
 fn cover_state_directory(state: &Path) -> Result<(), PrepareError> {
-    // It may be below one of the directories that were covered.
-    fs::create_dir_all(state).map_err(failed("create", state))?;
-    mount(SOURCE, state, c"tmpfs", OWN_FLAGS, c"size=1m,mode=0755").map_err(failed("mount a tmpfs on", state))
+    let cover = || mount(SOURCE, state, c"tmpfs", OWN_FLAGS, c"size=1m,mode=0755");
+    let covered = match cover() {
+        // It may be below one of the directories that were covered.
+        Err(Errno::NOENT) => {
+            fs::create_dir_all(state).map_err(failed("create", state))?;
+            cover()
+        }
+        covered => covered,
+    };
+    covered.map_err(failed("mount a tmpfs on", state))
 }
 
 /// Where a file of the node's can be shown to the helper.
@@ -201,6 +206,8 @@ pub fn syslog_socket(state: &Path) -> PathBuf {
 /// Shows the helper a file of the node's, in the calling thread's mount namespace. Returns its path; no target has that name.
 pub fn show_log_file(state: &Path, tree: Tree) -> Result<PathBuf, PrepareError> {
     let path = log_file(state);
+    fs::File::create(&path).map_err(failed("create", &path))?;
+    chown(&path, Some(Uid::from_raw(NOT_A_HELPER)), None).map_err(failed("change the owner of", &path))?;
     tree.graft_at(&path).map_err(failed("attach the node's log file at", &path))?;
     Ok(path)
 }

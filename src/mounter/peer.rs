@@ -153,7 +153,7 @@ fn find(held: &OwnedFd, host_proc: &Path) -> Result<Found, PeerError> {
     let mut seen = Err(PeerError::Unknown(io::ErrorKind::NotFound.into()));
     for proc in [host_proc, Path::new(processes::OWN)] {
         // A thread is not shown under its own id where only its process is listed, so `self` it is.
-        let told = fs::read_to_string(proc.join("self/fdinfo").join(held.as_raw_fd().to_string()));
+        let told = processes::read_short(&proc.join("self/fdinfo").join(held.as_raw_fd().to_string()));
         let id = told.as_ref().ok().and_then(|told| told.lines().find_map(|line| line.strip_prefix("Pid:")));
         match (id.and_then(|id| id.trim().parse::<i32>().ok()), told) {
             (Some(0), _) => seen = Ok(Found::OutsideOfNode),

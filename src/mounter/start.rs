@@ -22,11 +22,11 @@ use super::{door, install, metrics_http, process, state_dir};
 use crate::config::Config;
 use crate::config::settings::MemoryLimit;
 use crate::engine::{self, Choice, NoEngine};
-use crate::helper::namespace;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
 use crate::helper::uids::Uids;
 use crate::helper::world::{World, WorldError};
+use crate::helper::{confine, namespace};
 use crate::node::cgroup::{self, Cgroups};
 use crate::node::connections::Connections;
 use crate::node::kernel::{self, TooOld};
@@ -45,7 +45,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// How the mounter is started.
 #[derive(Debug)]
@@ -114,6 +114,11 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     }
     // Before there are other threads: they inherit the cgroup namespace.
     let cgroups = Arc::new(find_cgroups(&node, &settings));
+    let mut kept = settings.config.capabilities();
+    kept.extend(crate::heir::CAPABILITIES);
+    if let Err(error) = confine::limit_helpers(&kept) {
+        debug!("capabilities are taken from each helper by itself: {error}");
+    }
     process::enter_own_namespace()?;
     state_dir::prepare(&settings.state)?;
     let Some(_lock) = state_dir::take_lock(&settings.state, &settings.host_proc)? else {

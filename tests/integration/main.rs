@@ -15,6 +15,7 @@ mod cgroups;
 mod chaos;
 mod client;
 mod configuration;
+mod costs;
 mod csi_manifests;
 mod deployment;
 mod device_numbers;
@@ -60,6 +61,7 @@ mod restart;
 mod secrets;
 mod secrets_recorded;
 mod server_gone;
+mod shim;
 mod shown;
 mod storm;
 mod swap;
@@ -100,6 +102,8 @@ fn main() -> ExitCode {
         pod_containers,
         pod_programs,
         operator,
+        costs,
+        shim,
         shown,
         what_happened,
         manual,

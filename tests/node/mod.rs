@@ -7,6 +7,7 @@ pub mod background;
 pub mod by_path;
 pub mod cgroups;
 pub mod container;
+pub mod counted;
 pub mod fault;
 pub mod filesystems;
 pub mod gluster;

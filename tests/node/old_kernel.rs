@@ -44,6 +44,8 @@ pub const USER_NOTIFICATION: Missing = Missing { call: libc::SYS_seccomp, flags:
 pub const WAIT_KILLABLE: Missing = Missing { call: libc::SYS_seccomp, flags: Some((1, 1 << 5)) };
 /// 5.3.
 pub const CLONE3: Missing = call(libc::SYS_clone3);
+/// 6.8.
+pub const STATMOUNT: Missing = call(linux::sys::statmount::SYS_STATMOUNT);
 /// MOVE_MOUNT_BENEATH, 6.5.
 pub const BENEATH: Missing = Missing { call: libc::SYS_move_mount, flags: Some((4, 0x200)) };
 

@@ -4,6 +4,7 @@
 //! Runs in the tests' process; cargo does the work, and does none if they are there already. Where there is no cargo
 //! (a machine that the tests were copied to) `HOSTMOUNT_TESTS_BUILT` says that all of it is there.
 
+use super::Place;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -26,8 +27,12 @@ static MADE: LazyLock<()> = LazyLock::new(|| {
     }
 });
 
-/// `hostmount-shim`: what the node runs as `mount` and `umount`.
-pub static SHIM: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-shims", "hostmount-shim"));
+/// `hostmount-shim`: what the node runs as `mount` and `umount`. What is measured is the one that is shipped.
+pub static SHIM: LazyLock<PathBuf> =
+    LazyLock::new(|| if is_release() { SHIPPED_SHIM.clone() } else { built("hostmount-shims", "hostmount-shim") });
+
+/// The same as it is shipped.
+pub static SHIPPED_SHIM: LazyLock<PathBuf> = LazyLock::new(|| made("shims", "shim/hostmount-shim"));
 
 /// `hostmount-csi`, which the image has as well.
 pub static CSI: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-csi", "hostmount-csi"));
@@ -36,12 +41,7 @@ pub static CSI: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-csi", "hos
 pub static POD: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-pod", "hostmount-pod"));
 
 /// The same as it is shipped.
-pub static SMALL_POD: LazyLock<PathBuf> = LazyLock::new(|| {
-    let mut make = Command::new("make");
-    make.args(["-C", env!("CARGO_MANIFEST_DIR"), "pod", concat!("CARGO=", env!("CARGO"))]);
-    build(&mut make);
-    Path::new(HOSTMOUNT).ancestors().nth(2).unwrap().join("pod/hostmount-pod")
-});
+pub static SMALL_POD: LazyLock<PathBuf> = LazyLock::new(|| made("pod", "pod/hostmount-pod"));
 
 /// `testbed`, which is the helper `mount.memfs` when it is called so.
 pub static TESTBED: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-testbed", "testbed"));
@@ -51,11 +51,34 @@ pub fn target_directory() -> &'static Path {
     Path::new(HOSTMOUNT).ancestors().nth(3).unwrap()
 }
 
+fn is_release() -> bool {
+    Path::new(HOSTMOUNT).parent().unwrap().ends_with("release")
+}
+
+/// Puts the program that is shipped on a node, in a directory of its own, under all its names; returns the directory.
+pub fn show_shipped(node: &Place) -> &'static str {
+    const DIRECTORY: &str = "/opt/hostmount/shipped";
+    node.sh_ok(&format!("mkdir {DIRECTORY}"));
+    let program = std::fs::read(&*SHIPPED_SHIM).unwrap();
+    for name in ["mount", "umount", "fuse"] {
+        node.program(&format!("{DIRECTORY}/{name}"), &program);
+    }
+    DIRECTORY
+}
+
+/// By make: what is to be made, and where that is then, below TARGET-DIRECTORY/TRIPLE.
+fn made(what: &str, program: &str) -> PathBuf {
+    let mut make = Command::new("make");
+    make.args(["-C", env!("CARGO_MANIFEST_DIR"), what, concat!("CARGO=", env!("CARGO"))]);
+    build(&mut make);
+    Path::new(HOSTMOUNT).ancestors().nth(2).unwrap().join(program)
+}
+
 fn built(package: &str, program: &str) -> PathBuf {
     let beside = Path::new(HOSTMOUNT).with_file_name(program);
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--package", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if beside.parent().unwrap().ends_with("release") {
+    if is_release() {
         cargo.arg("--release");
     }
     build(&mut cargo);

@@ -5,6 +5,7 @@
 
 pub mod directories;
 
+use super::descriptor::close_range;
 use super::fork::fork_held;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -280,7 +281,7 @@ fn tell_and_end(about: RawFd, socket: RawFd, question: impl Fn(RawFd, &mut Words
     // SAFETY: the same with 1.
     unsafe { libc::dup2(socket, 1) };
     // SAFETY: the same with all others.
-    unsafe { libc::close_range(2, libc::c_uint::MAX, 0) };
+    unsafe { close_range(2, u32::MAX) };
     let mut told = Answer { errno: 0, words: [0; 6] };
     let answer = question(if about == libc::AT_FDCWD { about } else { 0 }, &mut told.words);
     if answer < 0 {
@@ -311,7 +312,7 @@ fn tell_and_end(about: RawFd, socket: RawFd, question: impl Fn(RawFd, &mut Words
 fn ask_and_end(path: &CStr) -> ! {
     // A process that reads our caller's output to its end must not wait for this one.
     // SAFETY: closes this process's own table only; nothing here owns a descriptor any more.
-    unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
+    unsafe { close_range(0, u32::MAX) };
     // SAFETY: all-zero bytes are a valid value of this plain C structure.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     let (flags, mask) = (libc::AT_STATX_FORCE_SYNC, libc::STATX_BASIC_STATS);

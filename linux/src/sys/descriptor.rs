@@ -28,8 +28,18 @@ pub fn close_all_but(kept: &OwnedFd) {
     let first = 3;
     if kept > first {
         // SAFETY: takes plain numbers. No owner of a descriptor is left that would close one of these again.
-        unsafe { libc::close_range(first, kept - 1, 0) };
+        unsafe { close_range(first, kept - 1) };
     }
     // SAFETY: as above.
-    unsafe { libc::close_range(kept.saturating_add(1).max(first), libc::c_uint::MAX, 0) };
+    unsafe { close_range(kept.saturating_add(1).max(first), u32::MAX) };
+}
+
+/// close_range(2), which not every libc has; system calls only.
+///
+/// # Safety
+///
+/// No owner of a descriptor in that range is left that would close it again.
+pub(super) unsafe fn close_range(first: u32, last: u32) {
+    // SAFETY: takes plain numbers; the caller vouches for the descriptors.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }

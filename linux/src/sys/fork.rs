@@ -4,6 +4,7 @@
 //! Runs in whatever process makes a machine (a demo, a test: root, many threads), in the mounter, and in the demo's
 //! filesystem (uid 0 without capabilities, one thread).
 
+use super::descriptor::close_range;
 use nix::errno::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::ffi::{CStr, c_int, c_long};
@@ -129,10 +130,10 @@ pub(super) fn live_until_closed(life: RawFd) -> ! {
     let life_number = life.cast_unsigned();
     if life_number > 0 {
         // SAFETY: closes this process's own table only; nothing here owns a descriptor any more.
-        unsafe { libc::close_range(0, life_number - 1, 0) };
+        unsafe { close_range(0, life_number - 1) };
     }
     // SAFETY: as above.
-    unsafe { libc::close_range(life_number + 1, libc::c_uint::MAX, 0) };
+    unsafe { close_range(life_number + 1, u32::MAX) };
     let mut nothing = 0_u8;
     loop {
         // SAFETY: the buffer is one byte long and lives in this frame.

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub const HEAD: usize = 40;
 
 // _IOR(229, 0, uint32_t), Linux 4.2.
-const FUSE_DEV_IOC_CLONE: libc::c_ulong = 0x8004_e500;
+const FUSE_DEV_IOC_CLONE: libc::Ioctl = 0x8004_e500_u32 as libc::Ioctl;
 
 /// Makes `device`, a /dev/fuse that was just opened, one more descriptor of the connection that `of` belongs to. It has flags,
 /// and requests that it has read, of its own. EINVAL: `of` belongs to none.

@@ -16,4 +16,5 @@ pub mod same_file;
 pub mod seccomp;
 pub mod signals;
 pub mod spawn;
+pub mod statmount;
 pub mod user_namespace;

@@ -24,7 +24,7 @@ pub struct Notification {
 
 const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 // _IOW('!', 2, __u64): the direction was wrong in the header's first version, and both are accepted since 5.17.
-const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
+const NOTIF_ID_VALID: libc::Ioctl = 0x4008_2102;
 
 /// Puts a filter on the calling thread, and on whatever it will start, and returns the listener (close-on-exec).
 ///

@@ -4,6 +4,7 @@
 //! Runs in the mounter, on the thread whose confinement the program is to inherit. The other way, a write to
 //! `cgroup.procs` by the child, makes the kernel stop every fork on the node for milliseconds.
 
+use super::descriptor::close_range;
 use super::fork::fork_held;
 use super::seccomp::Instruction;
 use nix::errno::Errno;
@@ -146,7 +147,7 @@ fn become_program(
     // SAFETY: as above.
     unsafe { libc::dup3(verdict, VERDICT, libc::O_CLOEXEC) };
     // SAFETY: as above.
-    unsafe { libc::close_range(VERDICT.cast_unsigned() + 1, libc::c_uint::MAX, 0) };
+    unsafe { close_range(VERDICT.cast_unsigned() + 1, u32::MAX) };
     // SAFETY: takes plain numbers.
     unsafe { libc::setpgid(0, 0) };
     // What it holds in memory, secrets among it, goes into no file.

@@ -111,8 +111,7 @@ fn spawn(
         filter: Vec::new(),
         cgroup: placement.version_2().map(|(cgroup, _)| cgroup),
     };
-    let (process, _ending) = mounter.reaper.spawn(&program)?;
-    Ok(process)
+    Ok(mounter.reaper.spawn(&program)?.process()?)
 }
 
 fn has_ended(process: &OwnedFd) -> bool {

@@ -237,7 +237,7 @@ fn graft(mounter: &Mounter, fresh: &FreshFilesystem, plan: &Plan, target: Target
     let tree = tree.map_err(MountError::Graft)?;
     fresh.ids().map_or(Ok(()), |ids| tree.map_ids(ids)).map_err(MountError::NoIdMap)?;
     // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
-    mounter.node.visit(move || tree.graft(&target))?.map_err(MountError::Graft)
+    mounter.node.visit_on_this_thread(move || tree.graft(&target))?.map_err(MountError::Graft)
 }
 
 fn already() -> Mounted {

@@ -52,7 +52,7 @@ pub fn open_place(mounter: &Mounter, target: &Path, make: bool) -> Result<Place,
     };
     authorize_place(target, &mounter.own_paths)?;
     for _ in 0..TRIES {
-        let (place, elsewhere) = mounter.node.visit(|| {
+        let (place, elsewhere) = mounter.node.visit_on_this_thread(|| {
             let place = open()?;
             let elsewhere = place.target.path_unless(target, patience);
             Ok::<_, TargetError>((place, elsewhere))

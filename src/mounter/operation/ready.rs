@@ -118,11 +118,13 @@ fn wait<'scope>(
     let mut probe = None;
     loop {
         let mounted = matches!(broker.progress(), Progress::Mounted(_));
-        if (exited || helper.foreground) && mounted && probe.is_none() {
-            if !broker.is_fuse() {
-                // A filesystem of the kernel's: mount(2) has had its answer from the server.
-                return Ok(());
-            }
+        let says_ready = exited || helper.foreground;
+        if mounted && says_ready && !broker.is_fuse() {
+            // A filesystem of the kernel's: mount(2) has had its answer from the server.
+            return Ok(());
+        }
+        // Asked at once, so that the answer need not be waited for: it counts when the helper says that it is ready.
+        if mounted && broker.is_fuse() && probe.is_none() {
             *asked = broker.mounted().map(|mounted| mounter.connections.identify(mounted.device));
             probe = broker
                 .mounted()
@@ -135,7 +137,8 @@ fn wait<'scope>(
         if left.is_zero() {
             return Err(NotReady::TimedOut { allowed, mounted });
         }
-        let events = next_events(helper, exited, probe.as_ref(), mounter, purpose, left).map_err(NotReady::Wait)?;
+        let answer = probe.as_ref().filter(|_| says_ready);
+        let events = next_events(helper, exited, answer, mounter, purpose, left).map_err(NotReady::Wait)?;
         for source in events {
             match source {
                 Source::Output => helper.output.drain(),
@@ -158,14 +161,20 @@ fn wait<'scope>(
                     }
                 }
                 Source::Probe => {
-                    let answer = probe.take().map(Probe::answer);
-                    return answer.unwrap_or(Ok(())).map_err(NotReady::Died);
+                    let answer = probe.take().map_or(Ok(()), Probe::answer);
+                    // It may have been given by a process that has ended since.
+                    let answer = answer.and_then(|()| if helper.engine.has_helper() { Ok(()) } else { Err(gone()) });
+                    return answer.map_err(NotReady::Died);
                 }
                 Source::Purpose => return Err(NotReady::Unwanted),
                 Source::Stopping => return Err(NotReady::Stopping),
             }
         }
     }
+}
+
+fn gone() -> io::Error {
+    Errno::NOTCONN.into()
 }
 
 fn gave_up(broker: &Broker) -> NotReady {
