@@ -4,9 +4,14 @@
 //! targets and types are shown, sources and options are not.
 
 use super::Mounter;
-use super::volume::views::views;
+use super::volume::helper_process::resident;
+use super::volume::usage::usage;
+use crate::observe::metrics::{self, text::Now};
+use linux::processes::OWN;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -30,6 +35,15 @@ pub(super) fn serve_on(listener: TcpListener, mounter: Arc<Mounter>) -> io::Resu
     thread::Builder::new().name("metrics".into()).spawn(work).map(drop)
 }
 
+/// All metrics, as they are now.
+pub(super) fn text(mounter: &Mounter) -> io::Result<String> {
+    let (volumes, own) = (usage(mounter)?, Path::new(OWN).join("self"));
+    let descriptors = fs::read_dir(own.join("fd")).map_or(0, |list| list.count() as u64);
+    let memory = resident(&fs::read_to_string(own.join("status")).unwrap_or_default());
+    let now = Now { volumes: &volumes, searched: mounter.search.searched(), descriptors, memory };
+    Ok(metrics::text::text(&mounter.metrics, &now))
+}
+
 fn answer(mut stream: TcpStream, mounter: &Mounter) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -39,8 +53,8 @@ fn answer(mut stream: TcpStream, mounter: &Mounter) -> io::Result<()> {
     lines.take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty())).for_each(drop);
     let mut words = request.split(' ');
     let (status, format, body) = match (words.next(), words.next()) {
-        (Some("GET"), Some("/metrics")) => match views(mounter) {
-            Ok(volumes) => ("200 OK", FORMAT, mounter.metrics.text(&volumes, mounter.search.searched())),
+        (Some("GET"), Some("/metrics")) => match text(mounter) {
+            Ok(text) => ("200 OK", FORMAT, text),
             Err(error) => {
                 ("500 Internal Server Error", "text/plain", format!("cannot read the mount table: {error}\n"))
             }

@@ -15,6 +15,7 @@ pub mod operation;
 pub mod peer;
 pub mod pods;
 mod process;
+mod reasons;
 mod replies;
 mod requests;
 pub mod start;

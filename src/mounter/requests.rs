@@ -102,7 +102,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             let _span = span(&asked.request, asked.pod.as_ref()).entered();
             let began = Instant::now();
             let result = mount::mount(mounter, asked, &caller);
-            mounter.metrics.count(Operation::mount, &result);
+            mounter.metrics.count(Operation::mount, began, &result);
             let reply = result.map_err(replies::to_mount);
             if let Err(failure) = &reply {
                 not_mounted(failure, began);
@@ -112,12 +112,12 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Unmount { target, remove_target } => {
             let _span = info_span!("volume", target).entered();
-            let result = unmount::unmount(mounter, &target, remove_target);
-            mounter.metrics.count(Operation::unmount, &result);
-            if result.is_ok() {
+            let began = Instant::now();
+            let reply = unmount::unmount(mounter, &target, remove_target).map_err(replies::to_unmount);
+            mounter.metrics.count(Operation::unmount, began, &reply);
+            if reply.is_ok() {
                 publish::unpublished(mounter, Path::new(&target));
             }
-            let reply = result.map_err(replies::to_unmount);
             if let Err(Failure { message, .. }) = &reply {
                 warn!("not unmounted: {message}");
             }
@@ -125,16 +125,17 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         }
         Call::Heal { target } => {
             let _span = info_span!("volume", target).entered();
+            let began = Instant::now();
             let result = heal::heal_for_caller(mounter, Path::new(&target)).transpose();
-            result.iter().for_each(|result| mounter.metrics.count(Operation::heal, result));
+            result.iter().for_each(|result| mounter.metrics.count(Operation::heal, began, result));
             send(caller.stream(), &replies::to_replace(result.transpose()));
             keep_new(mounter);
         }
         Call::Swap { target, changes } => {
             let _span = info_span!("volume", target).entered();
-            let asked = replace::Asked { changes, origin: caller.origin() };
+            let (asked, began) = (replace::Asked { changes, origin: caller.origin() }, Instant::now());
             let result = replace::swap_for_caller(mounter, Path::new(&target), asked);
-            mounter.metrics.count(Operation::swap, &result);
+            mounter.metrics.count(Operation::swap, began, &result);
             send(caller.stream(), &replies::to_replace(result.map(Some)));
             keep_new(mounter);
         }
@@ -149,9 +150,9 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         Call::Bind(asked) => {
             let pod = asked.pod.as_ref().map(PodName::path);
             let _span = info_span!("volume", target = asked.target, pod).entered();
-            let result = bind::bind(mounter, &asked);
-            mounter.metrics.count(Operation::bind, &result);
-            let reply = result.map_err(replies::to_bind);
+            let began = Instant::now();
+            let reply = bind::bind(mounter, &asked).map_err(replies::to_bind);
+            mounter.metrics.count(Operation::bind, began, &reply);
             if let Err(Failure { message, exit, .. }) = &reply {
                 warn!(event = events::NOT_MOUNTED, source = asked.source, code = *exit as u8, "not shown: {message}");
             }
@@ -163,9 +164,9 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         Call::Directory(asked) => {
             let Request { target, fstype, .. } = &asked.request;
             let _span = info_span!("directory", target, fstype, path = asked.path).entered();
-            let result = directory::work(mounter, asked, &caller);
-            mounter.metrics.count(Operation::directory, &result);
-            let reply = result.map_err(replies::to_directory);
+            let began = Instant::now();
+            let reply = directory::work(mounter, asked, &caller).map_err(replies::to_directory);
+            mounter.metrics.count(Operation::directory, began, &reply);
             if let Err(Failure { message, .. }) = &reply {
                 warn!("nothing done with the directory: {message}");
             }
@@ -200,8 +201,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         Call::Policy => send(caller.stream(), &Ok(show(&mounter.config))),
         Call::About => send(caller.stream(), &Ok(mounter.about.clone())),
         Call::Metrics => {
-            let text = views::views(mounter).map(|volumes| mounter.metrics.text(&volumes, mounter.search.searched()));
-            send(caller.stream(), &text.map_err(|error| no_table(&error)));
+            send(caller.stream(), &super::metrics_http::text(mounter).map_err(|error| no_table(&error)));
         }
     }
 }

@@ -1,32 +1,52 @@
 //! The mounter's metrics, in the text format of Prometheus (OpenMetrics 1.0). docs/metrics.md lists the names.
 //!
-//! Runs in the mounter: counters on the thread of each operation, the text on the thread of the request for it.
+//! Runs in the mounter: counters on the thread of each operation; the [text](text) on the thread of the request for it.
 
-use crate::node::mount_search::Searched;
-use api::volume::{VolumeState, VolumeView};
-use prometheus_client::encoding::text::encode;
+pub mod text;
+
+use api::exit::Exit;
+use api::message::{Failure, Reason};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-
-/// The states of volumes that are there.
-const STATES: [VolumeState; 5] =
-    [VolumeState::Mounted, VolumeState::Detached, VolumeState::Hung, VolumeState::Dead, VolumeState::Waiting];
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use std::time::{Duration, Instant};
 
 /// Counters since the mounter started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     operations: Family<Counted, Counter>,
+    durations: Family<Timed, Histogram, fn() -> Histogram>,
+    steps: Family<StepTaken, Histogram, fn() -> Histogram>,
+    failures: Family<Failed, Counter>,
     /// Volumes that began to hang.
     pub hangs: Counter,
+    /// How long requests waited for the next helper when theirs had died, each death once.
+    pub holds: Histogram,
+    /// Processes that were started for files that are open in the filesystem of a helper that is gone.
+    pub heirs: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Counted {
     operation: Operation,
     result: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Timed {
+    operation: Operation,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepTaken {
+    step: Step,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failed {
+    operation: Operation,
+    reason: &'static str,
 }
 
 /// An operation on a volume.
@@ -47,6 +67,24 @@ pub enum Operation {
     directory,
 }
 
+/// What bringing a filesystem up consists of, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the values of a label")]
+pub enum Step {
+    /// The helper's account, mount namespace and files are made.
+    prepare,
+    /// It is confined and started.
+    launch,
+    /// It works, until it has mounted.
+    helper,
+    /// Its mount(2) is judged and performed.
+    intercept,
+    /// From there until its filesystem answers and it has said that it is ready.
+    answer,
+    /// The filesystem is attached on the node.
+    graft,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "these are the values of a label")]
 enum Outcome {
@@ -54,63 +92,67 @@ enum Outcome {
     failed,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct State {
-    state: &'static str,
+/// From half a millisecond to half a minute.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0005, 2.0, 17))
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfVolume {
-    target: String,
-    r#type: String,
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            operations: Family::default(),
+            durations: Family::new_with_constructor(seconds),
+            steps: Family::new_with_constructor(seconds),
+            failures: Family::default(),
+            hangs: Counter::default(),
+            holds: seconds(),
+            heirs: Counter::default(),
+        }
+    }
 }
 
 impl Metrics {
-    /// Counts an operation that succeeded or failed.
-    pub fn count<T, E>(&self, operation: Operation, result: &Result<T, E>) {
-        let result = if result.is_ok() { Outcome::done } else { Outcome::failed };
-        self.operations.get_or_create(&Counted { operation, result }).inc();
+    /// Counts an operation that began at `began`. One that failed is counted by its reason, and its time is not.
+    pub fn count<T, E: FailsFor>(&self, operation: Operation, began: Instant, result: &Result<T, E>) {
+        let outcome = if result.is_ok() { Outcome::done } else { Outcome::failed };
+        self.operations.get_or_create(&Counted { operation, result: outcome }).inc();
+        match result {
+            Ok(_) => self.durations.get_or_create(&Timed { operation }).observe(began.elapsed().as_secs_f64()),
+            Err(error) => {
+                let reason = error.reason();
+                self.failures.get_or_create(&Failed { operation, reason }).inc();
+            }
+        }
     }
 
-    /// The text, with the volumes as they are now.
-    pub fn text(&self, volumes: &[VolumeView], searched: Searched) -> String {
-        let mut registry = Registry::with_prefix("hostmount");
-        let states = Family::<State, Gauge>::default();
-        for state in STATES {
-            let count = volumes.iter().filter(|volume| volume.state == state).count();
-            states.get_or_create(&State { state: state.word() }).set(count.try_into().unwrap_or(i64::MAX));
+    /// A step took so long.
+    pub fn step(&self, step: Step, took: Duration) {
+        self.steps.get_or_create(&StepTaken { step }).observe(took.as_secs_f64());
+    }
+}
+
+/// An error of an operation's.
+pub trait FailsFor {
+    /// What went wrong, in a word: so few that a label can have them.
+    fn reason(&self) -> &'static str;
+}
+
+impl FailsFor for Failure {
+    fn reason(&self) -> &'static str {
+        match self.reason {
+            Reason::Denied => "denied",
+            Reason::Busy => "busy",
+            Reason::Occupied => "occupied",
+            Reason::InUse => "in-use",
+            Reason::NotMounted => "not-mounted",
+            Reason::NotServed => "not-served",
+            Reason::Other => match self.exit {
+                Exit::Usage => "usage",
+                Exit::System => "system",
+                Exit::Internal => "bug",
+                Exit::Interrupted => "interrupted",
+                Exit::MountFailure => "mount-failure",
+            },
         }
-        let (up, waiting, since, hung) =
-            <(Family<OfVolume, Gauge>, Family<_, Gauge>, Family<_, Gauge>, Family<_, Gauge>)>::default();
-        for volume in volumes {
-            let labels = OfVolume { target: volume.target.clone(), r#type: volume.fstype.clone() };
-            let set = |gauge: &Family<OfVolume, Gauge>, value: u64| {
-                gauge.get_or_create(&labels).set(value.try_into().unwrap_or(i64::MAX));
-            };
-            let serves = matches!(volume.state, VolumeState::Mounted | VolumeState::Detached);
-            set(&up, serves.into());
-            set(&since, volume.since);
-            volume.waiting.into_iter().for_each(|count| set(&waiting, count));
-            volume.hung_since.into_iter().for_each(|time| set(&hung, time));
-        }
-        registry.register("volumes", "Volumes in each state", states);
-        registry.register("operations", "Operations on volumes, and their results", self.operations.clone());
-        registry.register("hangs", "How often a volume began to hang", self.hangs.clone());
-        registry.register("volume_up", "Whether the volume is served: 1, or 0 if it is dead or hangs", up);
-        registry.register("volume_waiting_requests", "Requests that wait for the helper's answer", waiting);
-        registry.register("volume_mounted_timestamp_seconds", "When the volume was mounted, since 1970", since);
-        registry.register("volume_hung_timestamp_seconds", "Since when the volume has hung, since 1970", hung);
-        let total = |count: u64| {
-            let counter = Counter::<u64>::default();
-            counter.inc_by(count);
-            counter
-        };
-        let (searches, tables) = ("Searches of the node's mount tables", "Mount tables that were read for them");
-        registry.register("mount_searches", searches, total(searched.searches));
-        registry.register("mount_tables_read", tables, total(searched.tables));
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = encode(&mut text, &registry);
-        text
     }
 }

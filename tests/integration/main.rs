@@ -39,6 +39,7 @@ mod libfuse;
 mod main_job;
 mod manual;
 mod metrics;
+mod monitoring;
 mod mount8;
 mod not_healed;
 mod nothing_goes_dark;
@@ -111,6 +112,7 @@ fn main() -> ExitCode {
         client,
         bind,
         metrics,
+        monitoring,
         install,
         deployment,
         csi_manifests,

@@ -21,7 +21,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
             Some(("#", words)) => {
                 let [kind, name, rest] = words.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
                 assert!(
-                    ["HELP", "TYPE"].contains(&kind) && name.starts_with("hostmount_") && !rest.is_empty(),
+                    ["HELP", "TYPE", "UNIT"].contains(&kind) && name.starts_with("hostmount_") && !rest.is_empty(),
                     "{line}"
                 );
                 described.insert((kind.to_owned(), name.to_owned()));
@@ -30,7 +30,8 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
                 let (series, value) = line.rsplit_once(' ').unwrap();
                 let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
                 assert!(labels.ends_with('}'), "{line}");
-                let family = name.strip_suffix("_total").unwrap_or(name);
+                let ends = ["_total", "_bucket", "_sum", "_count", "_info"];
+                let family = ends.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
                 for kind in ["HELP", "TYPE"] {
                     assert!(described.contains(&(kind.to_owned(), family.to_owned())), "{line}");
                 }
@@ -64,6 +65,15 @@ fn what_happens_is_counted_and_shown() {
         (r#"operations_total{operation="swap",result="done"}"#, 1.0),
         (r#"operations_total{operation="swap",result="failed"}"#, 1.0),
         (r#"operations_total{operation="heal",result="done"}"#, 1.0),
+        (r#"failures_total{operation="mount",reason="helper-failed"}"#, 1.0),
+        (r#"failures_total{operation="swap",reason="no-helper"}"#, 1.0),
+        (r#"operation_duration_seconds_count{operation="mount"}"#, 1.0),
+        (r#"step_duration_seconds_count{step="graft"}"#, 1.0),
+        (r#"step_duration_seconds_count{step="intercept"}"#, 3.0),
+        (&format!("volume_heals_total{of_volume}"), 1.0),
+        (&format!("volume_swaps_total{of_volume}"), 1.0),
+        (&format!("volume_helper_processes{of_volume}"), 1.0),
+        (&format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0),
         ("hangs_total", 0.0),
         (r#"volumes{state="mounted"}"#, 1.0),
         (r#"volumes{state="dead"}"#, 0.0),

@@ -21,6 +21,7 @@ use crate::mounter::connection::Connection;
 use crate::node::cgroup::Placement;
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
+use crate::observe::metrics::Step;
 use crate::policy::{Plan, source_without_secrets};
 use api::exit::chain;
 use api::request::Request;
@@ -30,7 +31,7 @@ use rustix::process::Pid;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// Why there is no filesystem that answers. Nothing is left of the helper then.
@@ -140,6 +141,7 @@ pub fn bring_up(
     purpose: Purpose<'_>,
     within: Option<Duration>,
 ) -> Result<FreshFilesystem, BringUpError> {
+    let began = Instant::now();
     let settings = &plan.settings;
     let files = files_directory(&mounter.state);
     let ids = plan.idmap.as_ref().map(|map| new_user_namespace(&map.users, &map.groups));
@@ -165,17 +167,25 @@ pub fn bring_up(
     let state = &mounter.state;
     let start =
         Start { state, program: &program, arguments, settings, account: (&account, shown), handover, placement };
+    let prepared = Instant::now();
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
+    let launched = Instant::now();
     let mut broker = Broker::new(plan.grant, place);
     let allowed = within.map_or(settings.ready_timeout, |within| within.min(settings.ready_timeout));
     let watched = Watched { mounter, purpose: purpose.end(), allowed };
     let ready = until_ready(&mut helper, &mut broker, watched);
     let reason = match (ready, broker.progress()) {
-        (Ok(()), Progress::Mounted(device)) => {
+        (Ok(mounted), Progress::Mounted(device)) => {
+            let metrics = &mounter.metrics;
+            metrics.step(Step::prepare, prepared - began);
+            metrics.step(Step::launch, launched - prepared);
+            metrics.step(Step::helper, mounted.begun.saturating_duration_since(launched));
+            metrics.step(Step::intercept, mounted.done.saturating_duration_since(mounted.begun));
+            metrics.step(Step::answer, mounted.done.elapsed());
             let identity = mounter.connections.identify(device);
             return Ok(FreshFilesystem { identity, program: program.name(), helper, broker, ids });
         }
-        (Ok(()), _) => NotReady::Withdrawn,
+        (Ok(_), _) => NotReady::Withdrawn,
         (Err(reason), _) => reason,
     };
     Err(failed(mounter, plan, program.name(), &account, (helper, broker), reason))

@@ -82,7 +82,7 @@ fn heal_dead(mounter: &Mounter, id: VolumeId) {
     let began = Instant::now();
     let result = replace(mounter, id, Cause::Heal);
     keep_new(mounter);
-    mounter.metrics.count(Operation::heal, &result);
+    mounter.metrics.count(Operation::heal, began, &result);
     match result {
         Ok(Replaced::Shown { places, .. }) => {
             let seconds = began.elapsed().as_secs_f64();

@@ -81,6 +81,7 @@ pub fn start(mounter: &Mounter, orphan: Orphan) {
     match started {
         Ok(process) => {
             running.push(process);
+            mounter.metrics.heirs.inc();
             info!(event = events::HEIR, mode = %inheritance.mode, "files are open in the old filesystem: they are served from the new one");
         }
         Err(error) => {

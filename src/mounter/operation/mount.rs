@@ -12,6 +12,7 @@ use crate::mounter::volume::{History, Volume};
 use crate::node::target::{Target, open_in_filesystem};
 use crate::node::tree::Tree;
 use crate::observe::events;
+use crate::observe::metrics::Step;
 use crate::policy::{Denied, authorize, authorize_place};
 use crate::policy::{Grant, GrantedTypes, Plan, PlanError, source_without_secrets};
 use api::message::{Mount, Mounted};
@@ -201,10 +202,12 @@ fn mount_at(
         fresh.discard();
         return Err(already_mounted(&plan));
     }
+    let grafting = Instant::now();
     if let Err(error) = graft(mounter, &fresh, &plan, target) {
         fresh.discard();
         return Err(error);
     }
+    mounter.metrics.step(Step::graft, grafting.elapsed());
     let volume = Volume::new(plan, fresh.program.clone(), fresh.identity, fresh.processes());
     let volume = Volume { history, ..volume };
     let released = fresh.release(&mounter.state);

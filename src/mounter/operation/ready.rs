@@ -73,6 +73,15 @@ pub struct Watched<'a> {
     pub allowed: Duration,
 }
 
+/// When a helper's mount(2) was heard, and when it was performed.
+#[derive(Debug, Clone, Copy)]
+pub struct MountCall {
+    /// Heard.
+    pub begun: Instant,
+    /// Performed.
+    pub done: Instant,
+}
+
 /// Where an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -86,7 +95,7 @@ enum Source {
 
 /// Serves the helper's calls until it is ready: until it has mounted, the program that was started has exited with 0 (but
 /// for one that stays in the foreground), and the filesystem answers. On an error the filesystem, if there is one, has been ended; the helper has not.
-pub fn until_ready(helper: &mut Helper, broker: &mut Broker, watched: Watched<'_>) -> Result<(), NotReady> {
+pub fn until_ready(helper: &mut Helper, broker: &mut Broker, watched: Watched<'_>) -> Result<MountCall, NotReady> {
     thread::scope(|scope| {
         let mut asked = None;
         let done = wait(scope, helper, broker, watched, &mut asked);
@@ -111,17 +120,19 @@ fn wait<'scope>(
     broker: &mut Broker,
     watched: Watched<'_>,
     asked: &mut Option<Identity>,
-) -> Result<(), NotReady> {
+) -> Result<MountCall, NotReady> {
     let Watched { mounter, purpose, allowed } = watched;
     let deadline = Instant::now() + allowed;
     let mut exited = false;
     let mut probe = None;
+    let now = Instant::now();
+    let mut call = MountCall { begun: now, done: now };
     loop {
         let mounted = matches!(broker.progress(), Progress::Mounted(_));
         let says_ready = exited || helper.foreground;
         if mounted && says_ready && !broker.is_fuse() {
             // A filesystem of the kernel's: mount(2) has had its answer from the server.
-            return Ok(());
+            return Ok(call);
         }
         // Asked at once, so that the answer need not be waited for: it counts when the helper says that it is ready.
         if mounted && broker.is_fuse() && probe.is_none() {
@@ -143,7 +154,11 @@ fn wait<'scope>(
             match source {
                 Source::Output => helper.output.drain(),
                 Source::Engine => {
+                    let begun = Instant::now();
                     let event = helper.engine.handle_event(Some(broker)).map_err(NotReady::Wait)?;
+                    if !mounted && matches!(broker.progress(), Progress::Mounted(_)) {
+                        call = MountCall { begun, done: Instant::now() };
+                    }
                     // The program's own status, if it is still to come, tells more.
                     if event == EngineEvent::HelperGone && exited && !mounted {
                         return Err(gave_up(broker));
@@ -164,7 +179,7 @@ fn wait<'scope>(
                     let answer = probe.take().map_or(Ok(()), Probe::answer);
                     // It may have been given by a process that has ended since.
                     let answer = answer.and_then(|()| if helper.engine.has_helper() { Ok(()) } else { Err(gone()) });
-                    return answer.map_err(NotReady::Died);
+                    return answer.map(|()| call).map_err(NotReady::Died);
                 }
                 Source::Purpose => return Err(NotReady::Unwanted),
                 Source::Stopping => return Err(NotReady::Stopping),

@@ -164,6 +164,9 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
             let released = fresh.release(&mounter.state);
+            if let Some(waited) = mounter.registry.held_for(id) {
+                mounter.metrics.holds.observe(waited.as_secs_f64());
+            }
             mounter.registry.take_over(id, next, released.serving, estate);
             Ok(shown)
         }

@@ -15,6 +15,7 @@ use crate::observe::metrics::Operation;
 use api::exit::chain;
 use linux::mount_table::Mount;
 use std::path::Path;
+use std::time::Instant;
 use tracing::{info, warn};
 
 /// Whether two mount namespaces, which have these mount tables, have the same root, or roots of the same layers: those of two containers of one
@@ -40,8 +41,9 @@ fn layers(overlay: &Mount) -> Vec<&str> {
 pub fn upgrade(mounter: &Mounter, id: VolumeId) {
     let Some(volume) = mounter.registry.volume(id) else { return };
     let _span = volume.span().entered();
+    let began = Instant::now();
     let result = replace(mounter, id, Cause::Upgrade);
-    mounter.metrics.count(Operation::swap, &result);
+    mounter.metrics.count(Operation::swap, began, &result);
     match result {
         Ok(Replaced::Shown { places, .. }) => info!(
             event = events::UPGRADED,

@@ -123,6 +123,14 @@ impl Registry {
         self.locked().by_id.get(&id).is_some_and(|entry| entry.held.hold.is_waiting())
     }
 
+    /// How long requests to volume `id` have waited for the next helper, if they do.
+    pub fn held_for(&self, id: VolumeId) -> Option<Duration> {
+        let volumes = self.locked();
+        let held = &volumes.by_id.get(&id)?.held;
+        let until = held.hold.until().filter(|_| held.hold.is_waiting())?;
+        Some(held.limit.saturating_sub(until.saturating_duration_since(Instant::now())))
+    }
+
     /// Whether a filesystem's helper is gone and its requests wait all the same.
     pub fn is_held(&self, filesystem: Identity) -> bool {
         self.locked().by_id.values().any(|entry| entry.volume.identity == filesystem && entry.held.hold.is_waiting())

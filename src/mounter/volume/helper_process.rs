@@ -39,7 +39,7 @@ pub fn look(processes: &HelperProcesses) -> Option<HelperProcess> {
 }
 
 /// In bytes.
-pub(super) fn resident(status: &str) -> u64 {
+pub fn resident(status: &str) -> u64 {
     numbers(status, "VmRSS:").next().unwrap_or_default().saturating_mul(1024)
 }
 
