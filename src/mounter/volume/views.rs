@@ -124,7 +124,7 @@ impl OnNode {
     /// As the node's mount table has it.
     fn read(mounter: &Mounter) -> io::Result<Self> {
         let table = mount_table::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
-        Ok(Self::of(table, &mounter.config.kubelet_dir))
+        Ok(Self::of(table, &mounter.kubelet_dir))
     }
 
     fn of(table: Vec<Mount>, kubelet_dir: &Path) -> Self {
@@ -163,7 +163,7 @@ fn devices(entry: &Entry) -> [Option<Device>; 2] {
 
 /// The pod whose directory a target is in.
 fn own_pod(mounter: &Mounter, target: &Path, name: Option<api::pod::PodName>) -> Option<Pod> {
-    let uid = pods::uid_of(target, &mounter.config.kubelet_dir)?;
+    let uid = pods::uid_of(target, &mounter.kubelet_dir)?;
     Some(Pod { uid: uid.to_owned(), name })
 }
 
