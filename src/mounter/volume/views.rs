@@ -75,7 +75,8 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
 /// The last lines of the helpers of the volume at `target`, as in [`detail`]: those after the line of that number.
 pub fn lines(mounter: &Mounter, target: &Path, after: u64) -> Option<Lines> {
     let found = match mounter.pods.detail(mounter, target) {
-        Some(detail) => Lines { lines: detail.lines.into_iter().map(aside).collect(), over: false },
+        // Of a pod's program there are its last words, and its container has all others.
+        Some(detail) => Lines { lines: detail.lines.into_iter().map(aside).collect(), over: true },
         None => {
             let volumes = mounter.registry.locked();
             let here = |entry: &&Entry| entry.state.is_current() && entry.volume.plan.target == target;
