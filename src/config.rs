@@ -62,6 +62,7 @@
 //! upgrade = "leave"
 //! ```
 
+mod changed;
 pub mod command;
 pub mod doors;
 pub mod handover;

@@ -75,6 +75,12 @@ fn staged_once_and_shown_in_each_pod() {
     }
     node.sh_ok(&format!("rmdir {}", volume.staged()));
     driver.wait_until_nothing_is_left("bindfs");
+    // What happened to the volume that it shared happened to the pod, too, which is gone.
+    let happened = node.sh_ok(&format!("{NODE_BIN}/hostmount events --pod shop/web-0"));
+    let mut words: Vec<_> = happened.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+    // Its helper's end and the answer to the last request come in any order.
+    words.sort_unstable();
+    assert_eq!(words, ["mounted", "shown", "taken-away", "taken-away", "unmounted"], "{happened}");
 }
 
 fn each_pod_has_a_helper() {

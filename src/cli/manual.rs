@@ -140,7 +140,7 @@ fn of_configuration() -> String {
     let mut text = format!(
         ".TH hostmount.toml 5 \"\" \"{}\" hostmount\n.SH NAME\nhostmount.toml \\- configuration of the mounter, \
          /etc/hostmount/config.toml\n.SH DESCRIPTION\n\
-         The mounter reads it when it starts, \\fBhostmount doctor\\fR and \\fBhostmount install\\fR as well. It is TOML. Every key is \
+         The mounter reads it when it starts and when it changes, \\fBhostmount doctor\\fR and \\fBhostmount install\\fR as well. It is TOML. Every key is \
          optional; one that is not known is an error.\n.SH KEYS\n",
         version()
     );

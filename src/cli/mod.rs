@@ -51,11 +51,13 @@ enum Action {
     Mount(mount::Arguments),
     /// Unmount a volume on this node; the arguments are umount(8)'s
     Umount {
+        /// umount(8)'s arguments: TARGET…
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
     /// Answer a call of kubelet's as a FlexVolume driver
     Flexvolume {
+        /// The call, and what kubelet gives it
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

@@ -61,6 +61,7 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         places: Places { programs: arguments.install, plugins: arguments.install_flexvolume },
         types: served_types(&config),
         config,
+        config_file: arguments.config,
         socket: arguments.socket,
         state: arguments.state,
         host_proc: arguments.host_proc.unwrap_or_else(host_proc),

@@ -5,8 +5,10 @@
 //! own.
 
 use super::Mounter;
+use super::configuration::Watched;
 use super::door::{CONNECTIONS, Door, Shut};
-use super::operation::{abandoned, hang, heal, heirs, servers};
+use super::looks::{Look, Looks};
+use super::operation::{heal, heirs, servers};
 use super::pods;
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
@@ -37,6 +39,7 @@ const PODS: u64 = 2;
 /// No volume has the highest id.
 const NODE_MOUNTS: u64 = u64::MAX;
 const THREAD_ENDED: u64 = u64::MAX - 1;
+const CONFIGURATION: u64 = u64::MAX - 2;
 
 /// How long after a process of a helper's has ended it is looked whether the others serve.
 const SERVERS: Duration = Duration::from_secs(1);
@@ -51,47 +54,29 @@ pub(super) struct EventLoop {
     signals: SignalFd,
     node_mounts: File,
     threads: Threads,
-    /// For what volumes are looked at from time to time.
-    looks: [Look; 2],
+    looks: Looks,
+    /// The file of the configuration.
+    configuration: Option<Watched>,
     /// When helpers are looked at next for whether they still serve; never unless a process of one has ended.
     next_look_at_servers: Option<Instant>,
     /// For what can go wrong again and again.
     log: Ration,
 }
 
-/// A look at all volumes from time to time.
-#[derive(Clone, Copy)]
-struct Look {
-    /// What it looks for.
-    what: &'static str,
-    /// Never: none.
-    between: Option<Duration>,
-    run: fn(&Mounter),
-    /// Never while there is no volume.
-    next: Option<Instant>,
-}
-
-impl Look {
-    /// So many `times` in this time.
-    fn new(what: &'static str, time: Option<Duration>, times: u32, run: fn(&Mounter)) -> Self {
-        Self { what, between: time.map(|time| time / times), run, next: None }
-    }
-}
-
 impl EventLoop {
     pub(super) fn new(mounter: Arc<Mounter>, events: OwnedFd, doors: Vec<Door>) -> Result<Self, StepError> {
         let mut mask = SigSet::empty();
-        mask.extend([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]);
+        mask.extend([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         mask.thread_block().map_err(step("block signals"))?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(step("create a signal descriptor"))?;
         let table = mounter.host_proc.join("1/mountinfo");
         let node_mounts = File::open(&table).map_err(step(format!("open {}", table.display())))?;
-        let config = &mounter.config;
-        let looks = [
-            Look::new("hung", config.shortest_hang_time(), hang::LOOKS, hang::look),
-            Look::new("abandoned", config.shortest_abandoned_time(), abandoned::LOOKS, abandoned::look),
-        ];
+        let looks = Looks::of(&mounter.configuration.get());
+        let configuration = mounter.configuration.watch();
+        let not_watched =
+            |error: &io::Error| warn!("a change of the configuration will not be noticed before SIGHUP: {error}");
+        let configuration = configuration.inspect_err(not_watched).ok();
         let threads = Threads::new()?;
         let this = Self {
             mounter,
@@ -101,6 +86,7 @@ impl EventLoop {
             node_mounts,
             threads,
             looks,
+            configuration,
             next_look_at_servers: None,
             log: Ration::new("troubles of the mounter's", 20),
         };
@@ -112,6 +98,9 @@ impl EventLoop {
         this.add(&this.node_mounts, NODE_MOUNTS, epoll::EventFlags::PRI)?;
         this.add(&this.threads, THREAD_ENDED, epoll::EventFlags::IN)?;
         this.add(this.mounter.pods.descriptor(), PODS, epoll::EventFlags::IN)?;
+        if let Some(configuration) = &this.configuration {
+            this.add(configuration, CONFIGURATION, epoll::EventFlags::IN)?;
+        }
         Ok(this)
     }
 
@@ -154,6 +143,7 @@ impl EventLoop {
                         }
                     }
                     PODS => self.mounter.pods.take_in(),
+                    CONFIGURATION => self.reload(),
                     NODE_MOUNTS => self.report_to_all(Event::MountsChanged),
                     THREAD_ENDED => {
                         self.threads.note_ended();
@@ -253,31 +243,36 @@ impl EventLoop {
 
     /// Has volumes looked at when it is time; how long until the next time?
     fn look_if_due(&mut self) -> Option<Duration> {
-        let (now, none) = (Instant::now(), self.mounter.registry.is_empty());
-        let mut soonest = None;
-        for at in 0..self.looks.len() {
-            let Look { what, between, run, next } = self.looks[at];
-            let Some(between) = between.filter(|_| !none) else {
-                self.looks[at].next = None;
-                continue;
-            };
-            let due = next.is_some_and(|next| next <= now);
-            if due && let Err(error) = self.start("look", None, run) {
+        let mut due = Vec::new();
+        let next = self.looks.begin(self.mounter.registry.is_empty(), |look| due.push(look));
+        for Look { what, run, .. } in due {
+            if let Err(error) = self.start("look", None, run) {
                 self.log.log(|| error!("cannot start a thread to look for volumes that are {what}: {error}"));
             }
-            let next = next.filter(|_| !due).unwrap_or(now + between);
-            self.looks[at].next = Some(next);
-            let wait = next.saturating_duration_since(now);
-            soonest = Some(soonest.map_or(wait, |soonest: Duration| soonest.min(wait)));
         }
-        soonest
+        next
+    }
+
+    /// The configuration's file may have changed.
+    fn reload(&mut self) {
+        if let Some(configuration) = &self.configuration {
+            configuration.take_in(&self.mounter.configuration);
+        }
+        if let Some(config) = self.mounter.configuration.reload() {
+            self.mounter.registry.take_settings(&config);
+            self.looks = Looks::of(&config);
+        }
     }
 
     /// Collects the processes that have ended. Whether a signal asks us to stop.
-    fn read_signals(&self) -> bool {
-        let mut stop = false;
+    fn read_signals(&mut self) -> bool {
+        let (mut stop, mut reload) = (false, false);
         while let Ok(Some(signal)) = self.signals.read_signal() {
-            stop |= signal.ssi_signo != Signal::SIGCHLD as u32;
+            reload |= signal.ssi_signo == Signal::SIGHUP as u32;
+            stop |= [Signal::SIGTERM, Signal::SIGINT].iter().any(|asked| signal.ssi_signo == *asked as u32);
+        }
+        if reload {
+            self.reload();
         }
         self.mounter.heirs.forget_ended();
         if self.mounter.reaper.reap() {

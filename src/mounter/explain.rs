@@ -4,6 +4,7 @@
 
 use super::operation::mount;
 use super::{Mounter, replies};
+use crate::config::Config;
 use crate::config::user::{Readable, User};
 use crate::helper::account::mounters_home;
 use crate::helper::arguments::arguments;
@@ -20,8 +21,9 @@ use std::path::Path;
 
 /// Whether a request from `origin` would get as far as to a helper.
 pub(super) fn would_mount(mounter: &Mounter, origin: Origin, request: Request) -> Result<(), Failure> {
-    let plan = Plan::new(&mounter.config, origin, request).map_err(|error| replies::to_mount(error.into()))?;
-    if let Some(why) = refused(mounter, origin, &plan) {
+    let config = mounter.configuration.get();
+    let plan = Plan::new(&config, origin, request).map_err(|error| replies::to_mount(error.into()))?;
+    if let Some(why) = refused(mounter, &config, origin, &plan) {
         return Err(Failure::new(Exit::Usage, why));
     }
     let Request { fstype, source, .. } = &plan.request;
@@ -32,36 +34,36 @@ pub(super) fn would_mount(mounter: &Mounter, origin: Origin, request: Request) -
 }
 
 /// Why callers from `origin` may not have what is planned.
-fn refused(mounter: &Mounter, origin: Origin, plan: &Plan) -> Option<String> {
-    if !mounter.config.doors.is_open(origin) {
+fn refused(mounter: &Mounter, config: &Config, origin: Origin, plan: &Plan) -> Option<String> {
+    if !config.doors.is_open(origin) {
         return Some(format!("{origin} may not ask at all: its door is closed ([doors] in config.toml)"));
     }
-    if !is_seen(origin, &plan.target, &mounter.config.kubelet_dir) {
+    if !is_seen(origin, &plan.target, &mounter.kubelet_dir) {
         return Some(NotServed::Target { origin }.to_string());
     }
-    mount::permit(mounter, origin, plan).err().map(|denied| chain(&denied))
+    mount::permit(mounter, config, origin, plan).err().map(|denied| chain(&denied))
 }
 
 /// What would become of a request from `origin`. A failure: it makes no sense.
 pub(super) fn explain(mounter: &Mounter, origin: Origin, request: Request) -> Result<Explained, Failure> {
-    let plan = Plan::new(&mounter.config, origin, request).map_err(|error| replies::to_mount(error.into()))?;
+    let config = mounter.configuration.get();
+    let plan = Plan::new(&config, origin, request).map_err(|error| replies::to_mount(error.into()))?;
     let settings = &plan.settings;
     let files = files_directory(&mounter.state);
     let (program, arguments, problem) = match command(mounter, &plan, &files) {
         Ok((program, arguments)) => (Some(program), arguments, None),
         Err(why) => (None, Vec::new(), Some(why)),
     };
-    let user = match mounter.config.user(&plan.request) {
+    let user = match config.user(&plan.request) {
         User::Root => "uid 0".to_owned(),
-        User::Own => format!("a uid of its own, one of {}", mounter.config.uids),
+        User::Own => format!("a uid of its own, one of {}", config.uids),
         User::Number(number) => format!("uid {number}"),
     };
-    let (Readable::All(readable) | Readable::WhatIsThere(readable)) =
-        mounter.config.readable(&plan.request, &mounters_home());
+    let (Readable::All(readable) | Readable::WhatIsThere(readable)) = config.readable(&plan.request, &mounters_home());
     let text = |path: &Path| path.to_string_lossy().into_owned();
     Ok(Explained {
-        refused: refused(mounter, origin, &plan),
-        rules: rules_of(origin, &plan, &mounter.config),
+        refused: refused(mounter, &config, origin, &plan),
+        rules: rules_of(origin, &plan, &config),
         program,
         problem,
         arguments,

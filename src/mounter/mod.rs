@@ -4,12 +4,14 @@
 //! thread of its own for as long as it lasts ([`requests`]), and so has each [`operation`] on a [`volume`]. A volume that is
 //! mounted has none.
 
+pub mod configuration;
 pub mod connection;
 pub mod door;
 mod event_loop;
 mod explain;
 mod in_time;
 mod install;
+mod looks;
 mod metrics_http;
 pub mod operation;
 pub mod peer;
@@ -26,7 +28,6 @@ mod threads;
 mod to_do;
 pub mod volume;
 
-use crate::config::Config;
 use crate::engine::Method;
 use crate::helper::reaper::Reaper;
 use crate::helper::scratch::Scratch;
@@ -38,6 +39,7 @@ use crate::node::mount_search::MountSearch;
 use crate::observe::journal::Journal;
 use crate::observe::metrics::Metrics;
 use api::about::About;
+use configuration::InForce;
 use linux::mount_namespace::MountNamespace;
 use linux::sys::ask::Patience;
 use operation::abandoned::Waiting;
@@ -57,7 +59,9 @@ use volume::registry::Registry;
 #[derive(Debug)]
 pub struct Mounter {
     /// The administrator's settings.
-    pub config: Config,
+    pub configuration: InForce,
+    /// Kubelet's directory on the node, which is the same for as long as the mounter runs.
+    pub kubelet_dir: PathBuf,
     /// Where volumes appear.
     pub node: MountNamespace,
     /// Where helpers live, so that they do not end with the container.

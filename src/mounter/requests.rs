@@ -15,6 +15,7 @@ use super::{Mounter, explain, replies};
 use crate::observe::events;
 use crate::observe::metrics::Operation;
 use crate::policy::{is_seen, serves, show, source_without_secrets};
+use api::about::About;
 use api::directory::Directory;
 use api::exit::{Exit, chain};
 use api::message::{self, Call, Failure, MessageError, Reason, Reply};
@@ -91,7 +92,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         warn!(event = events::REFUSED, "{error}");
         return send(caller.stream(), &Reply::<()>::Err(Failure::new(Exit::Usage, error.to_string())));
     }
-    if let Err(error) = serves(caller.origin(), &call, &mounter.config.kubelet_dir) {
+    if let Err(error) = serves(caller.origin(), &call, &mounter.kubelet_dir) {
         warn!(event = events::REFUSED, "{error}");
         let failure = Failure::new(Exit::Usage, error.to_string()).because(Reason::Denied);
         return send(caller.stream(), &Reply::<()>::Err(failure));
@@ -185,8 +186,7 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
             send(caller.stream(), &reply);
         }
         Call::List => {
-            let seen =
-                |volume: &VolumeView| is_seen(caller.origin(), Path::new(&volume.target), &mounter.config.kubelet_dir);
+            let seen = |volume: &VolumeView| is_seen(caller.origin(), Path::new(&volume.target), &mounter.kubelet_dir);
             let volumes = views::views(mounter).map(|volumes| volumes.into_iter().filter(seen).collect::<Vec<_>>());
             send(caller.stream(), &volumes.map_err(|error| no_table(&error)));
         }
@@ -198,8 +198,14 @@ fn perform(mounter: &Mounter, call: Call, mut caller: Connection) {
         Call::Explain { origin, request } => {
             send(caller.stream(), &explain::explain(mounter, origin, request));
         }
-        Call::Policy => send(caller.stream(), &Ok(show(&mounter.config))),
-        Call::About => send(caller.stream(), &Ok(mounter.about.clone())),
+        Call::Policy => {
+            let told = mounter.configuration.told();
+            send(caller.stream(), &Ok(show(&mounter.configuration.get(), &told)));
+        }
+        Call::About => {
+            let configuration = mounter.configuration.told();
+            send(caller.stream(), &Ok(About { configuration, ..mounter.about.clone() }));
+        }
         Call::Metrics => {
             send(caller.stream(), &super::metrics_http::text(mounter).map_err(|error| no_table(&error)));
         }
@@ -232,7 +238,7 @@ fn hear_pod(mounter: &Mounter, mut call: Call) -> Call {
     };
     *pod = pod.take().and_then(PodName::checked);
     if let Some(name) = pod {
-        mounter.pod_names.hear(Path::new(target), &mounter.config.kubelet_dir, name);
+        mounter.pod_names.hear(Path::new(target), &mounter.kubelet_dir, name);
     }
     call
 }

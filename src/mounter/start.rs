@@ -3,6 +3,7 @@
 //! Runs in the mounter's main thread, before any other thread is there.
 
 use super::Mounter;
+use super::configuration::InForce;
 use super::event_loop::EventLoop;
 use super::operation::abandoned::Waiting;
 use super::operation::hang::Hangs;
@@ -35,7 +36,7 @@ use crate::node::programs::Places;
 use crate::observe::events;
 use crate::observe::journal::Journal;
 use crate::observe::metrics::Metrics;
-use api::about::About;
+use api::about::{About, Configuration};
 use api::exit::chain;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use rustix::event::epoll;
@@ -52,6 +53,8 @@ use tracing::{debug, info, warn};
 pub struct Settings {
     /// The administrator's settings.
     pub config: Config,
+    /// The file that they are from; none: the default one, if it is there.
+    pub config_file: Option<PathBuf>,
     /// The socket for operators; kubelet's are beside it.
     pub socket: PathBuf,
     /// A directory for what the mounter keeps while it runs.
@@ -148,7 +151,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let world = World::new(&namespace::syslog_socket(&settings.state))?;
     let uids = Uids::new(settings.config.uids.clone());
     let mounter = Arc::new(Mounter {
-        config: settings.config,
+        kubelet_dir: settings.config.kubelet_dir.clone(),
+        configuration: InForce::new(settings.config, settings.config_file),
         node,
         cgroups: Arc::clone(&cgroups),
         world,
@@ -209,6 +213,7 @@ fn about(settings: &Settings) -> About {
         sockets: sockets.iter().map(|(origin, path)| (*origin, text(path))).collect(),
         programs: settings.places.programs.as_ref().map(text),
         plugins: settings.places.plugins.as_ref().map(text),
+        configuration: Configuration::default(),
     }
 }
 

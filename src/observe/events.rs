@@ -8,6 +8,10 @@ pub const READY: &str = "mounter.ready";
 pub const STOPPING: &str = "mounter.stopping";
 /// The mounter has stopped; volumes are still served.
 pub const STOPPED: &str = "mounter.stopped";
+/// A changed configuration is in force.
+pub const CONFIGURATION_TAKEN: &str = "configuration.taken-over";
+/// What is in the configuration's file is not in force, or not all of it.
+pub const CONFIGURATION_REFUSED: &str = "configuration.not-taken-over";
 /// A program was installed on the node.
 pub const INSTALLED: &str = "node.installed";
 /// An engine was chosen.

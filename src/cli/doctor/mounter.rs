@@ -7,7 +7,7 @@ use crate::cli::show::words;
 use crate::config::Config;
 use crate::helper::find::served_types;
 use crate::node::programs::{Places, Programs};
-use api::about::About;
+use api::about::{About, Configuration};
 use api::client::Client;
 use api::exit::chain;
 use api::origin::Origin;
@@ -68,6 +68,30 @@ pub(super) fn version(running: &Running) -> Option<Found> {
             format!("this program is hostmount {ours}, and the mounter that runs is {theirs}"),
             "restart hostmount's pod, so that both are of one image; volumes go on meanwhile",
         )
+    })
+}
+
+/// Whether what is in the configuration's file is in force.
+pub(super) fn in_force(running: &Running) -> Option<Found> {
+    let (About { configuration, .. }, _) = running.as_ref().ok()?;
+    let Configuration { file, since, problem, at_restart } = configuration;
+    if file.is_empty() {
+        // A mounter of an earlier version.
+        return None;
+    }
+    let since = format!("the mounter has had its configuration in force since {}", words::time(*since));
+    Some(match problem {
+        Some(problem) => Found::warning(
+            "in-force",
+            format!("{since}, and not what is in {file} now: {problem}"),
+            "correct the file: it is read again when it changes",
+        ),
+        None if !at_restart.is_empty() => Found::warning(
+            "in-force",
+            format!("{since}, but for what a running mounter cannot change: {}", at_restart.join(", ")),
+            "restart hostmount's pod; volumes go on meanwhile",
+        ),
+        None => Found::ok("in-force", format!("{since}, from {file}")),
     })
 }
 

@@ -40,9 +40,18 @@ pub(super) struct Kubelet {
 }
 
 impl Kubelet {
-    /// The one that runs on the node.
+    /// The one that runs on the node: root's, and in the node's own mount namespace. A process of a pod may have any name and any arguments,
+    /// and its program is about to be run.
     pub(super) fn find(host_proc: &Path, node: &MountNamespace) -> Option<Self> {
-        let process = processes::all(host_proc).ok()?.into_iter().find(|process| process.name() == "kubelet")?;
+        let home = node.id().ok()?;
+        let is_roots = |process: &Process| {
+            let status = process.read("status").unwrap_or_default();
+            let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+            !uids.is_empty() && uids.split_whitespace().all(|uid| uid == "0")
+        };
+        let is_nodes = |process: &Process| process.mount_namespace().is_ok_and(|id| id == home);
+        let mut all = processes::all(host_proc).ok()?.into_iter();
+        let process = all.find(|process| process.name() == "kubelet" && is_nodes(process) && is_roots(process))?;
         let line = process.read("cmdline").ok()?;
         let words: Vec<&str> = line.split_terminator('\0').collect();
         let path = process.read("environ").unwrap_or_default();
@@ -113,7 +122,7 @@ fn said_by(command: &mut Command) -> Option<String> {
 pub(super) fn kubelet(found: Option<&Kubelet>, node: Option<&MountNamespace>, config: &Config) -> Found {
     let (Some(kubelet), Some(node)) = (found, node) else {
         let advice = "start it; or give the container the node's PID namespace (hostPID: true), to see it";
-        return Found::warning("kubelet", "no process of that name is seen on this node", advice);
+        return Found::warning("kubelet", "no process of that name is seen in the node's own mount namespace", advice);
     };
     let version = kubelet.version(node).unwrap_or_else(|| "of unknown version".to_owned());
     let plugins = kubelet.plugins.as_ref().map_or_else(|| "its default".to_owned(), |path| path.display().to_string());

@@ -96,7 +96,7 @@ pub fn look(mounter: &Mounter) {
 fn volumes_with_waiting(mounter: &Mounter) -> Vec<(VolumeId, Volume, u64)> {
     let kubelets = |volume: &Volume| {
         // Of others the node's own processes are the users, and those are always there.
-        volume.plan.settings.abandoned_time.is_some() && volume.plan.target.starts_with(&mounter.config.kubelet_dir)
+        volume.plan.settings.abandoned_time.is_some() && volume.plan.target.starts_with(&mounter.kubelet_dir)
     };
     let filesystems = mounter.registry.filesystems(kubelets).into_iter();
     let waiting = filesystems.filter_map(|(id, filesystem)| {
@@ -163,7 +163,7 @@ fn longest_life(mounter: &Mounter, visible: &VisibleMounts) -> Life {
     let node = mounter.node.id().ok();
     let is_nodes = |mount: &VisibleMount| node.is_none_or(|node| mount.is_in(node));
     let nodes = visible.mounts.iter().filter(|mount| is_nodes(mount)).map(|mount| &mount.mount.target);
-    let places: Vec<_> = nodes.map(|target| below(target, &mounter.config.kubelet_dir)).collect();
+    let places: Vec<_> = nodes.map(|target| below(target, &mounter.kubelet_dir)).collect();
     let is_nodes_view = |mount: &VisibleMount| places.iter().any(|place| mount.mount.target.ends_with(place));
     let pods = visible.mounts.iter().filter(|mount| !is_nodes(mount) && !is_nodes_view(mount));
     pods.flat_map(|mount| mount.processes()).map(life_of).max().unwrap_or(Life::Ended)

@@ -118,7 +118,7 @@ fn is_read_only(mount: &Mount) -> bool {
 }
 
 fn device_at(mounter: &Mounter, place: &Path) -> Result<Option<Device>, BindError> {
-    let open = || Target::open(place, &mounter.config.kubelet_dir, mounter.patience()).map(|target| target.mounted);
+    let open = || Target::open(place, &mounter.kubelet_dir, mounter.patience()).map(|target| target.mounted);
     match mounter.node.visit(open).map_err(PlaceError::from)? {
         Err(TargetError::Missing) => Ok(None),
         opened => Ok(opened.map_err(PlaceError::from)?),
@@ -129,7 +129,7 @@ fn device_at(mounter: &Mounter, place: &Path) -> Result<Option<Device>, BindErro
 /// nothing shows.
 fn show(mounter: &Mounter, asked: &Bind, source: &Path, target: Target) -> Result<bool, BindError> {
     let not_mounted = || BindError::NotMounted(asked.source.clone());
-    let kubelet_dir = &mounter.config.kubelet_dir;
+    let kubelet_dir = &mounter.kubelet_dir;
     let patience = mounter.patience();
     let copied = mounter.node.visit(|| {
         let source = Target::open(source, kubelet_dir, patience)?;
@@ -186,7 +186,7 @@ fn on_mount(
     place: &Path,
     work: impl FnOnce(&Target) -> io::Result<()> + Send,
 ) -> Result<(), BindError> {
-    let kubelet_dir = &mounter.config.kubelet_dir;
+    let kubelet_dir = &mounter.kubelet_dir;
     let patience = mounter.patience();
     let open = move || match Target::open(place, kubelet_dir, patience)? {
         root if root.mounted.is_some() => Ok::<_, TargetError>(work(&root)),

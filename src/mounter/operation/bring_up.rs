@@ -148,13 +148,13 @@ pub fn bring_up(
     let ids = ids.transpose().map_err(BringUpError::IdMap)?;
     let handover = settings.handover.hand_over(&plan.request.secrets, &files)?;
     let program = find::helper(&plan.request.fstype, &plan.request.source, settings)?;
-    let account = Account::of(mounter.config.user(&plan.request), &mounter.uids)?;
+    let account = Account::of(mounter.configuration.get().user(&plan.request), &mounter.uids)?;
     let needs = Needs {
         target: &plan.target,
         account: &account,
         sysfs: settings.sysfs,
         writable: &settings.writable,
-        readable: mounter.config.readable(&plan.request, &mounters_home()),
+        readable: mounter.configuration.get().readable(&plan.request, &mounters_home()),
         files: &handover.files,
     };
     // From here on this thread is in the helper's mount namespace.
@@ -249,7 +249,7 @@ fn placement<'a>(
 
 /// A log file that kubelet names is the node's, and the helper shall write to it.
 fn show_log_file(mounter: &Mounter, request: &mut Request, account: &Account<'_>) -> Result<(), BringUpError> {
-    let kubelet_dir = &mounter.config.kubelet_dir;
+    let kubelet_dir = &mounter.kubelet_dir;
     let options = &mut request.options;
     let Some(named) = options.value(log_file::OPTION).map(PathBuf::from) else { return Ok(()) };
     if !log_file::is_on_node(&request.fstype, &named, kubelet_dir) {

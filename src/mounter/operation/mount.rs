@@ -5,6 +5,7 @@
 use super::bring_up::{BringUpError, FreshFilesystem, Purpose, bring_up};
 use super::place::{Place, PlaceError, mounts_of, open_place, take_away};
 use super::tokens;
+use crate::config::Config;
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
 use crate::mounter::target_locks::TargetBusy;
@@ -82,8 +83,9 @@ pub enum MountError {
 pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mounted, MountError> {
     let within = asked.ready_within.map(Duration::from_secs);
     let history = History { origin: Some(caller.origin()), pod: asked.pod, ..History::default() };
-    let plan = Plan::new(&mounter.config, caller.origin(), asked.request)?;
-    if let Err(denied) = permit(mounter, caller.origin(), &plan) {
+    let config = mounter.configuration.get();
+    let plan = Plan::new(&config, caller.origin(), asked.request)?;
+    if let Err(denied) = permit(mounter, &config, caller.origin(), &plan) {
         // What was granted is not judged again, by whatever rules there are now: kubelet repeats its calls.
         return if asked.unless_mounted && is_there(mounter, &plan) { Ok(already()) } else { Err(denied.into()) };
     }
@@ -114,14 +116,15 @@ pub fn mount(mounter: &Mounter, asked: Mount, caller: &Connection) -> Result<Mou
 
 /// Understands a request from `origin`, if it may be had.
 pub fn admit(mounter: &Mounter, origin: Origin, request: Request) -> Result<Plan, MountError> {
-    let plan = Plan::new(&mounter.config, origin, request)?;
-    permit(mounter, origin, &plan)?;
+    let config = mounter.configuration.get();
+    let plan = Plan::new(&config, origin, request)?;
+    permit(mounter, &config, origin, &plan)?;
     Ok(plan)
 }
 
 /// Whether callers from `origin` may have what is planned.
-pub fn permit(mounter: &Mounter, origin: Origin, plan: &Plan) -> Result<(), Denied> {
-    authorize(origin, plan, &mounter.config)?;
+pub fn permit(mounter: &Mounter, config: &Config, origin: Origin, plan: &Plan) -> Result<(), Denied> {
+    authorize(origin, plan, config)?;
     authorize_place(&plan.target, &mounter.own_paths)
 }
 
@@ -255,7 +258,6 @@ fn already_mounted(plan: &Plan) -> MountError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use api::options::MountOptions;
     use linux::mount_table;
 

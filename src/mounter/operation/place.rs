@@ -39,7 +39,7 @@ const TRIES: usize = 5;
 
 /// Opens a place on the node, and makes its directory first if that is wanted.
 pub fn open_place(mounter: &Mounter, target: &Path, make: bool) -> Result<Place, PlaceError> {
-    let kubelet_dir = &mounter.config.kubelet_dir;
+    let kubelet_dir = &mounter.kubelet_dir;
     let patience = mounter.patience();
     let open = || {
         let (target, made) = match Target::open(target, kubelet_dir, patience) {

@@ -203,9 +203,10 @@ fn next_plan(mounter: &Mounter, volume: &Volume, asked: Option<Asked>) -> Result
     }
     let Some(Asked { changes, origin }) = asked else { return Ok(volume.plan.clone()) };
     let new_options = changes.options.is_some();
-    let plan = volume.plan.changed(&mounter.config, origin, changes)?;
+    let config = mounter.configuration.get();
+    let plan = volume.plan.changed(&config, origin, changes)?;
     if new_options {
-        authorize(origin, &plan, &mounter.config)?;
+        authorize(origin, &plan, &config)?;
     }
     Ok(plan)
 }

@@ -56,7 +56,7 @@ struct Said {
 /// How the volume at `asked` is.
 pub fn stats(mounter: &Mounter, asked: &str) -> Result<Stats, StatsError> {
     let place = normal(asked)?;
-    let open = || Target::open(&place, &mounter.config.kubelet_dir, mounter.patience());
+    let open = || Target::open(&place, &mounter.kubelet_dir, mounter.patience());
     let opened = mounter.node.visit(open).map_err(PlaceError::from)?;
     let target = match opened {
         Err(TargetError::Missing) => return Err(StatsError::NotMounted(asked.to_owned())),

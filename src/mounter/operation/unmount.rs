@@ -80,7 +80,7 @@ pub fn unmount(mounter: &Mounter, asked: &str, remove_target: bool) -> Result<Un
                 was_mounted = true;
                 info!(event = events::TAKEN_AWAY, %device, "the volume does not show here any more");
             }
-            None if remove_target && place.starts_with(&mounter.config.kubelet_dir) => {
+            None if remove_target && place.starts_with(&mounter.kubelet_dir) => {
                 match remove(mounter, &place) {
                     Ok(()) => return Ok(Unmounted { was_mounted }),
                     // A heal was quicker: there is a mount again.
@@ -97,7 +97,7 @@ pub fn unmount(mounter: &Mounter, asked: &str, remove_target: bool) -> Result<Un
 
 /// What is mounted at a place, if there is such a place.
 fn look(mounter: &Mounter, place: &Path) -> Result<Option<Option<Device>>, PlaceError> {
-    let open = || Target::open(place, &mounter.config.kubelet_dir, mounter.patience()).map(|target| target.mounted);
+    let open = || Target::open(place, &mounter.kubelet_dir, mounter.patience()).map(|target| target.mounted);
     match mounter.node.visit(open)? {
         Err(TargetError::Missing) => Ok(None),
         opened => Ok(Some(opened?)),
@@ -135,7 +135,7 @@ fn end_if_hung(mounter: &Mounter, filesystem: Identity, place: &Path) -> Result<
 /// Whether what is mounted at a place answers.
 fn answer_of(mounter: &Mounter, place: &Path) -> Result<io::Result<()>, PlaceError> {
     let ask = || {
-        let root = Target::open(place, &mounter.config.kubelet_dir, mounter.patience())?;
+        let root = Target::open(place, &mounter.kubelet_dir, mounter.patience())?;
         Ok::<_, TargetError>(ask::answers_at(root.as_fd(), mounter.patience()))
     };
     Ok(mounter.node.visit(ask)??)
@@ -153,7 +153,7 @@ fn in_its_directory(
     work: impl FnOnce(&target::Directory) -> io::Result<()> + Send,
 ) -> Result<(), Failed> {
     let patience = mounter.patience();
-    let kubelet_dir = &mounter.config.kubelet_dir;
+    let kubelet_dir = &mounter.kubelet_dir;
     let open = move || target::Directory::of(place, kubelet_dir, patience).map(|directory| work(&directory));
     let done = mounter.node.visit(open).map_err(|error| Failed::Place(error.into()))?;
     done.map_err(|error| Failed::Place(error.into()))?.map_err(Failed::Kernel)

@@ -204,7 +204,7 @@ fn give(stream: &UnixStream, fresh: &Fresh) -> Result<(), MessageError> {
 /// Waits until the program has answered the kernel's INIT, and a question about the root. Until then nobody can tell whether it lives:
 /// the descriptor may be on its way from fusermount3 to it. One that was started anew asks anew, and then this one is `not_wanted`.
 fn wait_until_it_answers(mounter: &Mounter, fresh: &Fresh, not_wanted: &PipeReader) -> Result<(), MountError> {
-    let allowed = mounter.config.program_timeout;
+    let allowed = mounter.configuration.get().program_timeout;
     thread::scope(|scope| {
         let probe = start_probe(scope, fresh.root()).map_err(MountError::Wait)?;
         let until = Instant::now() + allowed;

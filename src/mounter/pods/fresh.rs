@@ -63,7 +63,7 @@ impl Fresh {
         let place = namespace::mount_point(&mounter.state, Path::new("/"));
         let place = MountPoint::at(&place).map_err(failed("open the directory to mount at"))?;
         let Verdict { fstype, flags, data, .. } = judge(
-            &grant_of_program(read_only, &mounter.config),
+            &grant_of_program(read_only, &mounter.configuration.get()),
             &Call {
                 fstype: &asked.fstype,
                 flags: asked.flags,

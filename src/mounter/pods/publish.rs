@@ -74,13 +74,13 @@ const LONGEST_NAME: usize = 64;
 /// Puts the volume at its target, unless it is there.
 pub fn publish(mounter: &Mounter, asked: ProgramVolume) -> Result<Mounted, PublishError> {
     let said = asked.target.clone();
-    let volume = understood(asked, &mounter.config.kubelet_dir)?;
+    let volume = understood(asked, &mounter.kubelet_dir)?;
     let _lock = mounter.places.take(&volume.target)?;
     let Place { target, made } = open_place(mounter, &volume.target, true)?;
     let there = target.mounted.map(|device| mounter.connections.identify(device));
     match (mounter.pods.at(&volume.target), there) {
         (Some(id), Some(there)) if mounter.pods.is(id, &volume, there) => {
-            mounter.pods.complaint(id, mounter.config.program_timeout).map_or(Ok(()), Err)?;
+            mounter.pods.complaint(id, mounter.configuration.get().program_timeout).map_or(Ok(()), Err)?;
             return Ok(Mounted { output: Vec::new(), already: true });
         }
         (_, Some(_)) => return Err(PublishError::Occupied(said)),
@@ -89,7 +89,7 @@ pub fn publish(mounter: &Mounter, asked: ProgramVolume) -> Result<Mounted, Publi
         (None, None) => {}
     }
     // What is there stays, whatever rules there are now.
-    let allowed = authorize_program(&volume.target, &mounter.config).map_err(PublishError::from);
+    let allowed = authorize_program(&volume.target, &mounter.configuration.get()).map_err(PublishError::from);
     let done = allowed.and_then(|()| publish_at(mounter, &volume, Place { target, made: None }));
     if done.is_err() {
         take_away(mounter, made);
@@ -98,7 +98,7 @@ pub fn publish(mounter: &Mounter, asked: ProgramVolume) -> Result<Mounted, Publi
 }
 
 fn publish_at(mounter: &Mounter, volume: &PodVolume, place: Place) -> Result<(), PublishError> {
-    let kubelet_dir = &mounter.config.kubelet_dir;
+    let kubelet_dir = &mounter.kubelet_dir;
     let door = mounter.node.visit(|| {
         if let Err(error) = wait_until_ready(volume, kubelet_dir, mounter.stopping.as_fd()) {
             // Not every kubelet may say so.
@@ -150,7 +150,7 @@ pub(super) fn forget(mounter: &Mounter, id: PodVolumeId) {
 /// Removes what was made in the pod's emptyDir.
 fn remove(mounter: &Mounter, forgotten: &Forgotten) {
     let Forgotten { volume, socket } = forgotten;
-    let remove = || door::remove(volume, *socket, &mounter.config.kubelet_dir, mounter.patience());
+    let remove = || door::remove(volume, *socket, &mounter.kubelet_dir, mounter.patience());
     if let Err(error) = mounter.node.visit(remove) {
         warn!("cannot remove the socket from the pod's emptyDir: {}", api::exit::chain(&error));
     }

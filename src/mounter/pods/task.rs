@@ -113,7 +113,7 @@ pub(super) fn look_now(mounter: &Mounter, id: PodVolumeId) {
 fn answers(mounter: &Mounter, id: PodVolumeId) -> bool {
     let Some(volume) = mounter.pods.volume(id) else { return false };
     let ask = || {
-        let root = Target::open(&volume.target, &mounter.config.kubelet_dir, mounter.patience()).ok()?;
+        let root = Target::open(&volume.target, &mounter.kubelet_dir, mounter.patience()).ok()?;
         answers_at(root.as_fd(), mounter.patience()).err().and_then(|error| error.raw_os_error())
     };
     // One that hangs has a program.
@@ -137,7 +137,7 @@ fn revive(mounter: &Mounter, id: PodVolumeId) {
 fn open(mounter: &Mounter, id: PodVolumeId) {
     let Some(volume) = mounter.pods.volume(id) else { return };
     let _span = volume.span().entered();
-    let kubelet_dir = &mounter.config.kubelet_dir;
+    let kubelet_dir = &mounter.kubelet_dir;
     match mounter.node.visit(|| Door::open(&volume, kubelet_dir, mounter.patience())) {
         Ok(Ok(door)) => {
             if let Err(door) = mounter.pods.open(id, door) {

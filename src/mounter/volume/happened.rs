@@ -21,7 +21,7 @@ pub fn events(mounter: &Mounter, after: u64) -> Events {
     }
     // Where a volume of many pods was shown may be long ago.
     let all = if after == 0 { events.events.clone() } else { mounter.journal.after(0).events };
-    add_pods(&mut events.events, &all, &mounter.config.kubelet_dir);
+    add_pods(&mut events.events, &all, &mounter.kubelet_dir);
     pods::name(mounter, events.events.iter_mut().flat_map(|event| &mut event.pods));
     events
 }

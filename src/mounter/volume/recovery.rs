@@ -36,7 +36,7 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
     let namespaces = processes::mount_namespaces(Path::new(processes::OWN))?;
     let table = Process::first(&mounter.host_proc).mounts()?;
     let ours = Process::at(Path::new(processes::OWN), rustix::thread::gettid()).mounts()?;
-    let recorded = mounter.registry.records().read(&mounter.config);
+    let recorded = mounter.registry.records().read(&mounter.configuration.get());
     // The list of connections is made, and numbered, anew when nobody has had it mounted.
     let renumbered = !table.iter().any(|mount| mount.fstype == "fusectl");
     if renumbered && !recorded.is_empty() {
@@ -157,7 +157,7 @@ fn volume_from(mounter: &Mounter, mount: &Mount, target: &Path, home: &Populated
         secrets: Secrets::new(),
     };
     Some(Volume {
-        plan: Plan::recorded(&mounter.config, request).ok()?,
+        plan: Plan::recorded(&mounter.configuration.get(), request).ok()?,
         helper: home.processes[0].name(),
         identity: mounter.connections.identify(mount.device),
         since: SystemTime::now(),

@@ -10,6 +10,7 @@ use super::past::Past;
 use super::record::Records;
 use super::state::{Effect, Event, Old, State, Where};
 use super::{Known, Volume, VolumeId};
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::helper::launch::Serving;
 use crate::helper::output::{HelperOutput, aside};
@@ -342,6 +343,13 @@ impl Registry {
             _ => {}
         }
         entry.output.iter().flat_map(HelperOutput::descriptors).for_each(|fd| self.stop_watching([fd]));
+    }
+
+    /// Other settings are in force, for the volumes that are there as well: as after a restart of the mounter.
+    pub fn take_settings(&self, config: &Config) {
+        for entry in self.locked().by_id.values_mut() {
+            entry.volume.plan.settings = config.settings(&entry.volume.plan.request);
+        }
     }
 
     /// Keeps the last lines of a helper that could not mount.

@@ -75,7 +75,8 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
 /// The last lines of the helpers of the volume at `target`, as in [`detail`]: those after the line of that number.
 pub fn lines(mounter: &Mounter, target: &Path, after: u64) -> Option<Lines> {
     let found = match mounter.pods.detail(mounter, target) {
-        Some(detail) => Lines { lines: detail.lines.into_iter().map(aside).collect(), over: false },
+        // Of a pod's program there are its last words, and its container has all others.
+        Some(detail) => Lines { lines: detail.lines.into_iter().map(aside).collect(), over: true },
         None => {
             let volumes = mounter.registry.locked();
             let here = |entry: &&Entry| entry.state.is_current() && entry.volume.plan.target == target;
@@ -124,7 +125,7 @@ impl OnNode {
     /// As the node's mount table has it.
     fn read(mounter: &Mounter) -> io::Result<Self> {
         let table = mount_table::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
-        Ok(Self::of(table, &mounter.config.kubelet_dir))
+        Ok(Self::of(table, &mounter.kubelet_dir))
     }
 
     fn of(table: Vec<Mount>, kubelet_dir: &Path) -> Self {
@@ -163,7 +164,7 @@ fn devices(entry: &Entry) -> [Option<Device>; 2] {
 
 /// The pod whose directory a target is in.
 fn own_pod(mounter: &Mounter, target: &Path, name: Option<api::pod::PodName>) -> Option<Pod> {
-    let uid = pods::uid_of(target, &mounter.config.kubelet_dir)?;
+    let uid = pods::uid_of(target, &mounter.kubelet_dir)?;
     Some(Pod { uid: uid.to_owned(), name })
 }
 
