@@ -1,8 +1,10 @@
 //! A configuration that is changed while the mounter runs: what of it can be taken over.
 //!
-//! Pure. Sockets, cgroups' limits, uids and kubelet's directory are made, or looked for, once at the start.
+//! Pure. Sockets, cgroups' limits, uids and kubelet's directory are made, or looked for, once at the start; and what no type's helpers keep of
+//! the capabilities is taken from all that the mounter starts.
 
 use super::Config;
+use std::sync::Arc;
 
 impl Config {
     /// What is in force when `written` is in the file while a mounter runs, and the keys whose values wait for a restart.
@@ -17,8 +19,13 @@ impl Config {
             ("[helpers]", now.1 != then.1),
             ("[doors]", now.2 != then.2),
             ("program_timeout_seconds", now.3 != then.3),
+            ("capabilities", !written.capabilities().is_subset(&self.capabilities())),
         ];
-        let next = Self { policy: written.policy, types: written.types, others: written.others, ..self.clone() };
+        let mut next = Self { policy: written.policy, types: written.types, others: written.others, ..self.clone() };
+        let had = self.capabilities();
+        for settings in next.types.values_mut().filter(|settings| !settings.capabilities.is_subset(&had)) {
+            Arc::make_mut(settings).capabilities.retain(|capability| had.contains(capability));
+        }
         (next, changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect())
     }
 }
@@ -37,5 +44,9 @@ mod tests {
         let (next, fixed) = config("").changed_to(config(written));
         assert_eq!(next, config("heal = false"));
         assert_eq!(fixed, ["kubelet_dir", "[helpers]", "[doors]", "program_timeout_seconds"]);
+        let keeps = |names: &str| config(&format!("[filesystem.x]\nsysfs = true\ncapabilities = [{names}]\n"));
+        let (next, fixed) = keeps("'CAP_CHOWN'").changed_to(keeps("'CAP_CHOWN', 'CAP_KILL'"));
+        assert_eq!((next, fixed), (keeps("'CAP_CHOWN'"), vec!["capabilities"]));
+        assert_eq!(keeps("'CAP_CHOWN'").changed_to(keeps("")), (keeps(""), vec![]));
     }
 }
