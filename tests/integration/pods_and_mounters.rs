@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_next_mounter_knows_the_program,
         the_next_mounter_waits_for_a_program,
         a_mounter_that_is_killed_while_it_shows_a_program,
+        a_mounter_that_is_killed_at_any_moment.needs_linux(LINUX.0, LINUX.1),
         programs_and_mounters_at_any_time.needs_linux(LINUX.0, LINUX.1),
         on_older_kernels.needs_linux(LINUX.0, LINUX.1),
     ]
@@ -97,6 +98,41 @@ fn a_mounter_that_is_killed_while_it_shows_a_program() {
     let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
     assert_eq!(finish(waits).0, Some(0));
     drop((app, alive, program));
+    pod.unpublish(&setting.test);
+    setting.wait_until(&before);
+}
+
+/// While it publishes, and while it puts a program's filesystem in the place of another: nothing is there that the next one does not know.
+fn a_mounter_that_is_killed_at_any_moment() {
+    let mut chance = chance();
+    let (mut setting, pod) = start("program_timeout_seconds = 600\n");
+    let before = setting.state();
+    for round in 0..24 {
+        let moment = Duration::from_micros(chance.u64(..40_000));
+        let publishing = round % 3 == 0;
+        if publishing {
+            std::thread::scope(|scope| {
+                // It fails, or it does not.
+                scope.spawn(|| drop(pod.publish(&setting.test)));
+                std::thread::sleep(moment);
+                setting.mounter.signal(Signal::SIGKILL);
+            });
+        } else {
+            let _early = pod.program(&setting.test, &format!("serve {OPTIONS}"));
+            std::thread::sleep(moment);
+            setting.mounter.signal(Signal::SIGKILL);
+        }
+        setting.mounter.wait();
+        setting.mounter = setting.test.start_mounter(&[], &[]);
+        // Kubelet asks again.
+        pod.publish(&setting.test).unwrap();
+        let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
+        setting.test.node.sh_ok(&format!("echo {round} >{0}/f && cat {0}/f", pod.target()));
+        drop(program);
+        if round % 3 == 2 {
+            pod.unpublish(&setting.test);
+        }
+    }
     pod.unpublish(&setting.test);
     setting.wait_until(&before);
 }
