@@ -218,7 +218,7 @@ fn a_program_unmounts_and_says_why_it_ended() {
     let (app, alive) = pod.container(&setting.test);
     let awaited = setting.mounter.count(events::PROGRAM_AWAITED);
     assert_eq!(pod.call(&setting.test, "unmount"), (Some(0), String::new()));
-    assert_eq!(setting.mounter.count(events::PROGRAM_AWAITED), awaited + 1);
+    setting.mounter.wait_for(events::PROGRAM_AWAITED, awaited + 1);
     // As after any umount.
     assert_eq!(finish(program), (Some(0), "serving\n".into()));
     assert_eq!(pod.call(&setting.test, "ready"), (Some(2), String::new()));
