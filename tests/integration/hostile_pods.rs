@@ -45,7 +45,7 @@ fn who_is_of_no_pod_or_another_gets_nothing() {
         let (code, said) = finish(start_in(&setting.test, &pod.sidecar, &cgroup, &serve));
         assert!(code == Some(1) && said.contains("only processes of the volume's own pod"), "{cgroup}: {said}");
     }
-    assert_eq!(setting.mounter.count(events::REFUSED), 3);
+    setting.mounter.wait_for(events::REFUSED, 3);
     let (code, said) = finish(start_in(
         &setting.test,
         &pod.sidecar,

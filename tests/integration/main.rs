@@ -53,6 +53,7 @@ mod pod_containers;
 mod pod_programs;
 mod pod_start;
 mod pods;
+mod pods_and_mounters;
 mod policy;
 mod preload;
 mod races;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         doors,
         policy,
         pods,
+        pods_and_mounters,
         pod_containers,
         pod_programs,
         operator,

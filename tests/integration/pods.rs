@@ -1,10 +1,9 @@
 //! Volumes that a program of a pod serves, an unprivileged one: from the first publish to the last unpublish.
 
 use crate::harness::{Test, tests};
-use crate::node::old_kernel::{self, without};
-use crate::node::pod::{Pod, finish, start_in, wait_for_line};
+use crate::node::Place;
+use crate::node::pod::{Pod, finish, wait_for_line};
 use crate::node::setting::Setting;
-use crate::node::{Place, TestNode, chance};
 use api::client::CallError;
 use api::message::{Failure, Reason};
 use api::volume::VolumeState;
@@ -14,9 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 use testbed::machine::{Process, Propagation};
 
+/// Since when there is FUSE_NOTIFY_RESEND.
+pub(crate) const LINUX: (u32, u32) = (6, 9);
+
 pub(crate) fn tests() -> Vec<Test> {
-    // FUSE_NOTIFY_RESEND.
-    const LINUX: (u32, u32) = (6, 9);
     tests![
         a_program_comes_dies_and_comes_back.needs_linux(LINUX.0, LINUX.1).quick(),
         a_program_that_does_not_come_is_not_waited_for_and_heals_all_the_same.quick(),
@@ -26,13 +26,9 @@ pub(crate) fn tests() -> Vec<Test> {
         a_program_unmounts_its_own_filesystem_and_no_others.quick(),
         a_source_with_a_comma_is_shown_as_it_is.quick(),
         a_program_in_the_background_is_watched.needs_linux(LINUX.0, LINUX.1),
-        the_next_mounter_knows_the_program,
-        the_next_mounter_waits_for_a_program,
         what_is_read_only_stays_so,
         an_empty_dir_that_comes_later_is_waited_for,
         each_container_goes_on_and_a_directory_of_the_volume_too.needs_linux(LINUX.0, LINUX.1),
-        programs_and_mounters_at_any_time.needs_linux(LINUX.0, LINUX.1),
-        on_older_kernels.needs_linux(LINUX.0, LINUX.1),
     ]
     .into_iter()
     .map(Test::needs_cgroups)
@@ -50,13 +46,13 @@ pub(crate) fn start(config: &str) -> (Setting, Pod) {
     (setting, pod)
 }
 
-fn kill(mut program: Process) {
+pub(crate) fn kill(mut program: Process) {
     program.kill().unwrap();
     program.wait().unwrap();
 }
 
 /// What the container's processes get from a line of shell, in the background.
-fn line(setting: &Setting, pod: &Pod, container: &Place, line: &str) -> Process {
+pub(crate) fn line(setting: &Setting, pod: &Pod, container: &Place, line: &str) -> Process {
     pod.start(&setting.test, container, line)
 }
 
@@ -69,7 +65,7 @@ fn told(setting: &Setting, pod: &Pod) -> Failure {
     }
 }
 
-const DEAD: &str = "Transport endpoint is not connected";
+pub(crate) const DEAD: &str = "Transport endpoint is not connected";
 
 fn a_program_comes_dies_and_comes_back() {
     let (setting, pod) = start("");
@@ -222,7 +218,7 @@ fn a_program_unmounts_and_says_why_it_ended() {
     let (app, alive) = pod.container(&setting.test);
     let awaited = setting.mounter.count(events::PROGRAM_AWAITED);
     assert_eq!(pod.call(&setting.test, "unmount"), (Some(0), String::new()));
-    assert_eq!(setting.mounter.count(events::PROGRAM_AWAITED), awaited + 1);
+    setting.mounter.wait_for(events::PROGRAM_AWAITED, awaited + 1);
     // As after any umount.
     assert_eq!(finish(program), (Some(0), "serving\n".into()));
     assert_eq!(pod.call(&setting.test, "ready"), (Some(2), String::new()));
@@ -298,74 +294,6 @@ fn a_program_in_the_background_is_watched() {
         pod.wait_until_state(&setting.test, VolumeState::Waiting);
     }
     pod.unpublish(&setting.test);
-}
-
-fn next_mounter(setting: &mut Setting) {
-    setting.mounter.signal(Signal::SIGKILL);
-    setting.mounter.wait();
-    setting.mounter = setting.test.start_mounter(&[], &[]);
-    setting.mounter.wait_for(events::ADOPTED, 1);
-}
-
-fn the_next_mounter_knows_the_program() {
-    let (mut setting, pod) = start("");
-    let before = setting.state();
-    pod.publish(&setting.test).unwrap();
-    let (app, alive) = pod.container(&setting.test);
-    let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
-    app.sh_ok("echo x >/data/f");
-    for _ in 0..2 {
-        next_mounter(&mut setting);
-        assert_eq!(app.sh_ok("cat /data/f"), "x\n");
-        assert_eq!(pod.status(&setting.test).view.helper, "pod-program");
-    }
-    assert!(pod.publish(&setting.test).unwrap().already);
-    kill(program);
-    setting.mounter.wait_for(events::PROGRAM_ENDED, 1);
-    let meanwhile = line(&setting, &pod, &app, "cat /data/f || echo y >/data/g");
-    pod.wait_until_waiting(&setting.test, 1);
-    let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
-    assert_eq!(finish(meanwhile).0, Some(0));
-    assert_eq!(app.sh_ok("cat /data/g"), "y\n");
-    // One that dies while no mounter runs.
-    setting.mounter.signal(Signal::SIGKILL);
-    setting.mounter.wait();
-    kill(program);
-    assert!(app.sh("cat /data/g").stderr.contains(DEAD));
-    setting.mounter = setting.test.start_mounter(&[], &[]);
-    setting.mounter.wait_for(events::PROGRAM_AWAITED, 1);
-    let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
-    app.sh_ok("echo z >/data/h");
-    drop((app, alive, program));
-    pod.unpublish(&setting.test);
-    setting.wait_until(&before);
-}
-
-fn the_next_mounter_waits_for_a_program() {
-    let (mut setting, pod) = start("");
-    let before = setting.state();
-    pod.publish(&setting.test).unwrap();
-    let (app, alive) = pod.container(&setting.test);
-    for _ in 0..2 {
-        next_mounter(&mut setting);
-        setting.mounter.wait_for(events::PROGRAM_AWAITED, 1);
-        let waits = line(&setting, &pod, &app, "ls /data");
-        pod.wait_until_waiting(&setting.test, 1);
-        let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
-        assert_eq!(finish(waits), (Some(0), String::new()));
-        assert_eq!(pod.call(&setting.test, "unmount").0, Some(0));
-        assert_eq!(finish(program).0, Some(0));
-    }
-    // Unpublished while no mounter runs, by whoever it is.
-    setting.mounter.signal(Signal::SIGKILL);
-    setting.mounter.wait();
-    drop((app, alive));
-    setting.test.node.sh_ok(&format!("umount -l {0} && rmdir {0}", pod.target()));
-    setting.mounter = setting.test.start_mounter(&[], &[]);
-    pod.unpublish(&setting.test);
-    let left = setting.test.container.sh_ok("ls /run/hostmount/programs");
-    assert_eq!((&*left, setting.test.node.fuse_mounts()), ("", Vec::new()));
-    drop(before);
 }
 
 fn what_is_read_only_stays_so() {
@@ -450,102 +378,4 @@ fn each_container_goes_on_and_a_directory_of_the_volume_too() {
     drop((first, second, alive, sub, program));
     pod.unpublish(&setting.test);
     setting.wait_until(&before);
-}
-
-/// All of it on older kernels, but for what waits when a program dies: the kernel that runs has FUSE_NOTIFY_RESEND.
-fn on_older_kernels() {
-    use old_kernel::{BENEATH, MOUNT_SETATTR, OPENAT2, PEER_PIDFD};
-    for missing in [&[BENEATH][..], &[PEER_PIDFD], &[MOUNT_SETATTR, OPENAT2, PEER_PIDFD, BENEATH]] {
-        let test = TestNode::start();
-        let mounter = without(missing, || test.start_mounter(&[], &[]));
-        let setting = Setting { test, mounter };
-        let pod = Pod::new(&setting.test, UID);
-        pod.publish(&setting.test).unwrap();
-        let (app, _alive) = pod.container(&setting.test);
-        for round in 1..=2 {
-            let waits = line(&setting, &pod, &app, "echo x >/data/f && cat /data/f");
-            pod.wait_until_waiting(&setting.test, 1);
-            let program = pod.serve(&setting.test, &setting.mounter, OPTIONS);
-            assert_eq!(finish(waits), (Some(0), "x\n".into()), "{missing:?}");
-            kill(program);
-            setting.mounter.wait_for(events::PROGRAM_ENDED, round);
-        }
-        let (code, said) =
-            finish(start_in(&setting.test, &pod.sidecar, "x", "exec pod-program /run/hostmount/volume.sock ready"));
-        assert!(code == Some(1) && said.contains("only processes of the volume's own pod"), "{said}");
-        pod.unpublish(&setting.test);
-        assert_eq!(setting.test.node.fuse_mounts(), [""; 0]);
-    }
-}
-
-/// Three pods, whose programs and containers, and the mounter, come and go in any order. `ROUNDS=1000` for more of it, `HOSTMOUNT_SEED`
-/// repeats it.
-fn programs_and_mounters_at_any_time() {
-    let rounds = std::env::var("ROUNDS").ok().map_or(60, |value| value.parse().unwrap());
-    let mut chance = chance();
-    let mut setting = Setting::with_config("program_timeout_seconds = 600\n");
-    let uids = (1..=3).map(|number| format!("0000000{number}-0000-4a5b-8c6d-7e8f90a1b2c3"));
-    let pods: Vec<_> = uids.map(|uid| Pod::new(&setting.test, &uid)).collect();
-    let before = setting.state();
-    let mut theirs: Vec<Theirs> = pods.iter().map(|_| Theirs::default()).collect();
-    for _ in 0..rounds {
-        let at = chance.usize(..pods.len());
-        let published = pods.iter().zip(&theirs).filter(|(_, theirs)| theirs.published);
-        let all: Vec<_> = published.map(|(pod, _)| pod.target()).collect();
-        let (pod, theirs) = (&pods[at], &mut theirs[at]);
-        if !theirs.published {
-            assert!(!pod.publish(&setting.test).unwrap().already);
-            theirs.published = true;
-        }
-        match chance.u32(..10) {
-            0 => {
-                pod.unpublish(&setting.test);
-                *theirs = Theirs::default();
-            }
-            1 => {
-                setting.mounter.signal(Signal::SIGKILL);
-                setting.mounter.wait();
-                setting.mounter = setting.test.start_mounter(&[], &[]);
-                let none_is_dead =
-                    || all.iter().all(|target| setting.test.node.sh(&format!("stat {target}")).code != Some(1));
-                let deadline = Instant::now() + Duration::from_secs(30);
-                while !none_is_dead() {
-                    assert!(Instant::now() < deadline);
-                }
-            }
-            2 | 3 => drop(theirs.programs.pop()),
-            4 => theirs.programs.push(pod.program(&setting.test, "hold")),
-            5 => drop(pod.call(&setting.test, "unmount")),
-            6 => theirs.waiting.push(pod.start(&setting.test, &pod.sidecar, "true")),
-            7 => {
-                let container = pod.container(&setting.test);
-                theirs.waiting.push(pod.start(&setting.test, &container.0, "cat /data/none; echo x >/data/f"));
-                theirs.containers.push(container);
-            }
-            _ => {
-                // Whatever was before: from now on it serves, in all containers.
-                theirs.programs.push(pod.program(&setting.test, &format!("serve {OPTIONS}")));
-                pod.wait_until_state(&setting.test, VolumeState::Mounted);
-                for (container, _) in &theirs.containers {
-                    let written = pod.start(&setting.test, container, "echo y >/data/g && cat /data/g");
-                    assert_eq!(finish(written), (Some(0), "y\n".into()));
-                }
-            }
-        }
-    }
-    drop(theirs);
-    for pod in &pods {
-        pod.unpublish(&setting.test);
-        assert_eq!(setting.test.node.sh_ok(&format!("ls -A {}", pod.empty_dir())), "");
-    }
-    setting.wait_until(&before);
-}
-
-/// What there is of one pod.
-#[derive(Default)]
-struct Theirs {
-    published: bool,
-    programs: Vec<Process>,
-    waiting: Vec<Process>,
-    containers: Vec<(Place, Process)>,
 }

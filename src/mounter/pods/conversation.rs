@@ -27,6 +27,7 @@ use serde::Serialize;
 use std::io::{self, IoSlice, PipeReader, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
@@ -250,11 +251,13 @@ fn unmount(
     volume: &PodVolume,
     filesystem: Option<u64>,
 ) -> Result<(), UnmountError> {
-    if filesystem.is_some_and(|connection| mounter.pods.give_up(id, connection)) {
-        return Ok(());
+    let given_up = filesystem.is_some_and(|connection| mounter.pods.give_up(id, connection));
+    if given_up && let Some(turn) = mounter.pods.turn(id) {
+        // It may be on its way to the volume's places just now: then it is unmounted from there.
+        drop(turn.lock().unwrap_or_else(PoisonError::into_inner));
     }
     if !mounter.pods.is_served_by(id, filesystem) {
-        return Err(UnmountError::NotMounted);
+        return if given_up { Ok(()) } else { Err(UnmountError::NotMounted) };
     }
     let fresh = Fresh::waiting(mounter, volume.read_only)?;
     match put(mounter, id, fresh, Next::Nobody, When::ServedBy(filesystem)) {

@@ -116,17 +116,20 @@ fn publish_at(mounter: &Mounter, volume: &PodVolume, place: Place) -> Result<(),
 
 fn show(mounter: &Mounter, volume: &PodVolume, place: Place, door: Door) -> Result<(), PublishError> {
     let fresh = Fresh::waiting(mounter, volume.read_only)?;
+    let since = SystemTime::now();
+    mounter.pods.records().announce(volume, since, fresh.identity);
     let grafted = Tree::copy_at(fresh.root()).map_err(PublishError::Graft).and_then(|tree| {
         // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
         mounter.node.visit(move || tree.graft(&place.target))?.map_err(PublishError::Graft)
     });
     if let Err(error) = grafted {
+        mounter.pods.records().drop(volume);
         fresh.discard();
         return Err(error);
     }
     let filesystem = fresh.identity;
     let state = State::waiting(fresh.release().waits());
-    let (volume, since) = (volume.clone(), SystemTime::now());
+    let volume = volume.clone();
     mounter.pods.add(New { volume, since, filesystem, left: Vec::new(), state, door: Some(door) });
     info!(event = events::PROGRAM_AWAITED, device = %filesystem.device, "mounted on the node: calls wait for the volume's program");
     Ok(())

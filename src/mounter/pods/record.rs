@@ -35,6 +35,8 @@ struct Record {
     /// Since 1970.
     since: Duration,
     filesystem: Filesystem,
+    #[serde(default)]
+    successor: Option<Filesystem>,
     left: Vec<Filesystem>,
 }
 
@@ -49,7 +51,9 @@ struct Filesystem {
 pub(super) struct Recorded {
     pub(super) volume: PodVolume,
     pub(super) since: SystemTime,
+    /// What showed at its places, and what was being put there.
     pub(super) filesystem: Identity,
+    pub(super) successor: Option<Identity>,
     pub(super) left: Vec<Identity>,
 }
 
@@ -65,15 +69,31 @@ impl Records {
 
     /// Keeps what is known of a volume. That it cannot be kept is no reason to fail: the volume works.
     pub(super) fn keep(&self, entry: &Entry) {
-        let record = Record {
+        self.write(&Record {
             version: VERSION,
             volume: entry.volume.as_ref().clone(),
             since: entry.since.duration_since(UNIX_EPOCH).unwrap_or_default(),
             filesystem: (&entry.filesystem).into(),
+            successor: entry.successor.as_ref().map(Filesystem::from),
             left: entry.left.iter().map(Filesystem::from).collect(),
-        };
-        let written = serde_json::to_vec(&record).map_err(io::Error::from);
-        let written = written.and_then(|bytes| write_at(self.directory.as_fd(), &name_of(&entry.volume), &bytes));
+        });
+    }
+
+    /// The same for one that is not shown yet: a mounter that is killed as soon as it is must not leave one that nobody knows.
+    pub(super) fn announce(&self, volume: &PodVolume, since: SystemTime, filesystem: Identity) {
+        self.write(&Record {
+            version: VERSION,
+            volume: volume.clone(),
+            since: since.duration_since(UNIX_EPOCH).unwrap_or_default(),
+            filesystem: (&filesystem).into(),
+            successor: None,
+            left: Vec::new(),
+        });
+    }
+
+    fn write(&self, record: &Record) {
+        let written = serde_json::to_vec(record).map_err(io::Error::from);
+        let written = written.and_then(|bytes| write_at(self.directory.as_fd(), &name_of(&record.volume), &bytes));
         if let Err(error) = written {
             warn!("cannot keep a record of the volume, a later mounter will not know it: {error}");
         }
@@ -103,12 +123,13 @@ impl Records {
 }
 
 fn understood(bytes: &[u8]) -> io::Result<Recorded> {
-    let Record { version, volume, since, filesystem, left } = serde_json::from_slice(bytes)?;
+    let Record { version, volume, since, filesystem, successor, left } = serde_json::from_slice(bytes)?;
     if version != VERSION {
         return Err(io::Error::other(format!("it has version {version}")));
     }
     let since = UNIX_EPOCH.checked_add(since).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Recorded { volume, since, filesystem: filesystem.into(), left: left.into_iter().map(Identity::from).collect() })
+    let (filesystem, successor) = (filesystem.into(), successor.map(Identity::from));
+    Ok(Recorded { volume, since, filesystem, successor, left: left.into_iter().map(Identity::from).collect() })
 }
 
 /// A file's name for each volume: a pod's volumes have names of their own.

@@ -24,7 +24,7 @@ pub fn recover(mounter: &Mounter) {
     }
     let table = Process::first(&mounter.host_proc).mounts().unwrap_or_default();
     for one in &recorded {
-        let Recorded { volume, since, left, .. } = one;
+        let Recorded { volume, since, .. } = one;
         let _span = volume.span().entered();
         let Some(filesystem) = still_there(mounter, one, &table) else {
             info!(event = events::UNMOUNTED, "unmounted while no mounter ran");
@@ -35,7 +35,10 @@ pub fn recover(mounter: &Mounter) {
         let state = who_serves(mounter, one, filesystem, only);
         let revive = matches!(state, State::Waiting { .. });
         let device = filesystem.device;
-        let new = New { volume: volume.clone(), since: *since, filesystem, left: left.clone(), state, door: None };
+        // An earlier mounter may have ended while it put one in the place of another.
+        let others = [Some(one.filesystem), one.successor].into_iter().flatten().filter(|other| other.device != device);
+        let left = others.chain(one.left.iter().copied()).collect();
+        let new = New { volume: volume.clone(), since: *since, filesystem, left, state, door: None };
         let id = mounter.pods.add(new);
         info!(event = events::ADOPTED, %device, "an earlier mounter's volume is taken in");
         mounter.pods.to_do(Task::Open(id));
@@ -49,7 +52,8 @@ pub fn recover(mounter: &Mounter) {
 /// them mounted.
 fn still_there(mounter: &Mounter, one: &Recorded, table: &[Mount]) -> Option<Identity> {
     let there = table.iter().rfind(|mount| mount.target == one.volume.target).filter(|mount| mount.is_fuse())?;
-    (there.device == one.filesystem.device).then(|| mounter.connections.identify(there.device))
+    let known = [Some(one.filesystem), one.successor].into_iter().flatten().any(|known| known.device == there.device);
+    known.then(|| mounter.connections.identify(there.device))
 }
 
 /// The program that serves it: the earlier mounter's copy of its descriptor is taken once more.

@@ -186,6 +186,8 @@ impl Pods {
         let mut volumes = self.locked();
         let entry = volumes.by_id.get_mut(&id)?;
         entry.successor = Some(fresh);
+        // Before it shows: a mounter that is killed then leaves it there.
+        self.records.keep(entry);
         let all = [entry.filesystem].into_iter().chain(entry.left.iter().copied());
         Some((all.collect(), matches!(entry.state, State::Waiting { .. })))
     }
