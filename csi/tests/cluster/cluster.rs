@@ -94,9 +94,10 @@ impl Cluster {
              --service-account-issuer=https://kubernetes.default.svc --api-audiences=https://kubernetes.default.svc \
              --service-account-signing-key-file={accounts}.key --service-account-key-file={accounts}.pub"
         );
+        // Nobody's pods are less ready because the machine is busy.
         let controllers = format!(
             "--kubeconfig={CONFIGURATION}/admin.json --leader-elect=false --feature-gates=CSIServiceAccountToken=true \
-             --kube-api-qps=200 --kube-api-burst=400 --root-ca-file={API_CERTIFICATES} --service-account-private-key-file={accounts}.key"
+             --node-monitor-grace-period=10m --kube-api-qps=200 --kube-api-burst=400 --root-ca-file={API_CERTIFICATES} --service-account-private-key-file={accounts}.key"
         );
         let scheduler = format!("--kubeconfig={CONFIGURATION}/admin.json --leader-elect=false");
         for (name, arguments) in
