@@ -106,10 +106,6 @@ fn compare(filesystem: &Filesystem) -> Option<String> {
     if filesystem.name == "s3fs" {
         volume.options += ",url=http://10.77.0.1:8081,use_path_request_style";
     }
-    // Natively it raises its priority (nice -19), as root may: among its servers' processes on two processors that is a tenth.
-    if filesystem.name == "moosefs" {
-        volume.options += "mfsnice=0";
-    }
     // By the program that kubelet runs.
     let name = volume.fstype.trim_start_matches("fuse.");
     // A list of directories is no `**`: it is named as it is.
