@@ -5,8 +5,10 @@
 #[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../tests/node/mod.rs"]
 mod node;
+mod page;
 
 use node::{NODE_BIN, TestNode, obstacle};
+use page::{median, milliseconds};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -32,8 +34,9 @@ fn main() {
         fs::set_permissions(MEASURE, fs::Permissions::from_mode(0o755)).unwrap();
     });
     test.node.sh_ok("mkdir /mnt/source /mnt/target");
-    println!("| call | mount(8) | hostmount | ratio | difference |");
-    print!("{}", test.node.run(MEASURE, &["measure"]).ok("measure"));
+    let rows = test.node.run(MEASURE, &["measure"]).ok("measure");
+    let head = "| call | mount(8) | hostmount | ratio | difference |\n|---|---|---|---|---|\n";
+    page::write("not-served", &format!("{head}{rows}"));
 }
 
 fn measure() {
@@ -62,11 +65,5 @@ fn timed(program: &str, arguments: &[&str]) -> f64 {
     let output = Command::new(program).args(arguments).env("PATH", path).output().expect("the program starts");
     let took = begin.elapsed();
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    took.as_secs_f64() * 1e3
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    milliseconds(took)
 }

@@ -12,7 +12,6 @@ mod calls;
 #[allow(dead_code, reason = "only a part of it is used here")]
 #[path = "../tests/driver.rs"]
 mod driver;
-#[path = "../../benches/measure/mod.rs"]
 mod measure;
 
 use driver::{Driver, Volume};

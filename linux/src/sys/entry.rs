@@ -49,14 +49,15 @@ pub fn begin() {
 ///
 /// They are those that `main` was called with.
 pub unsafe fn arguments(count: i32, words: *const *const c_char) -> Vec<OsString> {
-    let word = |at: usize| {
-        // SAFETY: `at` is less than the count, so there is such a word.
-        let word = unsafe { words.add(at).read() };
+    let length = usize::try_from(count).unwrap_or_default();
+    // SAFETY: there are so many words, and they stay as they are.
+    let words = unsafe { std::slice::from_raw_parts(words, length) };
+    let word = |word: &*const c_char| {
         // SAFETY: it is a C string, which lives as long as the process.
-        let word = unsafe { CStr::from_ptr(word) };
+        let word = unsafe { CStr::from_ptr(*word) };
         OsStr::from_bytes(word.to_bytes()).to_owned()
     };
-    (0..usize::try_from(count).unwrap_or_default()).map(word).collect()
+    words.iter().map(word).collect()
 }
 
 /// Makes this process another program, called `name`, with the same environment and descriptors. Returns only if that fails.

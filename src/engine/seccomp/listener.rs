@@ -88,7 +88,7 @@ impl Listener {
     }
 
     fn stopped_thread(&self, call: Notification) -> StoppedThread<'_> {
-        StoppedThread { listener: self.fd.as_fd(), call }
+        StoppedThread::new(self.fd.as_fd(), call)
     }
 
     fn perform(&mut self, call: Notification, broker: &mut Broker) -> Result<(), Errno> {

@@ -9,6 +9,7 @@ use linux::sys::seccomp;
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -22,15 +23,22 @@ const LIMIT: usize = 4096;
 pub(super) struct StoppedThread<'a> {
     pub(super) listener: BorrowedFd<'a>,
     pub(super) call: seccomp::Notification,
+    /// Its memory, once something of it was read: that of one process, whose id it may have been since.
+    memory: OnceCell<File>,
 }
 
-impl StoppedThread<'_> {
+impl<'a> StoppedThread<'a> {
+    /// The thread that waits for the answer to `call`, which `listener` has told of.
+    pub(super) fn new(listener: BorrowedFd<'a>, call: seccomp::Notification) -> Self {
+        Self { listener, call, memory: OnceCell::new() }
+    }
+
     /// The C string at `address`; an empty one for a null pointer, as the kernel takes it.
     pub(super) fn string(&self, address: u64) -> Result<CString, Errno> {
         if address == 0 {
             return Ok(CString::default());
         }
-        let memory = File::open(self.in_proc()?.file("mem")).map_err(gone)?;
+        let memory = self.memory()?;
         let mut bytes = vec![0; LIMIT];
         let mut have = 0;
         // The string may end just before a page that is not mapped: read to the end of one page at a time.
@@ -71,6 +79,14 @@ impl StoppedThread<'_> {
         // The id may be a later process's: what the descriptor gives counts only if the call is still valid.
         let copy = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
         self.valid(copy)
+    }
+
+    fn memory(&self) -> Result<&File, Errno> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(memory);
+        }
+        let opened = File::open(self.in_proc()?.file("mem")).map_err(gone)?;
+        Ok(self.memory.get_or_init(|| opened))
     }
 
     /// The thread, as /proc shows it.
