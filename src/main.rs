@@ -5,7 +5,7 @@ use hostmount::cli;
 use std::process::ExitCode;
 
 // The node's own `mount` is told from ours by it: shims/src/mark.rs.
-#[cfg(not(target_feature = "crt-static"))]
+#[cfg(not(any(target_feature = "crt-static", doc)))]
 compile_error!(
     "this program must be static: build it with the project's .cargo/config.toml, or with -C target-feature=+crt-static"
 );

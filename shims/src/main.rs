@@ -8,7 +8,7 @@ use hostmount_shims::by_name;
 use std::ffi::OsString;
 
 // The node's own `mount` is told from ours by it: `mark`.
-#[cfg(not(target_feature = "crt-static"))]
+#[cfg(not(any(target_feature = "crt-static", doc)))]
 compile_error!(
     "this program must be static: build it with the project's .cargo/config.toml, or with -C target-feature=+crt-static"
 );
