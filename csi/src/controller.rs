@@ -9,10 +9,11 @@ use crate::csi::validate_volume_capabilities_response::Confirmed;
 use crate::csi::{
     ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse, ControllerServiceCapability,
     CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse, GetCapacityRequest,
-    GetCapacityResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse, Volume,
-    VolumeCapability,
+    GetCapacityResponse, ListVolumesRequest, ListVolumesResponse, ValidateVolumeCapabilitiesRequest,
+    ValidateVolumeCapabilitiesResponse, Volume, VolumeCapability,
 };
 use crate::errors::status;
+use crate::list::PersistentVolumes;
 use crate::log::outcome;
 use crate::mounter::Mounter;
 use crate::places::{BadPath, Places};
@@ -32,9 +33,11 @@ pub struct ControllerService {
     pub places: Places,
     /// Who does it.
     pub mounter: Mounter,
+    /// What volumes are listed from, if the driver's account may.
+    pub list: Option<PersistentVolumes>,
 }
 
-/// What the driver can do. There is nothing to list volumes from: Kubernetes has its PersistentVolumes for that.
+/// What the driver can do; and it lists volumes where it may ask for PersistentVolumes.
 const CAPABILITIES: [Can; 3] = [Can::CreateDeleteVolume, Can::GetCapacity, Can::SingleNodeMultiWriter];
 
 #[tonic::async_trait]
@@ -125,6 +128,14 @@ impl Controller for ControllerService {
         Ok(Response::new(answer))
     }
 
+    async fn list_volumes(
+        &self,
+        request: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
+        let none = || Status::unimplemented("volumes are listed where --api-access has the word volumes");
+        Ok(Response::new(self.list.as_ref().ok_or_else(none)?.list(request.into_inner()).await?))
+    }
+
     async fn get_capacity(
         &self,
         request: Request<GetCapacityRequest>,
@@ -152,7 +163,8 @@ impl Controller for ControllerService {
         _: Request<ControllerGetCapabilitiesRequest>,
     ) -> Result<Response<ControllerGetCapabilitiesResponse>, Status> {
         let capability = |can: Can| ControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: can.into() })) };
-        Ok(Response::new(ControllerGetCapabilitiesResponse { capabilities: CAPABILITIES.map(capability).into() }))
+        let capabilities = CAPABILITIES.into_iter().chain(self.list.as_ref().map(|_| Can::ListVolumes));
+        Ok(Response::new(ControllerGetCapabilitiesResponse { capabilities: capabilities.map(capability).collect() }))
     }
 }
 

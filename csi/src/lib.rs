@@ -29,6 +29,7 @@ pub mod controller;
 pub mod errors;
 pub mod group;
 pub mod identity;
+pub mod list;
 pub mod log;
 pub mod mounter;
 pub mod node;

@@ -7,6 +7,7 @@ use crate::csi::controller_server::ControllerServer;
 use crate::csi::identity_server::IdentityServer;
 use crate::csi::node_server::NodeServer;
 use crate::identity::IdentityService;
+use crate::list::PersistentVolumes;
 use crate::mounter::Mounter;
 use crate::node::NodeService;
 use crate::places::Places;
@@ -67,7 +68,9 @@ async fn serve_both(settings: Settings) -> Result<(), ServeError> {
     let registration = RegistrationService { name: name.clone(), endpoint: endpoint.display().to_string(), registered };
     let identity = IdentityService { name: name.clone(), mounter: mounter.clone() };
     let (node_id, max_volumes) = (settings.node_id, settings.max_volumes);
-    let controller = ControllerService { places: places.clone(), mounter: mounter.clone() };
+    let list = settings.api_access.volumes.then(ApiServer::of_environment).transpose()?;
+    let list = list.map(|server| PersistentVolumes { server, driver: name.clone() });
+    let controller = ControllerService { places: places.clone(), mounter: mounter.clone(), list };
     let node = NodeService { node_id, max_volumes, places: places.clone(), mounter, conditions };
     // Kubelet connects to the first as soon as it has read the second.
     let calls = NamedSocket::make(endpoint)?;

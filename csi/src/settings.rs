@@ -23,8 +23,9 @@ Usage: hostmount-csi [OPTIONS]
   --mount-timeout SECS  how long a mount may take; kubelet waits for 120 [90]
   --max-volumes N       how many volumes there may be on this node; 0: any number [0]
   --api-access LIST     what the pod's service account is used for: events (of pods whose volumes are dead, hang or were healed),
-                        taint (hostmount.csi/agent-not-ready is taken from the node), or both with a comma; docs/csi.md has the
-                        rights that each needs [environment: API_ACCESS; neither]
+                        taint (hostmount.csi/agent-not-ready is taken from the node), volumes (a controller lists the
+                        PersistentVolumes of the driver), several with commas; docs/csi.md has the rights that each
+                        needs [environment: API_ACCESS; none]
   --help, --version
 ";
 
@@ -65,6 +66,8 @@ pub struct ApiAccess {
     pub events: bool,
     /// The node's start-up taint.
     pub taint: bool,
+    /// PersistentVolumes, to list volumes.
+    pub volumes: bool,
 }
 
 impl ApiAccess {
@@ -75,6 +78,7 @@ impl ApiAccess {
             match word {
                 "events" => access.events = true,
                 "taint" => access.taint = true,
+                "volumes" => access.volumes = true,
                 _ => return Err(SettingsError::ApiAccess(word.to_owned())),
             }
         }
@@ -97,7 +101,7 @@ pub enum SettingsError {
     )]
     Name(String),
     /// A misspelt word would be ignored silently.
-    #[error("--api-access (or API_ACCESS) has the word '{0}'; known are events and taint")]
+    #[error("--api-access (or API_ACCESS) has the word '{0}'; known are events, taint and volumes")]
     ApiAccess(String),
     /// The name is part of a path.
     #[error("--api-access needs a --node-id that Kubernetes would give to a node: small letters, digits, '-' and '.'")]
@@ -183,7 +187,7 @@ mod tests {
             mounter: "/m".into(),
             mount_timeout: Duration::from_secs(5),
             max_volumes: 7,
-            api_access: ApiAccess { events: true, taint: true },
+            api_access: ApiAccess { events: true, taint: true, volumes: false },
         };
         assert_eq!(read, wanted);
         assert!(matches!(settings("--help").unwrap(), Action::Show(_)));

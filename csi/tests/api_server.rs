@@ -4,18 +4,21 @@ use crate::driver::{Driver, Volume, strings};
 use crate::harness::{Test, tests};
 use crate::node::Place;
 use hostmount::observe::events;
+use hostmount_csi::csi::{ControllerGetCapabilitiesRequest, ListVolumesRequest, ListVolumesResponse};
 use hostmount_csi::pluginregistration::RegistrationStatus;
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use testbed::machine::{Process, Room};
+use tonic::Code;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         the_startup_taint_goes_when_the_driver_is_registered.needs(&["openssl"]),
         pods_get_events_of_their_volumes.needs(&["openssl"]),
         an_api_server_that_is_away_or_hostile_costs_nothing.needs(&["openssl"]),
+        volumes_are_listed_page_by_page.needs(&["openssl"]),
         without_access_nothing_is_asked.needs(&["openssl"]),
     ]
 }
@@ -105,6 +108,65 @@ impl Driver {
     fn csi(&self) -> &crate::node::mounter::Mounter {
         self.csi.as_ref().unwrap()
     }
+}
+
+fn volumes_are_listed_page_by_page() {
+    let mut driver = Driver::start();
+    let server = Fake::start(&driver);
+    driver.start_csi_with_access("volumes");
+    let list = |max_entries: i32, token: &str| {
+        let request = ListVolumesRequest { max_entries, starting_token: token.to_owned() };
+        driver.controller(|mut controller| async move { controller.list_volumes(request).await })
+    };
+    let capabilities = driver.controller(|mut controller| async move {
+        controller.controller_get_capabilities(ControllerGetCapabilitiesRequest {}).await
+    });
+    assert!(format!("{:?}", capabilities.unwrap()).contains("ListVolumes"));
+    let of = |driver: &str, handle: &str| json!({ "spec": { "csi": { "driver": driver, "volumeHandle": handle, "volumeAttributes": { "type": "s3fs" } } } });
+    let page = |items: Vec<Value>, next: &str| json!({ "metadata": { "continue": next }, "items": items });
+    let path = |query: &str| format!("/api/v1/persistentvolumes?{query}");
+    server.answers(
+        "GET",
+        &path("limit=2"),
+        200,
+        &page(vec![of("hostmount.csi", "one"), of("other", "x")], "to-ken.1="),
+    );
+    // A page of others' alone is no end, and the local volumes of a node have no driver.
+    let others = vec![of("other", "y"), json!({ "spec": { "local": {} } })];
+    server.answers("GET", &path("limit=2&continue=to-ken.1="), 200, &page(others, "2"));
+    server.answers("GET", &path("limit=2&continue=2"), 200, &page(vec![of("hostmount.csi", "two")], ""));
+    let handles = |listed: &ListVolumesResponse| -> Vec<String> {
+        listed.entries.iter().map(|entry| entry.volume.as_ref().unwrap().volume_id.clone()).collect()
+    };
+    let first = list(2, "").unwrap();
+    assert_eq!((handles(&first), &*first.next_token), (vec!["one".to_owned()], "to-ken.1="));
+    assert_eq!(first.entries[0].volume.as_ref().unwrap().volume_context["type"], "s3fs");
+    let second = list(2, &first.next_token).unwrap();
+    assert_eq!((handles(&second), &*second.next_token), (vec!["two".to_owned()], ""));
+    // All at once.
+    server.answers(
+        "GET",
+        &path("limit=100"),
+        200,
+        &page(vec![of("hostmount.csi", "one"), of("hostmount.csi", "two")], ""),
+    );
+    assert_eq!(handles(&list(0, "").unwrap()), ["one", "two"]);
+    // What is wrong, and what the API server says.
+    assert_eq!(list(-1, "").unwrap_err().code(), Code::InvalidArgument);
+    let before = server.asked("GET").len();
+    assert_eq!(list(0, "x&limit=9").unwrap_err().code(), Code::Aborted);
+    assert_eq!(server.asked("GET").len(), before, "nothing is asked with it");
+    server.answers(
+        "GET",
+        &path("limit=100&continue=old"),
+        410,
+        &json!({ "message": "The provided continue parameter is too old" }),
+    );
+    let old = list(0, "old").unwrap_err();
+    assert!(old.code() == Code::Aborted && old.message().contains("too old"), "{old:?}");
+    server.answers("GET", &path("limit=100"), 403, &json!({ "message": "persistentvolumes is forbidden" }));
+    let forbidden = list(0, "").unwrap_err();
+    assert!(forbidden.code() == Code::Unavailable && forbidden.message().contains("is forbidden"), "{forbidden:?}");
 }
 
 fn listed() -> Value {

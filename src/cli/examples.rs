@@ -157,7 +157,10 @@ mod tests {
     use clap::Command;
 
     fn names(command: &Command, above: &str) -> Vec<String> {
-        let below = command.get_subcommands().flat_map(|sub| names(sub, &format!("{above} {}", sub.get_name())));
+        let below = command
+            .get_subcommands()
+            .filter(|sub| !sub.is_hide_set())
+            .flat_map(|sub| names(sub, &format!("{above} {}", sub.get_name())));
         std::iter::once(above.trim().to_owned()).chain(below).collect()
     }
 

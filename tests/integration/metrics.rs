@@ -96,7 +96,15 @@ fn what_happens_is_counted_and_shown() {
     let (head, body) = get("/metrics");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text"), "{head}");
     assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
-    assert_eq!(parse(&body), samples);
+    // What the mounter and helpers use may have changed since.
+    let same = |samples: &BTreeMap<String, f64>| -> Vec<(String, f64)> {
+        let used = ["_memory_bytes", "open_descriptors", "cpu_seconds"];
+        let value = |(name, value): (&String, &f64)| {
+            (name.clone(), if used.iter().any(|used| name.contains(used)) { 0.0 } else { *value })
+        };
+        samples.iter().map(value).collect()
+    };
+    assert_eq!(same(&parse(&body)), same(&samples));
     assert!(get("/").0.starts_with("HTTP/1.1 404 "));
 
     // Dead, and not healed: alarm.
