@@ -12,13 +12,18 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_
 build: shims csi pod
 	$(CARGO) build --release --package hostmount
 
-# With musl: what glibc does at its start costs three times the rest (docs/performance.md). It is put where the others are.
+# With musl: what glibc does at its start costs three times the rest (docs/performance.md). It is put where the others are. Where the
+# target cannot be had, glibc will do.
 MUSL = $(patsubst %-gnu,%-musl,$(shell rustc --print host-tuple))
 shims:
-	test -d "$$(rustc --print sysroot)/lib/rustlib/$(MUSL)" || rustup target add $(MUSL)
-	$(CARGO) build --package hostmount-shims --profile shim --target $(MUSL)
-	mkdir -p $(OUTPUT)/$$(rustc --print host-tuple)/shim
-	ln -f $(OUTPUT)/$(MUSL)/shim/hostmount-shim $(OUTPUT)/$$(rustc --print host-tuple)/shim/hostmount-shim
+	if test -d "$$(rustc --print sysroot)/lib/rustlib/$(MUSL)" || rustup target add $(MUSL); then \
+		$(CARGO) build --package hostmount-shims --profile shim --target $(MUSL) && \
+		mkdir -p $(OUTPUT)/$$(rustc --print host-tuple)/shim && \
+		ln -f $(OUTPUT)/$(MUSL)/shim/hostmount-shim $(OUTPUT)/$$(rustc --print host-tuple)/shim/hostmount-shim; \
+	else \
+		echo "without $(MUSL): mount and umount will start more slowly" >&2; \
+		$(CARGO) build --package hostmount-shims --profile shim; \
+	fi
 
 csi:
 	$(CARGO) build --package hostmount-csi --profile shim

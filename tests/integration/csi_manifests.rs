@@ -88,7 +88,7 @@ fn the_controller_has_no_privilege_and_asks_at_the_nodes_door() {
     assert_eq!(of_csi[0], mounts(container(pod, "provisioner"))[0]);
     assert_eq!(of_csi[1]["mountPath"].as_str().unwrap(), door.socket.parent().unwrap());
     let socket = format!("{}/csi.sock", of_csi[0]["mountPath"].as_str().unwrap());
-    assert_eq!(container(pod, "csi")["args"], json!([format!("--endpoint={socket}")]));
+    assert_eq!(container(pod, "csi")["args"], json!([format!("--endpoint={socket}"), "--api-access=volumes"]));
     assert_eq!(container(pod, "provisioner")["args"][0], format!("--csi-address={socket}"));
     // It reads no Secret, and its account is the one that the role is for.
     let role = of_kind(&objects, "ClusterRole");

@@ -8,7 +8,9 @@ use crate::cluster::Cluster;
 use hostmount_csi::csi::controller_client::ControllerClient;
 use hostmount_csi::csi::volume_capability::access_mode::Mode;
 use hostmount_csi::csi::volume_capability::{AccessMode, AccessType, MountVolume};
-use hostmount_csi::csi::{CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, VolumeCapability};
+use hostmount_csi::csi::{
+    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, ListVolumesRequest, VolumeCapability,
+};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,6 +140,18 @@ fn delete(cluster: &Cluster, volume: &Value) {
         }
         Err(error) => report(cluster, volume, &error),
     }
+}
+
+/// The volumes that the controller lists, by its own account's right to read PersistentVolumes.
+pub(crate) fn listed(cluster: &Cluster) -> Vec<String> {
+    let socket = socket(cluster).expect("the controller runs");
+    let listed = calls::call(&cluster.node, &socket, |channel| async move {
+        ControllerClient::new(channel).list_volumes(ListVolumesRequest::default()).await
+    });
+    let mut handles: Vec<_> =
+        listed.unwrap().entries.into_iter().filter_map(|entry| Some(entry.volume?.volume_id)).collect();
+    handles.sort();
+    handles
 }
 
 fn secrets(cluster: &Cluster, (name, namespace): (String, String)) -> HashMap<String, String> {

@@ -11,7 +11,7 @@ use crate::node::servers::{CURRENT_RCLONE, install_rclone};
 use crate::node::sshd::{self, Sshd};
 use crate::objects::{self, STEADY, WAIT, claim, claimed, class, pod, secret};
 use crate::pod::Pod;
-use crate::provisioner::DRIVER;
+use crate::provisioner::{self, DRIVER};
 use crate::tokens;
 use hostmount_csi::csi::NodeGetVolumeStatsRequest;
 use hostmount_csi::csi::node_client::NodeClient;
@@ -169,7 +169,11 @@ fn a_claim_for_many_users(story: &Story) -> String {
     let directories = story.cluster.node.sh_ok(&format!("ls {DATA}"));
     assert!(directories.starts_with("default-shared-pvc-") && directories.lines().count() == 1, "{directories}");
     assert_eq!(story.processes().iter().filter(|(_, line)| line.contains("bindfs")).count(), 1);
-    "each writes, and reads what the others wrote; one helper for all".to_owned()
+    let handle = |volume: &Value| volume["spec"]["csi"]["volumeHandle"].as_str().unwrap().to_owned();
+    let mut made: Vec<_> = story.cluster.list("persistentvolumes").iter().map(handle).collect();
+    made.sort();
+    assert!(!made.is_empty() && provisioner::listed(&story.cluster) == made, "{made:?}");
+    "each writes, and reads what the others wrote; one helper for all; ListVolumes has the volume".to_owned()
 }
 
 fn the_claim_in_other_ways(story: &Story) -> String {
