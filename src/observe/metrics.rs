@@ -1,6 +1,6 @@
 //! The mounter's metrics, in the text format of Prometheus (OpenMetrics 1.0). docs/metrics.md lists the names.
 //!
-//! Runs in the mounter: counters on the thread of each operation; the [text](text) on the thread of the request for it.
+//! Runs in the mounter: counters on the thread of each operation; the [text] on the thread of the request for it.
 
 pub mod text;
 
