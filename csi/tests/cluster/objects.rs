@@ -137,13 +137,12 @@ fn adapted(mut object: Value, config: &str, directory: &str, source: &str) -> Va
             add(&mut pod["volumes"], json!({ "name": "shared", "hostPath": { "path": directory } }));
             let mounter = named(&mut pod["containers"], "mounter");
             add(&mut mounter["volumeMounts"], json!({ "name": "shared", "mountPath": source }));
-            // Nobody forwards the addresses of services here.
-            let environment = &mut named(&mut pod["containers"], "csi")["env"];
-            for (name, value) in [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")] {
-                add(environment, json!({ "name": name, "value": value }));
-            }
+            find_the_api_server(pod);
         }
         "Deployment" => {
+            // Pods have no network of their own here.
+            pod["hostNetwork"] = json!(true);
+            find_the_api_server(pod);
             let provisioner = named(&mut pod["containers"], "provisioner");
             provisioner["image"] = json!(BUSYBOX);
             provisioner["command"] = json!(["sh", "-c", WAIT]);
@@ -152,6 +151,14 @@ fn adapted(mut object: Value, config: &str, directory: &str, source: &str) -> Va
         _ => {}
     }
     object
+}
+
+/// Nobody forwards the addresses of services here.
+fn find_the_api_server(pod: &mut Value) {
+    let environment = named(&mut pod["containers"], "csi")["env"].as_array_mut().unwrap();
+    for (name, value) in [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")] {
+        environment.push(json!({ "name": name, "value": value }));
+    }
 }
 
 fn named<'a>(list: &'a mut Value, name: &str) -> &'a mut Value {
