@@ -45,7 +45,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// At so many deaths, all of these volumes' together.
 fn deaths() -> u64 {
-    std::env::var("DEATHS").ok().map_or(51, |value| value.parse().unwrap())
+    std::env::var("DEATHS").ok().map_or(30, |value| value.parse().unwrap())
 }
 
 /// Time for a helper to have served for so long that the next one is not kept waiting (src/mounter/volume/state.rs).
