@@ -69,7 +69,9 @@ pub fn show_shipped(node: &Place) -> &'static str {
 /// By make: what is to be made, and where that is then, below TARGET-DIRECTORY/TRIPLE.
 fn made(what: &str, program: &str) -> PathBuf {
     let mut make = Command::new("make");
-    make.args(["-C", env!("CARGO_MANIFEST_DIR"), what, concat!("CARGO=", env!("CARGO"))]);
+    // Of the project's directory: this file is part of csi/'s tests too.
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|at| at.join("Makefile").is_file()).unwrap();
+    make.arg("-C").arg(project).args([what, concat!("CARGO=", env!("CARGO"))]);
     build(&mut make);
     Path::new(HOSTMOUNT).ancestors().nth(2).unwrap().join(program)
 }
