@@ -6,6 +6,7 @@
 use crate::mount_namespace::{MountNamespace, NamespaceError};
 use crate::mount_table::{self, Mount};
 use crate::namespace::NamespaceId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The proc filesystem of the calling process's own PID namespace.
@@ -147,6 +148,12 @@ impl Process {
     pub fn has_open(&self, file: &Path) -> bool {
         self.open_files().map(fs::read_link).any(|leads_to| leads_to.is_ok_and(|leads_to| leads_to == file))
     }
+}
+
+/// Whether the process behind a pidfd has ended. Does not wait.
+pub fn has_ended(process: impl AsFd) -> io::Result<bool> {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&at_once))? > 0)
 }
 
 /// A name for one of our descriptors, for system calls that take a path only: the kernel goes to what it names, and looks

@@ -22,7 +22,6 @@ use linux::namespace::NamespaceId;
 use serve::Heir;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 /// What it keeps: to see what other processes have open (CAP_SYS_PTRACE) and mapped (CAP_CHECKPOINT_RESTORE), and to open what they have
 /// opened, whoever may.
@@ -37,7 +36,7 @@ pub const CAPABILITIES: [Capability; 4] = [
 /// had, which does not wait; `root` is the fresh filesystem's.
 pub fn run(mut inherited: Inherited, connection: OwnedFd, root: OwnedFd) -> io::Result<()> {
     // Another heir may have opened files there that it serves itself.
-    inherited.namespaces.insert(NamespaceId::at(Path::new("/proc/self/ns/mnt"))?);
+    inherited.namespaces.insert(NamespaceId::of_this_threads_mounts()?);
     let files = open_files::find(&inherited);
     // The mounter has read the request that made it start an heir, and left it unanswered.
     rustix::io::write(&connection, &RESEND)?;

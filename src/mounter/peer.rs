@@ -8,11 +8,10 @@ use super::door::MayAsk;
 use crate::helper::namespace;
 use crate::node::pod_cgroup::is_of_pod;
 use linux::namespace::NamespaceId;
-use linux::processes::{self, Process};
+use linux::processes::{self, Process, has_ended};
 use linux::statx;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use std::fs;
 use std::io;
@@ -192,11 +191,6 @@ fn lives_with_a_helper(process: &Process, state: &Path) -> io::Result<bool> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn has_ended(held: &OwnedFd) -> io::Result<bool> {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    Ok(poll(&mut [PollFd::new(held, PollFlags::IN)], Some(&now))? > 0)
 }
 
 #[cfg(test)]

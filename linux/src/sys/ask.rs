@@ -7,6 +7,7 @@ pub mod directories;
 
 use super::descriptor::close_range;
 use super::fork::fork_held;
+use crate::processes::has_ended;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -132,8 +133,7 @@ pub struct GivenUp(OwnedFd);
 impl GivenUp {
     /// Whether it has gone: the filesystem has answered after all, or is no more.
     pub fn has_ended(&self) -> bool {
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        !matches!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&at_once)), Ok(0))
+        has_ended(&self.0).unwrap_or(true)
     }
 }
 

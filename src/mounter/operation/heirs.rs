@@ -11,8 +11,8 @@ use crate::mounter::volume::orphan::Orphan;
 use crate::node::cgroup::{EndsWithContainer, Placement};
 use crate::observe::events;
 use api::exit::chain;
+use linux::processes::has_ended;
 use linux::sys::spawn::{Program, SpawnError};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -31,7 +31,7 @@ pub struct Heirs(Mutex<Vec<OwnedFd>>);
 impl Heirs {
     /// Lets go of those that have ended. To be called when a process has.
     pub fn forget_ended(&self) {
-        self.locked().retain(|process| !has_ended(process));
+        self.locked().retain(|process| has_ended(process).is_ok_and(|ended| !ended));
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
@@ -113,9 +113,4 @@ fn spawn(
         cgroup: placement.version_2().map(|(cgroup, _)| cgroup),
     };
     Ok(mounter.reaper.spawn(&program)?.process()?)
-}
-
-fn has_ended(process: &OwnedFd) -> bool {
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    !matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&at_once)), Ok(0))
 }

@@ -6,9 +6,10 @@
 use super::entry::Next;
 use super::fresh::{Fresh, FreshError};
 use super::holders::holders;
+use super::look::look;
 use super::mount_options::{Asked, BadOption};
 use super::put::{PutError, When, put};
-use super::task::{Conversation, look};
+use super::task::Conversation;
 use super::{PodVolume, PodVolumeId};
 use crate::engine::judge::Objection;
 use crate::mounter::Mounter;

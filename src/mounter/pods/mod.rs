@@ -5,6 +5,7 @@
 //! Runs in the mounter. [`publish`] puts one there; [`conversation`] hears its programs, at a socket in the pod ([`door`]); [`put`] lets a
 //! fresh filesystem take the place of another, as a heal does; [`registry`] has them all, and what the main thread does for them.
 
+mod carry_out;
 pub mod conversation;
 mod door;
 mod empty_dir;
@@ -12,6 +13,7 @@ mod entry;
 mod events;
 mod fresh;
 mod holders;
+mod look;
 pub mod mount_options;
 pub mod publish;
 mod put;
@@ -22,9 +24,10 @@ pub mod registry;
 mod task;
 mod view;
 
+pub use carry_out::carry_out;
 pub use record::Records;
 pub use registry::Pods;
-pub use task::{Task, carry_out};
+pub use task::Task;
 
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@
 use super::PodVolumeId;
 use super::entry::Next;
 use super::fresh::Fresh;
-use super::task::look_now;
+use super::look::look_now;
 use crate::mounter::Mounter;
 use crate::mounter::operation::replace::{ReplaceError, Replaced, Replacement, show_everywhere};
 use crate::observe::events;
