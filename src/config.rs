@@ -345,6 +345,7 @@ mod tests {
             "capabilities = ['CAP_FLY']",
             "environment = { 'A=B' = 'c' }",
             "process_limit = 0",
+            "descriptor_limit = 63",
             "user = 'nobody'",
             "user = -1",
             "user = 4294967295",

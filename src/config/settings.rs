@@ -42,6 +42,8 @@ pub struct Settings {
     pub sysfs: bool,
     /// How many processes and threads a helper with a uid of its own may have.
     pub process_limit: u64,
+    /// How many files each process of a helper may have open, where the mounter itself may have as many.
+    pub descriptor_limit: u64,
     /// How much memory all processes of a helper together may use, and what they write to their own directories.
     pub memory_limit: Option<MemoryLimit>,
     /// How long a helper may take until its filesystem answers.
@@ -79,6 +81,7 @@ impl Default for Settings {
             io_uring: false,
             sysfs: false,
             process_limit: 1024,
+            descriptor_limit: 65_536,
             memory_limit: None,
             ready_timeout: Duration::from_secs(120),
             heal: true,
@@ -130,6 +133,7 @@ pub(super) struct Section {
     pub(super) io_uring: bool,
     pub(super) sysfs: bool,
     pub(super) process_limit: Option<u64>,
+    pub(super) descriptor_limit: Option<u64>,
     pub(super) memory_limit: Option<MemoryLimit>,
     pub(super) ready_timeout_seconds: Option<u64>,
     pub(super) heal: Option<bool>,
@@ -162,6 +166,7 @@ impl Section {
             io_uring: self.io_uring,
             sysfs: self.sysfs,
             process_limit: self.process_limit.map_or(Ok(others.process_limit), process_limit)?,
+            descriptor_limit: self.descriptor_limit.map_or(Ok(others.descriptor_limit), descriptor_limit)?,
             memory_limit: self.memory_limit,
             ready_timeout: self.ready_timeout_seconds.map_or(Ok(others.ready_timeout), ready_timeout)?,
             heal: self.heal.unwrap_or(others.heal),
@@ -190,6 +195,14 @@ fn ready_timeout(seconds: u64) -> Result<Duration, ConfigError> {
 pub(super) fn process_limit(limit: u64) -> Result<u64, ConfigError> {
     if limit == 0 {
         return Err(ConfigError::Value { key: "process_limit", problem: "must be at least 1".into() });
+    }
+    Ok(limit)
+}
+
+/// Fewer than a program needs to be started would only make it fail with words that nobody understands.
+fn descriptor_limit(limit: u64) -> Result<u64, ConfigError> {
+    if limit < 64 {
+        return Err(ConfigError::Value { key: "descriptor_limit", problem: "must be at least 64".into() });
     }
     Ok(limit)
 }

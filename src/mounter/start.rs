@@ -39,6 +39,7 @@ use crate::observe::metrics::Metrics;
 use api::about::{About, Configuration};
 use api::exit::chain;
 use linux::mount_namespace::{MountNamespace, NamespaceError};
+use linux::sys::allocator;
 use rustix::event::epoll;
 use std::collections::BTreeSet;
 use std::fs;
@@ -106,6 +107,7 @@ pub enum ServeError {
 
 /// Runs the mounter until SIGTERM or SIGINT. Volumes go on being served by their helpers after that.
 pub fn serve(settings: Settings) -> Result<(), ServeError> {
+    allocator::share_arenas();
     process::become_a_daemon()?;
     kernel::check()?;
     let node = MountNamespace::of_node(&settings.host_proc)?;

@@ -1,7 +1,7 @@
 //! Hundreds of volumes on one node: what happens to many of them at once costs what it costs for each, and not its square.
 //!
-//! Nothing here is judged by the clock: searches of the mount tables, and the tables that they read, are counted. With
-//! `VOLUMES=1000 DEATHS=100` it is run larger.
+//! Nothing here is judged by the clock: searches of the mount tables, the tables that they read, and the mounter's memory are
+//! counted. With `VOLUMES=1000 DEATHS=100` or `VOLUMES=900 PODS=300` it is run larger.
 
 use crate::harness::{Test, tests};
 use crate::node::setting::Setting;
@@ -18,7 +18,10 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-const PODS: u64 = 10;
+/// What the mounter may have had of memory at any time, in KiB.
+const MEMORY: u64 = 30_000;
+/// How many volumes a pod has.
+const IN_A_POD: u64 = 3;
 
 /// `NAME` of the environment, or this.
 fn number(name: &str, usual: u64) -> u64 {
@@ -29,7 +32,7 @@ fn number(name: &str, usual: u64) -> u64 {
 struct Node {
     setting: Setting,
     volumes: u64,
-    _pods: Vec<testbed::machine::Process>,
+    pods: Vec<testbed::machine::Process>,
 }
 
 impl Node {
@@ -40,11 +43,14 @@ impl Node {
             "cd /var/lib/kubelet; for n in $(seq {volumes}); do mkdir v$n && {NODE_BIN}/hostmount mount -t fuse.bindfs \
              /tmp/source $PWD/v$n || exit 1; done"
         ));
-        let pods = (1..=PODS.min(volumes)).map(|n| {
-            let pod = setting.test.pod(&[(&*format!("/var/lib/kubelet/v{n}"), "/data")], Propagation::None);
-            pod.live()
+        let pods = (0..number("PODS", 10).min(volumes / IN_A_POD)).map(|pod| {
+            let shown: Vec<_> = (1..=IN_A_POD)
+                .map(|n| (format!("/var/lib/kubelet/v{}", pod * IN_A_POD + n), format!("/{n}")))
+                .collect();
+            let shown: Vec<_> = shown.iter().map(|(volume, at)| (&**volume, &**at)).collect();
+            setting.test.pod(&shown, Propagation::None).live()
         });
-        Self { _pods: pods.collect(), setting, volumes }
+        Self { pods: pods.collect(), setting, volumes }
     }
 
     fn all_are_served(&self) {
@@ -61,6 +67,13 @@ impl Node {
         })
     }
 
+    /// The most memory that the mounter has had, in KiB.
+    fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.setting.mounter.pid());
+        let line = self.setting.test.node.sh_ok(&format!("grep VmHWM {path}"));
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// `operations` are carried out by `begin`: each needs a search for its places and one that finds nothing more; the deaths
     /// before, and changes of the node's table, are searched for together.
     #[track_caller]
@@ -71,11 +84,14 @@ impl Node {
         let took = started.elapsed();
         let now = self.searched();
         let (searches, tables) = (now[0] - searches, now[1] - tables);
-        let volumes = self.volumes;
-        note(format!("{volumes} volumes, {operations} operations: {searches} searches, {tables} tables, {took:?}"));
+        let (volumes, pods, memory) = (self.volumes, self.pods.len() as u64, self.memory());
+        note(format!(
+            "{volumes} volumes in {pods} pods, {operations} operations: {searches} searches, {tables} tables, {memory} KiB, {took:?}"
+        ));
         assert!(searches <= 2 * operations + operations / 2, "{searches} searches");
         // The node's, the pods', the container's, the mounter's own and a few programs' of the moment, but no helper's.
-        assert!(tables <= searches * (PODS + 10), "{tables} tables were read in {searches} searches");
+        assert!(tables <= searches * (pods + 10), "{tables} tables were read in {searches} searches");
+        assert!(memory < MEMORY, "{memory} KiB");
         self.all_are_served();
     }
 }

@@ -10,6 +10,7 @@ use crate::node::mounter::Mounter;
 use crate::node::{NODE_BIN, TestNode, preloaded};
 use hostmount::helper::domain::{Domain, enter_domain};
 use hostmount::observe::events;
+use rustix::process::{Resource, getrlimit};
 use std::fs;
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -25,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_doings_of_others.needs(NEEDED).needs_no(no_landlock),
         sysfs_for_a_type_that_is_set_to_have_it.needs(NEEDED).quick(),
         processes_without_end.needs(NEEDED).needs_cgroups(),
+        files_without_end.needs(NEEDED),
         all_helpers_together.needs(NEEDED).needs_cgroups(),
         a_process_that_left_its_mount_namespace.needs(NEEDED).needs_cgroups(),
     ]
@@ -323,6 +325,26 @@ fn processes_without_end() {
             // The limit is of this helper alone: the victim's works, and 1,024 are allowed by default.
             assert_eq!(said.contains("GRANTED: fork"), granted, "{engine} {config}: {said}");
             assert!(granted || said.contains("299 processes"), "{said}");
+            test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
+        }
+    }
+}
+
+/// Opens files until it is refused.
+const OPEN: &str =
+    "my @all; while (@all < 70000) { open(my $f, '<', '/dev/null') or last; push @all, $f } my $n = @all;
+    @all = (); print \"$n open\n\"; $n == 70000";
+
+fn files_without_end() {
+    // The mounter has as many as we.
+    let usual = getrlimit(Resource::Nofile).maximum.map_or(65_536, |ours| ours.min(65_536));
+    for engine in ["seccomp", "preload"] {
+        for (config, most) in [("descriptor_limit = 300", 300), ("user = 'root'", usual)] {
+            let (test, mounter) = start(engine, &format!("[filesystem.hostile]\n{config}\n"));
+            let said = attempt(&test, &mounter, &[("open", OPEN.to_owned())]);
+            // Three of them it had before.
+            assert!(said.contains(&format!("\"{} open\"", most - 3)), "{engine} {config}: {said}");
+            assert!(said.contains("refused: open"), "{said}");
             test.node.sh_ok("echo still >/mnt/victim/f; cat /mnt/victim/f");
         }
     }

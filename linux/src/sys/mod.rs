@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod ask;
 pub mod cgroup;
 pub mod descriptor;

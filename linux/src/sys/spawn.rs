@@ -29,6 +29,8 @@ pub struct Program<'a> {
     pub standard: [BorrowedFd<'a>; 3],
     /// The user that it runs as, if it is not ours.
     pub user: Option<User>,
+    /// How many files it may have open, if not as many as we; no more than that.
+    pub descriptors: Option<u64>,
     /// A further seccomp filter for it alone, or nothing.
     pub filter: Vec<Instruction>,
     /// The directory of a cgroup of version 2 that it starts in, if it is not ours.
@@ -77,7 +79,7 @@ pub enum SpawnError {
 ///
 /// Only close-on-exec keeps other descriptors from it. Kernel: CLONE_INTO_CGROUP, 5.7.
 pub fn spawn(program: &Program<'_>) -> Result<(Pid, OwnedFd), SpawnError> {
-    let Program { file, arguments, environment, standard, user, filter, cgroup } = program;
+    let Program { file, arguments, environment, standard, user, descriptors, filter, cgroup } = program;
     let standard = standard.map(|fd| fd.as_raw_fd());
     if standard.iter().any(|fd| *fd <= libc::STDERR_FILENO) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
@@ -99,7 +101,8 @@ pub fn spawn(program: &Program<'_>) -> Result<(Pid, OwnedFd), SpawnError> {
     let filter = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     let (mut report, verdict) = io::pipe()?;
 
-    let child = || become_program(&file, &argv, &envp, &filter, user.as_ref(), standard, verdict.as_raw_fd());
+    let child =
+        || become_program(&file, &argv, &envp, &filter, user.as_ref(), *descriptors, standard, verdict.as_raw_fd());
     // SAFETY: `become_program` makes system calls only.
     let forked = unsafe { fork_held(0, *cgroup, child) };
     let (pid, process) =
@@ -136,6 +139,7 @@ fn become_program(
     envp: &[*const libc::c_char],
     filter: &libc::sock_fprog,
     user: Option<&User>,
+    descriptors: Option<u64>,
     standard: [RawFd; 3],
     verdict: RawFd,
 ) -> ! {
@@ -154,6 +158,11 @@ fn become_program(
     let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit lives in this frame.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core) };
+    if let Some(descriptors) = descriptors {
+        let limit = libc::rlimit { rlim_cur: descriptors, rlim_max: descriptors };
+        // SAFETY: as above.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
     // Ignored by every Rust program, and that would be inherited.
     // SAFETY: the default action installs no code of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -226,8 +235,8 @@ mod tests {
     fn spawned(file: &str, filter: Vec<Instruction>, cgroup: Option<BorrowedFd<'_>>) -> Result<(), SpawnError> {
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         let (file, arguments, standard) = (file.into(), vec![file.into()], [null.as_fd(); 3]);
-        spawn(&Program { file, arguments, environment: BTreeMap::new(), standard, user: None, filter, cgroup })
-            .map(drop)
+        let (environment, descriptors) = (BTreeMap::new(), Some(64));
+        spawn(&Program { file, arguments, environment, standard, user: None, descriptors, filter, cgroup }).map(drop)
     }
 
     #[test]

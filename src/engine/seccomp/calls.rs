@@ -82,6 +82,20 @@ const LEFT_BEHIND: [i64; 4] = [libc::SYS_shmget, libc::SYS_msgget, libc::SYS_sem
 /// The families of sockets that helpers speak with their servers and among themselves. Of netlink only what tells addresses and
 /// routes, as getaddrinfo(3) asks it. Others lead to the hypervisor (vsock), or to rarely used parts of the kernel (AF_ALG, TIPC).
 pub const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+/// Those of them that have other protocols than everybody's: anyone who names one (SCTP, DCCP, UDP-Lite, L2TP) has the kernel load
+/// its module.
+pub const INTERNET: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
+/// The types of such sockets: TCP's, UDP's, and raw ones, for which the kernel asks for CAP_NET_RAW.
+pub const TYPES: [i32; 3] = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW];
+/// Their protocols: what belongs to the type, and this.
+pub const PROTOCOLS: [i32; 6] = [
+    libc::IPPROTO_IP,
+    libc::IPPROTO_ICMP,
+    libc::IPPROTO_TCP,
+    libc::IPPROTO_UDP,
+    libc::IPPROTO_ICMPV6,
+    libc::IPPROTO_MPTCP,
+];
 
 /// EPERM, as the sysctl `kernel.io_uring_disabled` answers: programs know it.
 const IO_URING: [(i64, &str); 3] = [
@@ -113,8 +127,11 @@ pub enum Verdict {
     Always(u32),
     /// This action if its first argument has any of these bits, else it is performed.
     With(u32, u32),
-    /// EAFNOSUPPORT unless its first argument is one of [`FAMILIES`], or netlink's and its third NETLINK_ROUTE.
+    /// EAFNOSUPPORT unless its first argument is one of [`FAMILIES`], or netlink's and its third NETLINK_ROUTE. ESOCKTNOSUPPORT and
+    /// EPROTONOSUPPORT for one of the [`INTERNET`] that is not of these [`TYPES`] and [`PROTOCOLS`].
     Socket,
+    /// EAFNOSUPPORT unless its first argument is AF_UNIX.
+    SocketPair,
     /// ENOTTY if its second argument is this, else it is performed.
     NotCommand(u32),
 }
@@ -148,6 +165,7 @@ pub fn table(heard: Heard, io_uring: bool) -> Vec<(u32, Verdict)> {
     put(&KEYS, enosys);
     put(&LEFT_BEHIND, enosys);
     put(&[libc::SYS_socket], Verdict::Socket);
+    put(&[libc::SYS_socketpair], Verdict::SocketPair);
     put(&[libc::SYS_ioctl], Verdict::NotCommand(SYNC_INIT));
     if !io_uring {
         put(&IO_URING.map(|(number, _)| number), Verdict::Always(refused));

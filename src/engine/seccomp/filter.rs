@@ -2,7 +2,7 @@
 //!
 //! Pure. The program looks at the architecture first: system call numbers mean nothing without it.
 
-use super::calls::{FAMILIES, Heard, Verdict, call, errno_action, table};
+use super::calls::{FAMILIES, Heard, INTERNET, PROTOCOLS, TYPES, Verdict, call, errno_action, table};
 use libc::SECCOMP_RET_ALLOW;
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use linux::sys::seccomp::Instruction;
@@ -15,7 +15,10 @@ const NATIVE: u32 = 0xc000_00b7; // AUDIT_ARCH_AARCH64
 /// System calls with this bit are x32's, which share x86_64's architecture number.
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Offsets in `struct seccomp_data`; the low halves of the first and the third argument, on little-endian machines.
+/// What socket(2) takes as a type; its other bits are SOCK_CLOEXEC and the like.
+const TYPE_MASK: u32 = 0xf;
+
+/// Offsets in `struct seccomp_data`; the low halves of the first three arguments, on little-endian machines.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARG0_LOW: u32 = 16;
@@ -77,20 +80,35 @@ impl Verdict {
                 answer(SECCOMP_RET_ALLOW),
             ],
             Self::Socket => {
-                let number = |constant: i32| constant.cast_unsigned();
-                let mut program = vec![load(ARG0_LOW)];
-                // Each leads to the last instruction.
-                let far = (4_u8..7).rev();
-                program.extend(FAMILIES.iter().zip(far).map(|(family, far)| jump(BPF_JEQ, number(*family), far, 0)));
-                program.extend([
-                    jump(BPF_JEQ, number(libc::AF_NETLINK), 0, 2),
-                    load(ARG2_LOW),
-                    jump(BPF_JEQ, number(libc::NETLINK_ROUTE), 1, 0),
-                    answer_errno(libc::EAFNOSUPPORT),
-                    answer(SECCOMP_RET_ALLOW),
-                ]);
-                program
+                let of_the_internet = [
+                    vec![load(ARG1_LOW), statement(BPF_ALU | BPF_AND | BPF_K, TYPE_MASK)],
+                    one_of(&TYPES, vec![answer_errno(libc::ESOCKTNOSUPPORT)]),
+                    vec![load(ARG2_LOW)],
+                    one_of(&PROTOCOLS, vec![answer_errno(libc::EPROTONOSUPPORT)]),
+                    vec![answer(SECCOMP_RET_ALLOW)],
+                ]
+                .concat();
+                let netlink = [
+                    vec![load(ARG2_LOW)],
+                    one_of(&[libc::NETLINK_ROUTE], vec![answer_errno(libc::EAFNOSUPPORT)]),
+                    vec![answer(SECCOMP_RET_ALLOW)],
+                ]
+                .concat();
+                [
+                    vec![load(ARG0_LOW)],
+                    none_of(&INTERNET, of_the_internet),
+                    none_of(&[libc::AF_NETLINK], netlink),
+                    one_of(&FAMILIES, vec![answer_errno(libc::EAFNOSUPPORT)]),
+                    vec![answer(SECCOMP_RET_ALLOW)],
+                ]
+                .concat()
             }
+            Self::SocketPair => [
+                vec![load(ARG0_LOW)],
+                one_of(&[libc::AF_UNIX], vec![answer_errno(libc::EAFNOSUPPORT)]),
+                vec![answer(SECCOMP_RET_ALLOW)],
+            ]
+            .concat(),
             Self::NotCommand(command) => vec![
                 load(ARG1_LOW),
                 jump(BPF_JEQ, command, 0, 1),
@@ -99,6 +117,22 @@ impl Verdict {
             ],
         }
     }
+}
+
+/// `otherwise`, unless what is loaded is one of these: then what follows is executed.
+fn one_of(these: &[i32], otherwise: Vec<Instruction>) -> Vec<Instruction> {
+    let past = these.len() + otherwise.len();
+    let tests = these
+        .iter()
+        .enumerate()
+        .map(|(at, this)| jump(BPF_JEQ, this.cast_unsigned(), u8::try_from(past - at - 1).unwrap_or(u8::MAX), 0));
+    tests.chain(otherwise).collect()
+}
+
+/// `otherwise`, if what is loaded is one of these: else what follows is executed.
+fn none_of(these: &[i32], otherwise: Vec<Instruction>) -> Vec<Instruction> {
+    let leave = jump(BPF_JGE, 0, distance(&otherwise), distance(&otherwise));
+    [one_of(these, vec![leave]), otherwise].concat()
 }
 
 /// A further program for the helper alone, installed just before its exec: `clone3`, whose flags a filter cannot see, is
@@ -184,9 +218,13 @@ mod tests {
             Some(Verdict::Always(action)) => action,
             Some(Verdict::With(bits, action)) if arg0 as u32 & bits != 0 => action,
             Some(Verdict::With(..)) => SECCOMP_RET_ALLOW,
-            Some(Verdict::Socket) if [1, 2, 10, 16].contains(&(arg0 as u32)) => SECCOMP_RET_ALLOW,
+            Some(Verdict::Socket) if [1, 16].contains(&(arg0 as u32)) => SECCOMP_RET_ALLOW,
+            Some(Verdict::Socket) if [2, 10].contains(&(arg0 as u32)) => {
+                SECCOMP_RET_ERRNO | libc::ESOCKTNOSUPPORT.cast_unsigned()
+            }
+            Some(Verdict::SocketPair) if arg0 as u32 == 1 => SECCOMP_RET_ALLOW,
             Some(Verdict::NotCommand(_)) => SECCOMP_RET_ALLOW,
-            Some(Verdict::Socket) => SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned(),
+            Some(Verdict::Socket | Verdict::SocketPair) => SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned(),
         }
     }
 
@@ -276,7 +314,7 @@ mod tests {
     fn of_netlink_only_routes() {
         let program = program(Heard::ByListener, false);
         let socket = |family: i32, protocol: u64| {
-            run_program(&program, NATIVE, call(libc::SYS_socket), [family as u64, 0, protocol])
+            run_program(&program, NATIVE, call(libc::SYS_socket), [family as u64, libc::SOCK_STREAM as u64, protocol])
         };
         let refused = SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned();
         assert_eq!(socket(libc::AF_NETLINK, libc::NETLINK_ROUTE as u64), SECCOMP_RET_ALLOW);
@@ -285,6 +323,27 @@ mod tests {
             assert_eq!(socket(libc::AF_NETLINK, protocol as u64), refused, "{protocol}");
         }
         assert_eq!((socket(libc::AF_VSOCK, 0), socket(libc::AF_ALG, 0)), (refused, refused));
+    }
+
+    #[test]
+    fn of_the_internet_only_what_everybody_speaks() {
+        let program = program(Heard::ByListener, false);
+        let errno = |errno: i32| SECCOMP_RET_ERRNO | errno.cast_unsigned();
+        for family in INTERNET {
+            let socket = |kind: i32, protocol: i32| {
+                let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+                run_program(&program, NATIVE, call(libc::SYS_socket), [family as u64, kind as u64, protocol as u64])
+            };
+            for (kind, protocol) in [(1, 0), (2, 0), (1, 6), (2, 17), (2, 1), (2, 58), (3, 1), (1, 262)] {
+                assert_eq!(socket(kind, protocol), SECCOMP_RET_ALLOW, "{kind} {protocol}");
+            }
+            // SCTP and DCCP by their types; SCTP, UDP-Lite, DCCP, L2TP, and all raw ones by their numbers.
+            assert_eq!([5, 6, 10, 0].map(|kind| socket(kind, 0)), [errno(libc::ESOCKTNOSUPPORT); 4]);
+            let protocols = [(1, 132), (2, 136), (1, 33), (2, 115), (3, 255)];
+            assert_eq!(protocols.map(|(kind, protocol)| socket(kind, protocol)), [errno(libc::EPROTONOSUPPORT); 5]);
+        }
+        let pair = |family: i32| run_program(&program, NATIVE, call(libc::SYS_socketpair), [family as u64, 1, 0]);
+        assert_eq!([libc::AF_UNIX, libc::AF_TIPC].map(pair), [SECCOMP_RET_ALLOW, errno(libc::EAFNOSUPPORT)]);
     }
 
     #[test]

@@ -109,6 +109,7 @@ fn spawn(
         environment: BTreeMap::new(),
         standard,
         user: None,
+        descriptors: None,
         filter: Vec::new(),
         cgroup: placement.version_2().map(|(cgroup, _)| cgroup),
     };

@@ -31,7 +31,11 @@ pub(super) fn list(attempts: &mut Attempts) {
         ("phonet", SURFACE, 35, datagram, 0),
         ("MCTP", SURFACE, 45, datagram, 0),
         ("SCTP", SURFACE, 2, stream, 132),
+        ("SCTP, by its type alone", SURFACE, 10, 5, 0),
         ("DCCP", SURFACE, 2, 6, 33),
+        ("DCCP, by its type alone", SURFACE, 10, 6, 0),
+        ("UDP-Lite", SURFACE, 2, datagram, 136),
+        ("L2TP", SURFACE, 2, datagram, 115),
         ("MPTCP", "nothing that TCP does not", 2, stream, 262),
         ("netlink: routes", "to see the node's addresses and routes", 16, raw, 0),
         ("netlink: sockets", "to see who is connected", 16, raw, 4),
@@ -44,6 +48,10 @@ pub(super) fn list(attempts: &mut Attempts) {
     ] {
         attempts.call(format!("a socket for {name}"), gives, libc::SYS_socket, &[family, kind, protocol]);
     }
+    attempts.add("a pair of sockets for TIPC", SURFACE, move |_| {
+        let mut pair = [0_i32; 2];
+        Ok(call(libc::SYS_socketpair, &[30, stream, 0, place(&mut pair)]).map(drop)?)
+    });
     attempts.add("add a route to the node", NETWORK, |_| {
         let socket = call(libc::SYS_socket, &[16, 3, 0])?.cast_unsigned();
         // struct nlmsghdr (RTM_NEWLINK, request and acknowledge) and ifinfomsg: a dummy interface.
