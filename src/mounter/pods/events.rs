@@ -4,11 +4,12 @@
 //! long becomes a [`Task`].
 
 use super::PodVolumeId;
+use super::descriptors::{Kind, Old, from_token, token};
 use super::entry::{Entry, State};
 use super::registry::{Pods, Volumes};
 use super::task::{Conversation, Task};
 use crate::mounter::volume::pace::Pace;
-use crate::node::fuse_device::{Answered, Answers};
+use crate::node::fuse_device::Answered;
 use crate::node::fuse_waiting::Waiting;
 use crate::observe::events;
 use rustix::buffer::spare_capacity;
@@ -26,27 +27,6 @@ const CONVERSATIONS: usize = 4;
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long tasks rest when there is no thread for one.
 const NO_ROOM: Duration = Duration::from_millis(200);
-
-/// Which of a volume's descriptors an event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Its socket.
-    Door,
-    /// A process that has its filesystem's descriptor.
-    Holder,
-    /// Its connection, which no program serves.
-    Connection,
-    /// One that another has taken over from.
-    Old,
-}
-
-/// A connection that another has taken over from: what comes there is told to look again.
-#[derive(Debug)]
-pub(super) struct Old {
-    answers: Answers,
-    until: Instant,
-    pace: Pace,
-}
 
 impl Pods {
     /// Readable when there is something to [take in](Self::take_in).
@@ -261,27 +241,5 @@ impl Pods {
 impl Entry {
     fn is_free(&self) -> bool {
         self.conversations.load(Ordering::Acquire) < CONVERSATIONS
-    }
-}
-
-fn token(number: u64, kind: Kind) -> u64 {
-    number << 2 | kind as u64
-}
-
-fn from_token(token: u64) -> (u64, Kind) {
-    let kinds = [Kind::Door, Kind::Holder, Kind::Connection, Kind::Old];
-    let kind = kinds.into_iter().find(|kind| *kind as u64 == token & 3);
-    (token >> 2, kind.unwrap_or(Kind::Old))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_come_back() {
-        for kind in [Kind::Door, Kind::Holder, Kind::Connection, Kind::Old] {
-            assert_eq!(from_token(token(7, kind)), (7, kind));
-        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod carry_out;
 pub mod conversation;
+mod descriptors;
 mod door;
 mod empty_dir;
 mod entry;

@@ -2,9 +2,9 @@
 //!
 //! Runs in the mounter, on all its threads. What happens on their descriptors is taken in by the main thread ([`events`](super::events)).
 
+use super::descriptors::{Kind, Old};
 use super::door::{Door, Inode};
 use super::entry::{Entry, Next, State};
-use super::events::{Kind, Old};
 use super::holders::Holder;
 use super::ration::Ration;
 use super::record::Records;
