@@ -101,8 +101,10 @@ pub fn spawn(program: &Program<'_>) -> Result<(Pid, OwnedFd), SpawnError> {
     let filter = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     let (mut report, verdict) = io::pipe()?;
 
+    let (user, descriptors, report_to) = (user.as_ref(), *descriptors, verdict.as_raw_fd());
     let child =
-        || become_program(&file, &argv, &envp, &filter, user.as_ref(), *descriptors, standard, verdict.as_raw_fd());
+        Child { file: &file, argv: &argv, envp: &envp, filter, user, descriptors, standard, verdict: report_to };
+    let child = || become_program(&child);
     // SAFETY: `become_program` makes system calls only.
     let forked = unsafe { fork_held(0, *cgroup, child) };
     let (pid, process) =
@@ -132,17 +134,22 @@ const CHANGING_USER: i32 = 3;
 /// Where the child has its end of the pipe.
 const VERDICT: RawFd = libc::STDERR_FILENO + 1;
 
-/// The child's part: system calls only, no allocation, no panic.
-fn become_program(
-    file: &CString,
-    argv: &[*const libc::c_char],
-    envp: &[*const libc::c_char],
-    filter: &libc::sock_fprog,
-    user: Option<&User>,
+/// What the child needs, ready for system calls.
+struct Child<'a> {
+    file: &'a CString,
+    /// Ends with a null pointer, as does the next.
+    argv: &'a [*const libc::c_char],
+    envp: &'a [*const libc::c_char],
+    filter: libc::sock_fprog,
+    user: Option<&'a User>,
     descriptors: Option<u64>,
     standard: [RawFd; 3],
     verdict: RawFd,
-) -> ! {
+}
+
+/// The child's part: system calls only, no allocation, no panic.
+fn become_program(child: &Child<'_>) -> ! {
+    let Child { file, argv, envp, filter, user, descriptors, standard, verdict } = *child;
     for (number, fd) in standard.into_iter().enumerate() {
         // SAFETY: changes this process's own descriptor table only; nothing here owns a descriptor any more.
         unsafe { libc::dup2(fd, number as RawFd) };
@@ -174,9 +181,7 @@ fn become_program(
     // SAFETY: `filter` names so many instructions, in a copy of the parent's memory; the kernel only reads and copies them.
     let filtered = changed
         && (filter.len == 0
-            || unsafe {
-                libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(filter)) == 0
-            });
+            || unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) == 0 });
     if filtered {
         // SAFETY: the strings and both arrays, which end with a null pointer, are copies of the parent's and live as
         // long as this process.
