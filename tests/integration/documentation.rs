@@ -7,11 +7,12 @@ use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
 use crate::node::mounter::Mounter;
 use crate::node::notes::note;
-use crate::node::programs::{CSI, HOSTMOUNT, POD};
+use crate::node::programs::{CSI, HOSTMOUNT, POD, TESTBED};
 use crate::node::{Done, SERVER_ADDRESS, TestNode};
 use pages::{Block, Page, Where, blocks, project};
 use std::fs;
 use std::panic::catch_unwind;
+use std::path::Path;
 use std::process::Command;
 use testbed::machine::Network;
 
@@ -22,6 +23,8 @@ pub(crate) fn tests() -> Vec<Test> {
         each_command_is_run_or_says_what_it_needs.needs(gluster::PROGRAMS),
         what_is_not_run_is_there.anywhere().quick(),
         the_command_line_is_the_programs.anywhere().quick(),
+        the_recording_is_the_demos,
+        the_words_that_we_say_are_said.anywhere().quick(),
         no_block_goes_unseen.anywhere().quick(),
     ]
 }
@@ -139,6 +142,60 @@ fn the_command_line_is_the_programs() {
     }
     let written = fs::read_to_string(&path).unwrap();
     assert!(written == page, "docs/command-line.md has other words than --help; HOSTMOUNT_REWRITE=yes writes it anew");
+}
+
+/// docs/demo.svg has each line that the demo prints, but for its numbers; docs/record-demo draws it.
+fn the_recording_is_the_demos() {
+    let picture = fs::read_to_string(project().join("docs/demo.svg")).unwrap();
+    assert!(picture.len() < 100_000, "docs/demo.svg has {} bytes", picture.len());
+    // No mark, no number: what is left are the words.
+    let words = |text: &str| {
+        let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#x27;", "'");
+        let letters = text.replace("&amp;", "&").replace(|c: char| c.is_ascii_digit() || c == '.', " ");
+        letters.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let without_marks =
+        |line: &str| line.split('<').filter_map(|part| Some(part.split_once('>')?.1)).collect::<String>();
+    let drawn: Vec<_> = picture.lines().map(|line| words(&without_marks(line))).collect();
+    let printed = Done::from(Command::new(&*TESTBED).output().unwrap()).ok("demo");
+    for line in printed.lines().map(words) {
+        assert!(drawn.contains(&line), "docs/demo.svg has not: {line}\n{drawn:#?}");
+    }
+}
+
+/// The words of docs/symptoms.md that are ours are in the programs.
+fn the_words_that_we_say_are_said() {
+    let page = fs::read_to_string(project().join("docs/symptoms.md")).unwrap();
+    let mut sources = String::new();
+    for directory in ["src", "api/src", "shims/src", "csi/src", "linux/src"] {
+        add_sources(&project().join(directory), &mut sources);
+    }
+    // A text that goes on in the next line of the source has a backslash there.
+    let said: String = sources.split("\\\n").map(|part| part.trim_start_matches(' ')).collect();
+    let mut checked = 0;
+    for section in page.split("\n### ").skip(1) {
+        let (title, text) = section.split_once("\n\n").unwrap();
+        if text.starts_with("Said by hostmount") {
+            for words in title.split('`').skip(1).step_by(2).flat_map(|quote| quote.split('…')) {
+                // What stands around a value in the source.
+                let words = words.trim_matches(|c: char| !c.is_ascii_alphabetic());
+                assert!(said.contains(words), "docs/symptoms.md: nobody says '{words}'");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 10, "only {checked} were looked for");
+}
+
+fn add_sources(directory: &Path, all: &mut String) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add_sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
 }
 
 /// What the other tests rely on.
