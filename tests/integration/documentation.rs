@@ -20,7 +20,7 @@ mod pages;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
-        each_command_is_run_or_says_what_it_needs.needs(gluster::PROGRAMS),
+        each_command_is_run_or_says_what_it_needs.needs(gluster::PROGRAMS).needs(&["bindfs"]),
         what_is_not_run_is_there.anywhere().quick(),
         the_command_line_is_the_programs.anywhere().quick(),
         the_recording_is_the_demos,
