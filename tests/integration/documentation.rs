@@ -213,7 +213,7 @@ fn no_block_goes_unseen() {
 }
 
 fn hostmount(arguments: &[&str]) -> String {
-    Done::from(Command::new(HOSTMOUNT).args(arguments).output().unwrap()).ok("hostmount")
+    Done::from(Command::new(HOSTMOUNT).args(arguments).env_clear().output().unwrap()).ok("hostmount")
 }
 
 /// All subcommands, in the words of the command line.
