@@ -6,7 +6,6 @@
 use crate::harness::{Test, tests};
 use crate::node::gluster::{self, Gluster};
 use crate::node::mounter::Mounter;
-use crate::node::notes::note;
 use crate::node::programs::{CSI, HOSTMOUNT, POD, TESTBED};
 use crate::node::{Done, SERVER_ADDRESS, TestNode};
 use pages::{Block, Page, Where, blocks, project};
@@ -33,25 +32,27 @@ pub(crate) fn tests() -> Vec<Test> {
 const BIN: &str = "/var/lib/kubelet/plugins/hostmount/bin";
 const FLEXVOLUME: &str = "/var/lib/kubelet/plugins/volume/exec";
 
-/// A node for each page: in its network is `server` with the GlusterFS volume `gv0`. It is mounted at /mnt/data, unless
+/// A node for each page, its mounter with the settings of deploy/base: in its network is `server` with the GlusterFS volume `gv0`. It is mounted at /mnt/data, unless
 /// the page does so itself.
 fn each_command_is_run_or_says_what_it_needs() {
     let network = Network::new().unwrap();
     let server = Gluster::start(&network);
     server.volume("gv0");
-    let mut run = 0;
+    let (mut run, mut failed) = (0, String::new());
     for page in pages::all() {
         let here = |block: &&Block| matches!(block.commands(&page.name), Some(Where::Node | Where::Container));
         let blocks: Vec<_> = page.blocks.iter().filter(here).collect();
         if !blocks.is_empty() {
-            run_all(&network, &page, &blocks);
+            failed += &run_all(&network, &page, &blocks);
         }
         run += blocks.len();
     }
+    assert!(failed.is_empty(), "{failed}");
     assert!(run >= 10, "only {run} blocks were run");
 }
 
-fn run_all(network: &Network, page: &Page, blocks: &[&Block]) {
+/// Returns what failed.
+fn run_all(network: &Network, page: &Page, blocks: &[&Block]) -> String {
     let (test, _mounter) = node(network);
     let mounts = |block: &&Block| {
         let mounts = |line: &str| line.contains("mount -t") && line.contains(" /mnt/data") && !line.contains("--");
@@ -60,23 +61,27 @@ fn run_all(network: &Network, page: &Page, blocks: &[&Block]) {
     if !blocks.iter().any(mounts) {
         test.mount(&["-t", "glusterfs", "server:/gv0", "/mnt/data"]).ok("mount");
     }
+    let mut failed = String::new();
     for block in blocks {
         let place = format!("{}:{}", page.name, block.line);
         let (room, path) = match block.commands(&page.name) {
             Some(Where::Container) => (&test.container, "/usr/local/bin"),
             _ => (&test.node, BIN),
         };
-        note(&place);
         let script = format!("set -eu; PATH={path}:$PATH; cd /tmp\n{}", block.text);
-        let done = room.sh(&script);
-        assert_eq!(done.code, Some(0), "{place}:\n{}{}{}", block.text, done.stdout, done.stderr);
+        let Done { code, stdout, stderr } = room.sh(&script);
+        if code != Some(0) {
+            failed += &format!("--- {place}: {code:?}\n{}{stdout}{stderr}", block.text);
+        }
     }
+    failed
 }
 
 fn node(network: &Network) -> (TestNode, Mounter) {
     let test = TestNode::start_in(network);
     test.node.sh_ok("mkdir -p /mnt/data");
-    test.container.sh_ok(&format!("echo '{SERVER_ADDRESS} server' >>/etc/hosts"));
+    test.container.sh_ok(&format!("echo '{SERVER_ADDRESS} server' >>/etc/hosts; mkdir /run/hostmount-csi"));
+    test.configure(&fs::read_to_string(project().join("deploy/base/config.toml")).unwrap());
     for (name, program) in [("hostmount-csi", &*CSI), ("hostmount-pod", &*POD)] {
         test.container.program(&format!("/usr/local/bin/{name}"), fs::read(program).unwrap());
     }
