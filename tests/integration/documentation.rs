@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_recording_is_the_demos,
         the_words_that_we_say_are_said.anywhere().quick(),
         no_block_goes_unseen.anywhere().quick(),
+        each_page_is_in_the_book.anywhere().quick(),
     ]
 }
 
@@ -205,6 +206,14 @@ fn add_sources(directory: &Path, all: &mut String) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             all.push_str(&fs::read_to_string(path).unwrap());
         }
+    }
+}
+
+fn each_page_is_in_the_book() {
+    let contents = fs::read_to_string(project().join("docs/SUMMARY.md")).unwrap();
+    for page in pages::all().iter().filter(|page| page.name != "docs/SUMMARY.md") {
+        let from_there = page.name.strip_prefix("docs/").map_or_else(|| format!("../{}", page.name), str::to_owned);
+        assert!(contents.contains(&format!("]({from_there})")), "docs/SUMMARY.md has no {from_there}");
     }
 }
 
