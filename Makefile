@@ -6,7 +6,7 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims csi pod preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench check audit tools packages clean
+.PHONY: build shims csi pod preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench docs check audit tools packages clean
 
 # The mounter, what the node runs, the CSI driver, and what programs in pods run.
 build: shims csi pod
@@ -108,6 +108,11 @@ fuzz:
 bench: packages
 	$(AS_ROOT) $(CARGO) bench
 
+# The documentation as a book, its links checked. The first time mdBook is built, which takes minutes.
+docs:
+	tests/fetch-tools $(TOOLS) mdbook
+	docs/make-book $(OUTPUT) $(TOOLS)
+
 # What must hold for every commit, but for the tests.
 check: tools
 	$(CARGO) fmt --all --check
@@ -115,8 +120,8 @@ check: tools
 	$(CARGO) clippy --test kubelet-node -- --deny warnings
 	$(CARGO) clippy --package hostmount-csi --test cluster -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --quiet
-
 	$(TOOLS)/typos/bin/typos
+	$(TOOLS)/lychee/bin/lychee --offline --include-fragments --no-progress --quiet ./*.md docs kubelet-config
 	$(CARGO) fetch --locked --quiet
 	$(TOOLS)/cargo-deny/bin/cargo-deny --offline --log-level error --all-features check bans licenses sources
 

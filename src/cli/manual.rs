@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The configuration, with what each key is for: README.md has the same.
+/// The configuration, with what each key is for: docs/configuration.md shows it.
 const CONFIGURATION: &str = include_str!("../../docs/hostmount.toml");
 const OF_CONFIGURATION: &str = "hostmount.toml.5";
 
@@ -190,14 +190,6 @@ mod tests {
             sections += 1;
         }
         assert_eq!(sections, 6);
-    }
-
-    #[test]
-    fn the_readme_has_it() {
-        let readme = include_str!("../../README.md");
-        let block: String =
-            CONFIGURATION.lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect();
-        assert!(readme.contains(&block), "README.md has another configuration than docs/hostmount.toml");
     }
 
     #[test]

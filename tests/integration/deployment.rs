@@ -542,6 +542,7 @@ fn scripts_parse() {
     let scripts: Vec<String> = files("tests")
         .into_iter()
         .chain(files(".ci"))
+        .chain(files("docs"))
         .filter(|file| fs::read(project(file)).unwrap().starts_with(b"#!/bin/sh"))
         .collect();
     assert!(scripts.len() > 3, "{scripts:?}");

@@ -20,6 +20,7 @@ mod csi_manifests;
 mod deployment;
 mod device_numbers;
 mod doctor;
+mod documentation;
 mod doors;
 mod filesystems;
 mod fusermount3;
@@ -110,6 +111,7 @@ fn main() -> ExitCode {
         shown,
         what_happened,
         manual,
+        documentation,
         doctor,
         client,
         bind,

@@ -92,8 +92,16 @@ pub(super) fn build(command: &mut Command) {
     if std::env::var_os("HOSTMOUNT_TESTS_BUILT").is_some() {
         return;
     }
+    // What cargo has given to this program is about its package: crates whose build depends on it (ring) would be built again.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_a_package(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
     let made = command.env("CARGO_TARGET_DIR", target_directory()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+fn is_of_a_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|begin| variable.starts_with(begin))
 }
 
 /// Shows hostmount's programs in a directory of a room.
