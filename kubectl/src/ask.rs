@@ -41,14 +41,17 @@ pub(crate) enum Trouble {
     /// There is no such volume there.
     #[error("{0}")]
     Unknown(String),
-    /// Something else.
-    #[error("it failed (exit code {}): {words}", code.map_or_else(|| "none".to_owned(), |code| code.to_string()))]
+    /// Something else, which has an exit code: kubectl's, which is that of the program in the container if it got there.
+    #[error("it failed (exit code {code}): {words}")]
     Failed {
-        /// kubectl's exit code, which is that of the program in the container if it got there.
-        code: Option<i32>,
+        /// The code.
+        code: i32,
         /// What it said.
         words: String,
     },
+    /// kubectl has no exit code.
+    #[error("kubectl was ended by a signal")]
+    Killed,
     /// What came is something else.
     #[error("its answer is not hostmount's: {0}")]
     Nonsense(String),
@@ -62,14 +65,16 @@ impl Trouble {
             // clap's, in all programs of hostmount's.
             Some(2) if words.starts_with("error: ") => Self::NotUnderstood(words),
             Some(1) if words.contains(UNKNOWN) => Self::Unknown(words),
-            code => Self::Failed { code, words },
+            Some(code) if words.is_empty() => Self::Failed { code, words: "it did not say why".to_owned() },
+            Some(code) => Self::Failed { code, words },
+            None => Self::Killed,
         }
     }
 
     /// The exit code that goes on.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Failed { code: Some(code @ 1..=255), .. } => u8::try_from(*code).unwrap_or(Exit::System as u8),
+            Self::Failed { code: code @ 1..=255, .. } => u8::try_from(*code).unwrap_or(Exit::System as u8),
             _ => Exit::System as u8,
         }
     }

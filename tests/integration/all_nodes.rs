@@ -5,8 +5,6 @@ use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{Done, TestNode, programs};
 use hostmount::observe::events;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -295,6 +293,7 @@ fn follow(cluster: &Cluster, words: &str) -> (Child, impl BufRead) {
     let mut command = Command::new("timeout");
     command.args(words.split(' ')).stdin(Stdio::null()).stdout(Stdio::piped());
     command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", cluster.directory.display()));
+    command.stderr(fs::File::create(cluster.directory.join("said")).unwrap());
     let mut child = command.spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     (child, output)
@@ -351,12 +350,17 @@ fn what_happens_on_all_nodes_is_followed() {
     assert!(child.wait().unwrap().success());
 
     // One that is lost is said, and the others go on.
-    let (mut child, mut output) = follow(&cluster, "events --follow -o json --since 2100-01-01T00:00:00Z");
+    let (mut child, mut output) = follow(&cluster, "events --follow -o json /mnt/x");
     alpha.test.container.wait_for_processes("hostmount events --follow", 1);
-    alpha.test.node.sh_ok("pkill -9 -f 'hostmount events --follow'");
     beta.test.container.wait_for_processes("hostmount events --follow", 1);
-    let pid = Pid::from_raw(child.id().try_into().unwrap());
-    kill(pid, Signal::SIGINT).unwrap();
-    assert_eq!(line(&mut output), "");
-    child.wait().unwrap();
+    let [lost] = alpha.test.pids_of("hostmount events --follow")[..] else { panic!("{:?}", alpha.test.processes()) };
+    alpha.test.node.sh_ok(&format!("kill -9 {lost}"));
+    beta.test.node.sh_ok("mkdir /mnt/x");
+    beta.test.mount(&["-t", "fuse.talk", "more", "/mnt/x"]).ok("mount");
+    let event: Value = serde_json::from_str(&line(&mut output)).unwrap();
+    assert_eq!((&event["node"], &event["event"]), (&json!("beta"), &json!("volume.mounted")));
+    drop(output);
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    let said = fs::read_to_string(cluster.directory.join("said")).unwrap();
+    assert_eq!(said, "kubectl hostmount: alpha: kubectl was ended by a signal.\n");
 }
