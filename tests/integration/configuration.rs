@@ -205,7 +205,7 @@ fn what_is_logged_changes_while_it_runs() {
     };
     let debugs = || mounter.said().matches(r#""level":"DEBUG""#).count();
     let mount = || {
-        test.mount(&["-t", "fuse.memfs", "m", "/mnt/v"]).ok("mount");
+        test.mount(&["-t", "memfs", "m", "/mnt/v"]).ok("mount");
         test.umount(&["/mnt/v"]).ok("umount");
     };
     mount();

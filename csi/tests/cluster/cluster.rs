@@ -26,7 +26,7 @@ const CONFIGURATION: &str = "/etc/kubernetes";
 
 /// Who asks the API server, by a token that is the user's own name.
 const USERS: &str = "admin,admin,admin,system:masters\nkubelet,system:node:node,kubelet,system:nodes\n\
-                     operator,operator,operator,hostmount-operators\nvisitor,visitor,visitor\n";
+                     operator,operator,operator,hostmount-operators\n";
 
 /// A registered node has the driver's start-up taint.
 pub(crate) const TAINT: &str = "hostmount.csi/agent-not-ready";
@@ -65,9 +65,7 @@ impl Cluster {
         node.visit(|| {
             let write = |name: &str, text: &str| fs::write(format!("{CONFIGURATION}/{name}"), text).unwrap();
             write("users.csv", USERS);
-            ["admin", "kubelet", "operator", "visitor"]
-                .iter()
-                .for_each(|user| write(&format!("{user}.json"), &kubeconfig(user)));
+            ["admin", "kubelet", "operator"].iter().for_each(|user| write(&format!("{user}.json"), &kubeconfig(user)));
             write(
                 "kubelet.yaml",
                 &format!("{}{KUBELETS_OWN}", include_str!("../../../tests/kubelet-node/kubelet.yaml")),
