@@ -197,6 +197,7 @@ fn a_change_of_the_file_is_taken_over_or_the_old_one_stays() {
 
 fn what_is_logged_changes_while_it_runs() {
     let (test, mounter) = start("", "");
+    test.container.helper("fuse.talk", "exec mount.memfs \"$@\"");
     let mut taken = 0;
     let mut log = |levels: &str| {
         test.container.visit(|| fs::write("/tmp/config.toml", format!("log = '{levels}'")).unwrap());
@@ -205,7 +206,7 @@ fn what_is_logged_changes_while_it_runs() {
     };
     let debugs = || mounter.said().matches(r#""level":"DEBUG""#).count();
     let mount = || {
-        test.mount(&["-t", "memfs", "m", "/mnt/v"]).ok("mount");
+        test.mount(&["-t", "fuse.talk", "m", "/mnt/v"]).ok("mount");
         test.umount(&["/mnt/v"]).ok("umount");
     };
     mount();
