@@ -200,10 +200,10 @@ fn the_journal_gets_a_line_with_a_priority_for_each_event() {
     test.node.sh_ok("mkdir /mnt/v");
     test.mount(&["-t", "fuse.talk", "m", "/mnt/v"]).ok("mount");
     let mounted = next(events::MOUNTED);
-    assert!(mounted.starts_with("<6> INFO ") && mounted.contains("target=\"/mnt/v\""), "{mounted}");
+    assert!(mounted.starts_with("<6> INFO ") && mounted.contains("/mnt/v"), "{mounted}");
     test.node.sh_ok("kill -9 $(pidof mount.memfs)");
     let dead = next(events::DEAD);
-    assert!(dead.starts_with("<3>ERROR ") && dead.contains("target=\"/mnt/v\""), "{dead}");
+    assert!(dead.starts_with("<3>ERROR ") && dead.contains("/mnt/v"), "{dead}");
     test.umount(&["/mnt/v"]).ok("umount");
     next(events::UNMOUNTED);
 }
