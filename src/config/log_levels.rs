@@ -52,7 +52,7 @@ mod tests {
             assert!(is_one(good), "{good}");
         }
         for wrong in
-            ["", "debgu", "3", "info,", "hostmount", "hostmount=", "engine=trace", "info;debug", "hostmount[x]=info"]
+            ["", "verbose", "3", "info,", "hostmount", "hostmount=", "engine=trace", "info;debug", "hostmount[x]=info"]
         {
             assert!(!is_one(wrong), "{wrong}");
         }

@@ -220,10 +220,10 @@ fn what_is_logged_changes_while_it_runs() {
     // What was written is taken over before what follows it, and so is what is no level left alone.
     log("error");
     mount();
-    test.container.visit(|| fs::write("/tmp/config.toml", "log = 'debgu'").unwrap());
+    test.container.visit(|| fs::write("/tmp/config.toml", "log = 'verbose'").unwrap());
     mounter.wait_for(events::CONFIGURATION_REFUSED, 1);
     assert_eq!((mounter.count(events::MOUNTED), debugs()), (2, before), "{}", mounter.said());
     let kept = test.node.sh_ok(&format!("{NODE_BIN}/hostmount events --event mounted --output json"));
     assert_eq!(kept.matches("volume.mounted").count(), 3, "what happened is known whatever is logged: {kept}");
-    test.container.sh_ok("/usr/local/bin/hostmount policy show | grep -q debgu");
+    test.container.sh_ok("/usr/local/bin/hostmount policy show | grep -q verbose");
 }
