@@ -6,10 +6,10 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims csi pod preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench docs check audit tools packages clean
+.PHONY: build shims csi pod preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench docs check audit tools packages clean kubectl
 
-# The mounter, what the node runs, the CSI driver, and what programs in pods run.
-build: shims csi pod
+# The mounter, what the node runs, the CSI driver, what programs in pods run, and kubectl's plugin.
+build: shims csi pod kubectl
 	$(CARGO) build --release --package hostmount
 
 # With musl: what glibc does at its start costs three times the rest (docs/performance.md). It is put where the others are. Where the
@@ -30,6 +30,10 @@ csi:
 
 pod:
 	$(CARGO) build --package hostmount-pod --profile pod
+
+# kubectl-hostmount, for administrators' machines.
+kubectl:
+	$(CARGO) build --package hostmount-kubectl --profile shim
 
 # The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
 preload:
@@ -72,7 +76,7 @@ test-kernels: build preload
 test-node: packages preload
 	mkdir -p $(OUTPUT)/systemd-node
 	$(CARGO) build --release --package hostmount --package hostmount-shims --package hostmount-testbed
-	$(CARGO) build --package hostmount-shims --package hostmount-pod --package hostmount-testbed
+	$(CARGO) build --package hostmount-shims --package hostmount-pod --package hostmount-kubectl --package hostmount-testbed
 	$(CARGO) test --workspace --tests --no-run --message-format=json-render-diagnostics >$(OUTPUT)/systemd-node/built.json
 	$(AS_ROOT) env MODES="$(or $(MODES),plain selinux)" tests/systemd-node/run $(OUTPUT) $(WHAT)
 
@@ -86,12 +90,14 @@ test-kubelet: build preload
 	$(AS_ROOT) tests/kubelet-node/prepare $(OUTPUT) kubelet
 	$(AS_ROOT) $(CARGO) test --quiet --test kubelet-node -- $(OUTPUT)/kubelet
 
-# With a real API server and the manifests of deploy/: claims, Secrets, pods. See docs/csi.md.
+# With a real API server and the manifests of deploy/: claims, Secrets, pods; some of it: STEPS="apply specifications
+# operators". See docs/csi.md.
 test-cluster: build preload packages
 	$(AS_ROOT) tests/install-packages ../csi/tests/cluster/packages.txt
 	$(AS_ROOT) tests/kubelet-node/prepare $(OUTPUT) kubelet kube-apiserver kube-controller-manager kube-scheduler
 	ln -f $(OUTPUT)/kubectl/kubectl $(OUTPUT)/kubelet/kubectl
-	$(AS_ROOT) $(CARGO) test --quiet --package hostmount-csi --test cluster -- $(abspath $(OUTPUT))/kubelet
+	cp $(OUTPUT)/$$(rustc --print host-tuple)/shim/kubectl-hostmount $(OUTPUT)/kubelet/
+	$(AS_ROOT) $(CARGO) test --quiet --package hostmount-csi --test cluster -- $(abspath $(OUTPUT))/kubelet $(STEPS)
 
 # Longer than in the tests: make chaos ROUNDS=1000; HOSTMOUNT_SEED=… repeats a run.
 chaos: packages

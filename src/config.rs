@@ -14,6 +14,7 @@
 //! abandoned_seconds = 10
 //! upgrade = "swap"
 //! program_timeout_seconds = 60
+//! log = "info,hostmount::engine=trace"
 //!
 //! [helpers]
 //! uids = "1900000000-1900065535"
@@ -66,6 +67,7 @@ mod changed;
 pub mod command;
 pub mod doors;
 pub mod handover;
+pub mod log_levels;
 pub mod open_files;
 pub mod policy;
 pub mod settings;
@@ -74,6 +76,7 @@ pub mod user;
 use api::request::Request;
 use caps::CapsHashSet;
 use doors::Doors;
+use log_levels::LogLevels;
 use open_files::OpenFiles;
 use policy::Policy;
 use serde::Deserialize;
@@ -109,6 +112,8 @@ pub struct Config {
     pub all_processes: u64,
     /// How long calls wait for the program of a pod that serves a volume, and how long that may take to answer.
     pub program_timeout: Duration,
+    /// What is logged; `None`: what `HOSTMOUNT_LOG` says, or else `info`.
+    pub log: Option<LogLevels>,
     /// For some types, by their names without `fuse.`.
     types: BTreeMap<String, Arc<Settings>>,
     /// For all other types.
@@ -124,6 +129,7 @@ impl Default for Config {
             all_memory: None,
             all_processes: ALL_PROCESSES,
             program_timeout: PROGRAM_TIMEOUT,
+            log: None,
             doors: Doors::default(),
             policy: Policy::default(),
             types,
@@ -146,6 +152,7 @@ struct ConfigFile {
     abandoned_seconds: Option<u64>,
     upgrade: Option<Upgrade>,
     program_timeout_seconds: Option<u64>,
+    log: Option<LogLevels>,
     helpers: Helpers,
     doors: doors::Section,
     policy: Policy,
@@ -303,6 +310,7 @@ impl ConfigFile {
         self.policy.check()?;
         let (doors, policy) = (self.doors.resolve()?, self.policy);
         let Helpers { uids, memory_limit: all_memory, process_limit } = self.helpers;
+        let log = self.log;
         let all_processes = process_limit.map_or(Ok(ALL_PROCESSES), settings::process_limit)?;
         let others = Arc::new(others);
         let program_timeout = match self.program_timeout_seconds {
@@ -314,7 +322,7 @@ impl ConfigFile {
             }
             seconds => seconds.map_or(PROGRAM_TIMEOUT, Duration::from_secs),
         };
-        Ok(Config { kubelet_dir, uids, all_memory, all_processes, program_timeout, doors, policy, types, others })
+        Ok(Config { kubelet_dir, uids, all_memory, all_processes, program_timeout, log, doors, policy, types, others })
     }
 }
 

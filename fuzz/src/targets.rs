@@ -1,6 +1,7 @@
 //! One module for each kind of input, each with a function `check`, which panics if something does not hold.
 
 pub mod config;
+pub mod documents;
 pub mod flexvolume;
 pub mod message;
 pub mod mount_data;
@@ -16,6 +17,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All of them.
 pub const ALL: &[Target] = &[
     ("config", config::check),
+    ("documents", documents::check),
     ("flexvolume", flexvolume::check),
     ("message", message::check),
     ("mount_data", mount_data::check),

@@ -1,47 +1,26 @@
 //! `hostmount events`: what happened to volumes, the newest last, also to those that are gone.
 
-use super::Complaint;
+use super::show;
 use super::show::document::Event;
-use super::show::pods::{self, PodFilter};
-use super::show::table::{Cell, Colour, Column, table};
+use super::show::events::{COLUMNS, Filter, Format, row};
+use super::show::table::table;
 use super::show::terminal::Terminal;
-use super::show::{self, again, words};
-use crate::observe::events as kinds;
+use super::{Complaint, again};
 use api::client::Client;
-use api::event::VolumeEvent;
 use api::origin::Origin;
 use api::shown::shown_lines;
-use clap::ValueEnum;
-use std::path::Path;
-
-/// How events are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Columns
-    Table,
-    /// An array of objects (docs/json.md); with --follow an object a line
-    Json,
-}
 
 /// Its command line.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Only what happened to the volume at this target
-    target: Option<String>,
     /// How to show them
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
     /// Go on with what happens from now on, until it is interrupted
     #[arg(short, long)]
     follow: bool,
-    /// Only what happened since then: 90s, 10m, 2h30m, 3d, or a time as in RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = words::since)]
-    since: Option<u64>,
     #[command(flatten)]
-    pods: PodFilter,
-    /// Only these events, as they are shown, or as the log names them (volume.dead)
-    #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
-    events: Vec<String>,
+    filter: Filter,
 }
 
 /// Runs `hostmount events`.
@@ -58,9 +37,10 @@ pub(super) fn events(arguments: &Arguments) -> Result<(), Complaint> {
             trouble.clone_from(&got.trouble);
         }
         after = got.events.last().map_or(after, |last| last.number);
-        got.events.retain(|event| arguments.wants(event));
-        if first || !got.events.is_empty() {
-            linux::standard::put(format_args!("{}", arguments.text(&got.events, first, Terminal::of_output())));
+        let mut events: Vec<_> = got.events.iter().map(Event::from).collect();
+        events.retain(|event| arguments.filter.wants(event));
+        if first || !events.is_empty() {
+            linux::standard::put(format_args!("{}", arguments.text(&events, first, Terminal::of_output())));
             // A table of none has a head all the same, for what follows.
             first = false;
         }
@@ -75,90 +55,22 @@ pub(super) fn events(arguments: &Arguments) -> Result<(), Complaint> {
 }
 
 impl Arguments {
-    fn wants(&self, event: &VolumeEvent) -> bool {
-        self.target.as_ref().is_none_or(|target| Path::new(target) == Path::new(&event.target))
-            && self.since.is_none_or(|since| event.time >= since)
-            && self.pods.wants(&event.pods)
-            && (self.events.is_empty()
-                || self.events.iter().any(|wanted| *wanted == event.event || *wanted == word(&event.event)))
-    }
-
-    fn text(&self, events: &[VolumeEvent], head: bool, terminal: Terminal) -> String {
+    fn text(&self, events: &[Event], head: bool, terminal: Terminal) -> String {
         match self.output {
-            Format::Table => rows(events, head, terminal),
-            Format::Json if self.follow => events.iter().map(|event| show::json_line(&Event::from(event))).collect(),
-            Format::Json => show::json(&events.iter().map(Event::from).collect::<Vec<_>>()),
+            Format::Table => {
+                let text = table(&COLUMNS, &events.iter().map(row).collect::<Vec<_>>(), terminal);
+                if head { text } else { text.split_inclusive('\n').skip(1).collect() }
+            }
+            Format::Json if self.follow => events.iter().map(show::json_line).collect(),
+            Format::Json => show::json(&events),
         }
-    }
-}
-
-/// What happened, in a word. What happened to a pod's program says so.
-fn word(event: &str) -> &str {
-    event.strip_prefix("volume.").unwrap_or(event)
-}
-
-const COLUMNS: [Column; 10] = [
-    Column::new("TIME"),
-    Column::new("EVENT"),
-    Column::new("NAMESPACE"),
-    Column::new("POD"),
-    Column::new("TYPE"),
-    Column::new("SOURCE"),
-    Column::new("TARGET").of_paths(),
-    Column::new("TOOK"),
-    Column::new("CODE"),
-    Column::new("MESSAGE"),
-];
-
-fn rows(events: &[VolumeEvent], head: bool, terminal: Terminal) -> String {
-    let row = |event: &VolumeEvent| -> Vec<Cell> {
-        let (namespace, pod) = pods::cells(&event.pods, false);
-        let dash = || "-".to_owned();
-        vec![
-            words::time(event.time).into(),
-            Cell::coloured(word(&event.event), colour(&event.event)),
-            namespace.into(),
-            pod.into(),
-            event.fstype.clone().unwrap_or_else(dash).into(),
-            event.source.clone().unwrap_or_else(dash).into(),
-            (&event.target).into(),
-            event.seconds.map_or_else(dash, |seconds| format!("{seconds:.2}s")).into(),
-            event.code.map_or_else(dash, |code| code.to_string()).into(),
-            (&event.message).into(),
-        ]
-    };
-    let text = table(&COLUMNS, &events.iter().map(row).collect::<Vec<_>>(), terminal);
-    if head { text } else { text.split_inclusive('\n').skip(1).collect() }
-}
-
-fn colour(event: &str) -> Colour {
-    match event {
-        kinds::MOUNTED | kinds::HEALED | kinds::SWAPPED | kinds::UPGRADED | kinds::ANSWERS | kinds::PROGRAM_SERVES => {
-            Colour::Good
-        }
-        kinds::NOT_MOUNTED
-        | kinds::DEAD
-        | kinds::HUNG
-        | kinds::HEAL_FAILED
-        | kinds::HOLD_OVER
-        | kinds::ABANDONED
-        | kinds::HELPER_OUT_OF_MEMORY
-        | kinds::PROGRAM_LATE => Colour::Bad,
-        kinds::VOLUME_REFUSED
-        | kinds::NOT_HEALED
-        | kinds::NOT_SWAPPED
-        | kinds::NOT_UPGRADED
-        | kinds::FORGOTTEN
-        | kinds::PLACE_LEFT
-        | kinds::INNER_MOUNT_LOST
-        | kinds::PROGRAM_ENDED => Colour::Doubtful,
-        _ => Colour::Plain,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::event::VolumeEvent;
     use api::pod::{Pod, PodName};
     use clap::Parser;
 
@@ -172,7 +84,7 @@ mod tests {
         Line::parse_from(["events"].into_iter().chain(words.split_whitespace())).arguments
     }
 
-    fn some() -> [VolumeEvent; 2] {
+    fn some() -> [Event; 2] {
         let failed = VolumeEvent {
             number: 1,
             time: 1000,
@@ -195,7 +107,7 @@ mod tests {
             message: "the helper has ended".into(),
             ..VolumeEvent::default()
         };
-        [failed, dead]
+        [failed, dead].each_ref().map(Event::from)
     }
 
     #[test]
@@ -220,7 +132,7 @@ TIME                  EVENT        NAMESPACE  POD    TYPE   SOURCE  TARGET      
 
     #[test]
     fn what_is_asked_for_is_shown() {
-        let wants = |words: &str| some().each_ref().map(|event| arguments(words).wants(event));
+        let wants = |words: &str| some().each_ref().map(|event| arguments(words).filter.wants(event));
         assert_eq!(wants(""), [true; 2]);
         assert_eq!(wants("/mnt//a/"), [true, false]);
         assert_eq!(wants("--pod web-0"), [false, true]);

@@ -2,18 +2,11 @@
 //!
 //! Pure. A test holds that each command has some, and that each is a command line.
 
-/// A command line, and what it is for.
-pub(super) type Example = (&'static str, &'static str);
+pub(super) use show::examples::{Example, text};
 
 /// The examples of a command, by the words that follow `hostmount`.
 pub(super) fn of(command: &str) -> &'static [Example] {
     EXAMPLES.iter().find(|(name, _)| *name == command).map_or(&[], |(_, examples)| *examples)
-}
-
-/// As a help shows them.
-pub(super) fn text(examples: &[Example]) -> String {
-    let lines = examples.iter().map(|(line, what)| format!("  # {what}\n  {line}"));
-    format!("Examples:\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
 const EXAMPLES: [(&str, &[Example]); 20] = [
@@ -101,6 +94,7 @@ const EXAMPLES: [(&str, &[Example]); 20] = [
         &[
             ("hostmount top", "what helpers use, every two seconds"),
             ("hostmount top --once --sort memory", "one round, the largest first"),
+            ("hostmount top -o json", "for a script; docs/json.md"),
         ],
     ),
     ("metrics", &[("hostmount metrics", "what a scraper would get")]),

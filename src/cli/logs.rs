@@ -1,7 +1,7 @@
 //! `hostmount logs TARGET`: what the helpers of one volume wrote, also after it was unmounted or failed.
 
-use super::Complaint;
-use super::show::{again, words};
+use super::show::words;
+use super::{Complaint, again};
 use api::client::Client;
 use api::origin::Origin;
 use api::shown::shown;

@@ -3,6 +3,7 @@
 //! Runs in the caller's process, on the node or in the container, with the caller's privileges; `serve` becomes the
 //! mounter. Everything but `serve`, `doctor` and `install` only asks the mounter.
 
+mod again;
 mod doctor;
 mod events;
 mod examples;
@@ -16,7 +17,6 @@ mod mount;
 mod policy;
 mod serve;
 mod serve_open_files;
-mod show;
 mod status;
 mod top;
 
@@ -26,6 +26,7 @@ use api::message::Failure;
 use api::shown::{shown, shown_lines};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shims::{flexvolume, umount8};
+use show;
 use std::ffi::OsString;
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! `hostmount serve`: starts the mounter in the container.
 
 use crate::config::Config;
+use crate::config::log_levels::LogLevels;
 use crate::engine::{Choice, preload::DEFAULT_OBJECT};
 use crate::helper::find::served_types;
 use crate::mounter::start::{ServeError, Settings, serve};
@@ -52,11 +53,12 @@ pub(super) struct Arguments {
 /// Runs `hostmount serve`.
 pub(super) fn main(arguments: Arguments) -> ExitCode {
     let journal = Arc::new(Journal::default());
-    log::start(Arc::clone(&journal));
+    let levels = log::start(Arc::clone(&journal));
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(&error, Exit::Usage),
     };
+    levels.set(config.log.as_ref().map(LogLevels::as_str));
     let settings = Settings {
         places: Places { programs: arguments.install, plugins: arguments.install_flexvolume },
         types: served_types(&config),
@@ -69,6 +71,7 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         preload: arguments.preload,
         metrics: arguments.metrics,
         journal,
+        levels,
     };
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,

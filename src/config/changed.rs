@@ -21,7 +21,8 @@ impl Config {
             ("program_timeout_seconds", now.3 != then.3),
             ("capabilities", !written.capabilities().is_subset(&self.capabilities())),
         ];
-        let mut next = Self { policy: written.policy, types: written.types, others: written.others, ..self.clone() };
+        let Self { policy, types, others, log, .. } = written;
+        let mut next = Self { policy, types, others, log, ..self.clone() };
         let had = self.capabilities();
         for settings in next.types.values_mut().filter(|settings| !settings.capabilities.is_subset(&had)) {
             Arc::make_mut(settings).capabilities.retain(|capability| had.contains(capability));
@@ -38,8 +39,8 @@ mod tests {
     #[test]
     fn what_was_made_at_the_start_stays() {
         let config = |text: &str| Config::parse(text, Path::new("config.toml")).unwrap();
-        let (next, fixed) = config("").changed_to(config("heal = false\n[policy.csi]\ntypes = []"));
-        assert_eq!((next, fixed), (config("heal = false\n[policy.csi]\ntypes = []"), vec![]));
+        let (next, fixed) = config("").changed_to(config("heal = false\nlog = 'debug'\n[policy.csi]\ntypes = []"));
+        assert_eq!((next, fixed), (config("heal = false\nlog = 'debug'\n[policy.csi]\ntypes = []"), vec![]));
         let written = "heal = false\nkubelet_dir = '/k'\nprogram_timeout_seconds = 9\n[doors]\nkubelet = false\n[helpers]\nprocess_limit = 9";
         let (next, fixed) = config("").changed_to(config(written));
         assert_eq!(next, config("heal = false"));

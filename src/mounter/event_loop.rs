@@ -16,6 +16,7 @@ use super::threads::Threads;
 use super::to_do::Task;
 use super::volume::state::{Effect, Event};
 use super::volume::watching;
+use crate::config::log_levels::LogLevels;
 use crate::observe::events;
 use crate::observe::ration::Ration;
 use api::exit::chain;
@@ -261,6 +262,7 @@ impl EventLoop {
         if let Some(config) = self.mounter.configuration.reload() {
             self.mounter.registry.take_settings(&config);
             self.looks = Looks::of(&config);
+            self.mounter.levels.set(config.log.as_ref().map(LogLevels::as_str));
         }
     }
 

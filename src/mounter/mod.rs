@@ -37,6 +37,7 @@ use crate::node::cgroup::Cgroups;
 use crate::node::connections::Connections;
 use crate::node::mount_search::MountSearch;
 use crate::observe::journal::Journal;
+use crate::observe::log::Levels;
 use crate::observe::metrics::Metrics;
 use api::about::About;
 use configuration::InForce;
@@ -102,6 +103,8 @@ pub struct Mounter {
     pub about: About,
     /// What has happened to which volume.
     pub journal: Arc<Journal>,
+    /// What is logged.
+    pub levels: Levels,
     /// What callers have said of pods.
     pub pod_names: PodNames,
     /// What filesystems have said of their space.

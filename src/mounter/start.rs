@@ -35,6 +35,7 @@ use crate::node::mount_search::MountSearch;
 use crate::node::programs::Places;
 use crate::observe::events;
 use crate::observe::journal::Journal;
+use crate::observe::log::Levels;
 use crate::observe::metrics::Metrics;
 use api::about::{About, Configuration};
 use api::exit::chain;
@@ -74,6 +75,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// Where what happens to volumes is kept.
     pub journal: Arc<Journal>,
+    /// What is logged.
+    pub levels: Levels,
 }
 
 /// Why the mounter does not run.
@@ -173,6 +176,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         hangs: Hangs::default(),
         metrics: Metrics::default(),
         journal: settings.journal,
+        levels: settings.levels,
         about: About { engine: method.to_string(), ..about },
         target_locks: TargetLocks::default(),
         to_do: ToDo::default(),

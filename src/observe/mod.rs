@@ -1,8 +1,9 @@
 //! The mounter's log, its metrics, and its journal of what happened to volumes.
 
-pub mod events;
 pub mod heard;
 pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod ration;
+
+pub use api::events;

@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         options_that_the_caller_cannot_change.quick(),
         a_helper_that_writes_without_end,
         a_change_of_the_file_is_taken_over_or_the_old_one_stays.quick(),
+        what_is_logged_changes_while_it_runs.quick(),
     ]
 }
 
@@ -192,4 +193,37 @@ fn a_change_of_the_file_is_taken_over_or_the_old_one_stays() {
     // By hand as well, where nothing is noticed.
     mounter.signal(Signal::SIGHUP);
     assert_eq!((given(), mounter.count(events::STOPPING)), ("size=4".to_owned(), 0));
+}
+
+fn what_is_logged_changes_while_it_runs() {
+    let (test, mounter) = start("", "");
+    test.container.helper("fuse.talk", "exec mount.memfs \"$@\"");
+    let mut taken = 0;
+    let mut log = |levels: &str| {
+        test.container.visit(|| fs::write("/tmp/config.toml", format!("log = '{levels}'")).unwrap());
+        taken += 1;
+        mounter.wait_for(events::CONFIGURATION_TAKEN, taken);
+    };
+    let debugs = || mounter.said().matches(r#""level":"DEBUG""#).count();
+    let mount = || {
+        test.mount(&["-t", "fuse.talk", "m", "/mnt/v"]).ok("mount");
+        test.umount(&["/mnt/v"]).ok("umount");
+    };
+    mount();
+    mounter.wait_for(events::UNMOUNTED, 1);
+    assert_eq!(debugs(), 0, "{}", mounter.said());
+    log("debug");
+    mount();
+    mounter.wait_for(events::UNMOUNTED, 2);
+    let before = debugs();
+    assert_ne!(before, 0, "{}", mounter.said());
+    // What was written is taken over before what follows it, and so is what is no level left alone.
+    log("error");
+    mount();
+    test.container.visit(|| fs::write("/tmp/config.toml", "log = 'verbose'").unwrap());
+    mounter.wait_for(events::CONFIGURATION_REFUSED, 1);
+    assert_eq!((mounter.count(events::MOUNTED), debugs()), (2, before), "{}", mounter.said());
+    let kept = test.node.sh_ok(&format!("{NODE_BIN}/hostmount events --event mounted --output json"));
+    assert_eq!(kept.matches("volume.mounted").count(), 3, "what happened is known whatever is logged: {kept}");
+    test.container.sh_ok("/usr/local/bin/hostmount policy show | grep -q verbose");
 }

@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         pods_with_programs_of_their_own_have_no_privilege.anywhere().quick(),
         each_overlay_is_valid_and_has_what_its_system_wants.anywhere().needs(&["kubectl/kubectl"]).quick(),
         the_drivers_account_has_the_rights_that_it_uses.anywhere().needs(&["kubectl/kubectl", "kubectl/helm"]).quick(),
+        operators_may_run_programs_in_pods_and_no_more.anywhere().quick(),
         the_chart_makes_what_kustomize_makes.anywhere().needs(&["kubectl/kubectl", "kubectl/helm"]).quick(),
         the_charts_values_are_checked_and_used.anywhere().needs(&["kubectl/helm"]).quick(),
     ]
@@ -97,6 +98,22 @@ fn the_controller_has_no_privilege_and_asks_at_the_nodes_door() {
     assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
     assert_eq!(binding["subjects"][0]["name"], pod["serviceAccountName"]);
     assert_eq!(binding["subjects"][0]["namespace"], deployment["metadata"]["namespace"]);
+}
+
+fn operators_may_run_programs_in_pods_and_no_more() {
+    let objects = documents(&read("deploy/operators.yaml"));
+    objects.iter().for_each(valid);
+    let (role, binding) = (of_kind(&objects, "Role"), of_kind(&objects, "RoleBinding"));
+    let rules = json!([
+        { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"] },
+        { "apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create", "get"] },
+    ]);
+    assert_eq!(role["rules"], rules);
+    for one in [role, binding] {
+        assert_eq!(one["metadata"]["namespace"], "kube-system", "where kubectl hostmount looks by default");
+    }
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    assert_eq!(binding["subjects"][0]["kind"], "Group");
 }
 
 fn the_classes_are_what_the_driver_and_the_mounter_know() {

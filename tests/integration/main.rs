@@ -7,6 +7,7 @@
 mod node;
 
 mod abandoned;
+mod all_nodes;
 mod bad_luck;
 mod bind;
 mod bounds;
@@ -110,6 +111,7 @@ fn main() -> ExitCode {
         shim,
         shown,
         what_happened,
+        all_nodes,
         manual,
         documentation,
         doctor,

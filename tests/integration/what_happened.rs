@@ -13,6 +13,8 @@ use testbed::machine::{Process, Room};
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         what_happened_is_known_over_restarts_and_of_volumes_that_are_gone.needs(&["bindfs"]).quick(),
+        one_volumes_life_is_one_grep.needs(&["bindfs"]).quick(),
+        the_journal_gets_a_line_with_a_priority_for_each_event.quick(),
         events_are_followed_over_a_restart.needs(&["bindfs"]).quick(),
         lines_are_followed_until_the_volume_ends.quick(),
     ]
@@ -115,6 +117,95 @@ fn what_happened_is_known_over_restarts_and_of_volumes_that_are_gone() {
     assert_eq!(table.lines().count(), 1 + expected.len(), "{table}");
     let first = table.lines().nth(1).unwrap();
     assert!(first.contains("Z  mounted      shop       web-0  bindfs"), "{table}");
+}
+
+/// The word is its target; the volume of another pod beside it has none of these lines.
+fn one_volumes_life_is_one_grep() {
+    let (test, mounter) = start();
+    let said = json!({
+        "kubernetes.io/pod.name": "web-0",
+        "kubernetes.io/pod.namespace": "shop",
+        "fstype": "bindfs",
+        "source": "/tmp/source",
+    });
+    test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/mnt/v"]).ok("mount");
+    let others = test.pids_of("bindfs");
+    let mut refused = said.clone();
+    refused["options"] = "exec".into();
+    test.configure(&(opened("flexvolume", &["bindfs"]) + "[policy.flexvolume]\nforbidden_options = ['exec']\n"));
+    mounter.wait_for(events::CONFIGURATION_TAKEN, 1);
+    let done = test.node.run(DRIVER, &["mount", FLEX, &refused.to_string()]);
+    assert!(done.stdout.contains("Failure"), "{done:?}");
+    let done = test.node.run(DRIVER, &["mount", FLEX, &said.to_string()]);
+    assert!(done.stdout.contains("Success"), "{done:?}");
+    let helpers = test.pids_of("bindfs");
+    let helper = helpers.iter().find(|pid| !others.contains(pid)).unwrap();
+    test.node.sh_ok(&format!("kill -9 {helper}"));
+    mounter.wait_for(events::HEALED, 1);
+    test.node.sh_ok(&format!("{NODE_BIN}/hostmount swap {FLEX}"));
+    mounter.wait_for(events::DRAINED, 1);
+    test.umount(&[FLEX]).ok("umount");
+    mounter.wait_for(events::UNMOUNTED, 1);
+
+    let log = mounter.said();
+    let (found, others): (Vec<_>, Vec<_>) = log.lines().partition(|line| line.contains(FLEX));
+    let found: Vec<Value> = found.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut words: Vec<_> = found.iter().filter_map(|line| line["fields"]["event"].as_str()).collect();
+    assert_eq!(
+        (words[..2].to_vec(), words.last()),
+        (vec![events::VOLUME_REFUSED, events::MOUNTED], Some(&events::UNMOUNTED))
+    );
+    let mut life = [
+        events::VOLUME_REFUSED,
+        events::MOUNTED,
+        events::DEAD,
+        events::HELD,
+        events::REPLACED,
+        events::HEALED,
+        events::REPLACED,
+        events::SWAPPED,
+        events::DRAINED,
+        events::UNMOUNTED,
+    ];
+    // Several threads say what happens in between.
+    words.sort_unstable();
+    life.sort_unstable();
+    assert_eq!(words, life, "{log}");
+    for line in &found {
+        let (span, fields) = (&line["span"], &line["fields"]);
+        let event = fields["event"].as_str().unwrap_or_default();
+        assert_eq!((&span["target"], &span["fstype"]), (&json!(FLEX), &json!("bindfs")), "{line}");
+        let timed = [events::MOUNTED, events::HEALED, events::SWAPPED].contains(&event);
+        assert_eq!(fields["seconds"].as_f64().is_some(), timed, "{line}");
+        assert_eq!((&span["source"], &span["pod"]), (&json!("/tmp/source"), &json!("shop/web-0")), "{line}");
+        let code = (event == events::VOLUME_REFUSED).then_some(1);
+        assert_eq!(fields["code"].as_u64(), code, "{line}");
+    }
+    let of_volumes = others.iter().filter(|line| line.contains(r#""event":"volume."#));
+    assert!(of_volumes.clone().count() == 1 && of_volumes.clone().all(|line| line.contains("/mnt/v")), "{log}");
+}
+
+/// As systemd starts it: the file of its standard error is in the environment.
+fn the_journal_gets_a_line_with_a_priority_for_each_event() {
+    let test = TestNode::start();
+    let mut command = Room::command("/bin/sh");
+    let line =
+        "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); exec timeout 60 /usr/local/bin/hostmount serve";
+    command.args(["-c", line]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = test.container.spawn(command);
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut next = |event: &str| log.find(|line| line.contains(&format!("event=\"{event}\""))).unwrap();
+    assert!(next(events::READY).starts_with("<6> INFO "));
+    test.container.helper("fuse.talk", "exec mount.memfs \"$@\"");
+    test.node.sh_ok("mkdir /mnt/v");
+    test.mount(&["-t", "fuse.talk", "m", "/mnt/v"]).ok("mount");
+    let mounted = next(events::MOUNTED);
+    assert!(mounted.starts_with("<6> INFO ") && mounted.contains("/mnt/v"), "{mounted}");
+    test.node.sh_ok("kill -9 $(pidof mount.memfs)");
+    let dead = next(events::DEAD);
+    assert!(dead.starts_with("<3>ERROR ") && dead.contains("/mnt/v"), "{dead}");
+    test.umount(&["/mnt/v"]).ok("umount");
+    next(events::UNMOUNTED);
 }
 
 fn events_are_followed_over_a_restart() {

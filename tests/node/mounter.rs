@@ -81,7 +81,7 @@ impl Mounter {
         self.said.so_far.lock().unwrap().text.clone()
     }
 
-    /// How often it has logged this event (src/observe/events.rs) so far.
+    /// How often it has logged this event (api/src/events.rs) so far.
     pub fn count(&self, event: &str) -> usize {
         self.said().matches(&field(event)).count()
     }

@@ -40,7 +40,10 @@ pub static CSI: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-csi", "hos
 /// `hostmount-pod`: what a FUSE program in a pod has beside it.
 pub static POD: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-pod", "hostmount-pod"));
 
-/// The same as it is shipped.
+/// `kubectl-hostmount`, which an administrator's machine has.
+pub static KUBECTL: LazyLock<PathBuf> = LazyLock::new(|| built("hostmount-kubectl", "kubectl-hostmount"));
+
+/// `hostmount-pod` as it is shipped.
 pub static SMALL_POD: LazyLock<PathBuf> = LazyLock::new(|| made("pod", "pod/hostmount-pod"));
 
 /// `testbed`, which is the helper `mount.memfs` when it is called so.

@@ -25,7 +25,8 @@ const API_CERTIFICATES: &str = "/run/kubernetes/apiserver.crt";
 const CONFIGURATION: &str = "/etc/kubernetes";
 
 /// Who asks the API server, by a token that is the user's own name.
-const USERS: &str = "admin,admin,admin,system:masters\nkubelet,system:node:node,kubelet,system:nodes\n";
+const USERS: &str = "admin,admin,admin,system:masters\nkubelet,system:node:node,kubelet,system:nodes\n\
+                     operator,operator,operator,hostmount-operators\n";
 
 /// A registered node has the driver's start-up taint.
 pub(crate) const TAINT: &str = "hostmount.csi/agent-not-ready";
@@ -64,7 +65,7 @@ impl Cluster {
         node.visit(|| {
             let write = |name: &str, text: &str| fs::write(format!("{CONFIGURATION}/{name}"), text).unwrap();
             write("users.csv", USERS);
-            ["admin", "kubelet"].iter().for_each(|user| write(&format!("{user}.json"), &kubeconfig(user)));
+            ["admin", "kubelet", "operator"].iter().for_each(|user| write(&format!("{user}.json"), &kubeconfig(user)));
             write(
                 "kubelet.yaml",
                 &format!("{}{KUBELETS_OWN}", include_str!("../../../tests/kubelet-node/kubelet.yaml")),
@@ -143,6 +144,13 @@ impl Cluster {
         let file = format!("--kubeconfig={CONFIGURATION}/admin.json");
         self.node
             .run(format!("{PREPARED}/kubectl"), &[&[file.as_str(), "--cache-dir=/run/kubectl"], arguments].concat())
+    }
+
+    /// Runs `kubectl hostmount` as a user.
+    pub(crate) fn kubectl_hostmount(&self, user: &str, words: &str) -> Done {
+        self.node.sh(&format!(
+            "PATH={PREPARED}:$PATH HOME=/run/kubectl KUBECONFIG={CONFIGURATION}/{user}.json {PREPARED}/kubectl hostmount {words}"
+        ))
     }
 
     /// The same with objects on which `verb` is done, as `user`, or as the administrator.

@@ -1,8 +1,9 @@
 //! A real cluster uses hostmount's CSI driver: its own manifests, an API server, kubelet, claims, Secrets, pods of many users.
 //!
-//!     make test-cluster
+//!     make test-cluster                                   or some of it: STEPS="apply specifications operators"
 //!
-//! Runs as root, step by step, on a node of its own, and prints a table; the first step that fails is the last. What the programs
+//! Runs as root, step by step, on a node of its own, and prints a table; the first step that fails is the last. With words only steps that
+//! have one of them in their names. What the programs
 //! of the cluster have logged is in `kubelet/` of cargo's target directory then.
 
 #[allow(dead_code, reason = "only a part of it is used here")]
@@ -36,8 +37,11 @@ use steps::{STEPS, Story};
 use testbed::machine::Network;
 
 fn main() -> ExitCode {
-    let work = std::env::args_os().nth(1).expect("the directory that prepare has filled");
+    let mut arguments = std::env::args().skip(1);
+    let work = arguments.next().expect("the directory that prepare has filled");
     let work = fs::canonicalize(work).unwrap();
+    let words: Vec<_> = arguments.collect();
+    let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     println!("| step | seen |\n|---|---|");
     let network = Network::new().unwrap();
     let (server, cluster) = (Sshd::start(&network), Cluster::start(&network, &work));
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
     thread::scope(|scope| {
         let stop = StopAtEnd(&stop);
         scope.spawn(|| provisioner::work_until(&story.cluster, stop.0));
-        for (name, step) in STEPS {
+        for (name, step) in STEPS.iter().filter(|(name, _)| is_wanted(name)) {
             let seen = catch_unwind(AssertUnwindSafe(|| step(&story)));
             if let Ok(seen) = &seen {
                 println!("| {name} | {seen} |");

@@ -16,6 +16,7 @@ use crate::tokens;
 use hostmount_csi::csi::NodeGetVolumeStatsRequest;
 use hostmount_csi::csi::node_client::NodeClient;
 use serde_json::{Value, json};
+use std::fs;
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -29,6 +30,7 @@ pub(crate) const STEPS: &[(&str, Step)] = &[
     ("a claim, and three pods of different users on it", a_claim_for_many_users),
     ("the same, read-only, as a `subPath`, with `fsGroup`", the_claim_in_other_ways),
     ("volumes of sshfs in pods' own specifications, with a Secret", inline_volumes),
+    ("`kubectl hostmount`, with the rights of deploy/operators.yaml", all_nodes_are_asked),
     ("a wrong key, no such bucket, a server that is down", errors_are_in_the_events),
     ("the helpers, the mounter and the driver are killed", all_is_killed),
     ("pods are deleted and made again while all is killed", made_again_and_again),
@@ -206,6 +208,41 @@ fn inline_volumes(story: &Story) -> String {
     story.exec("inline", "echo words >/data/file");
     assert_eq!(story.server.place.sh_ok("cat /srv/export/inline/file"), "words\n");
     "what the pod writes is on the server".to_owned()
+}
+
+fn all_nodes_are_asked(story: &Story) -> String {
+    let rights = include_str!("../../../deploy/operators.yaml");
+    story.cluster.node.visit(|| fs::write("/tmp/operators.yaml", rights).unwrap());
+    let change = |verb: &str| story.cluster.kubectl(&[verb, "--filename", "/tmp/operators.yaml"]).ok(verb);
+    change("apply");
+    let ask = |words: &str| story.cluster.kubectl_hostmount("operator", words);
+    let documents = |words: &str| serde_json::from_str::<Vec<Value>>(&ask(words).ok(words)).unwrap();
+    let pod = Pod(story.cluster.get("pod", "inline").unwrap());
+    let target = Cluster::csi_volume(&pod, "data");
+    let listed = documents("list -o json --namespace default --pod inline");
+    let [volume] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((&volume["node"], &volume["type"]), (&json!(NODE), &json!("sshfs")), "{volume}");
+    assert_eq!((&volume["state"], &volume["origin"]), (&json!("mounted"), &json!("csi")), "{volume}");
+    let table = ask("list").ok("list");
+    assert!(table.starts_with("NODE  NAMESPACE  POD ") && table.contains("\nnode  default    inline "), "{table}");
+    let count = documents("list -o json").len();
+    assert!(ask(&format!("status {target}")).ok("status").starts_with("Node        node\n"));
+    ask(&format!("logs {target}")).ok("logs");
+    assert_eq!(documents("top -o json").len(), count);
+    ask("doctor").ok("doctor");
+    let swapped = ask("swap --all").ok("swap");
+    assert!(swapped.contains(&format!("node  {target}: a fresh helper serves it, in ")), "{swapped}");
+    assert!(swapped.ends_with("\n1 node: 1 done\n"), "{swapped}");
+    let events = documents("events --event swapped -o json");
+    assert_eq!(events.len(), count, "{events:?}");
+    story.assert_steady(&["inline"]);
+    change("delete");
+    let refused = ask("list");
+    assert!(refused.code == Some(2) && refused.stderr.contains("forbidden"), "{refused:?}");
+    assert!(refused.stderr.contains("may you list pods there?"), "{refused:?}");
+    format!(
+        "{count} volumes, with their pods, in one table; all of them swapped, and no error in the pods; without the rights it is kubectl that says so"
+    )
 }
 
 /// The pod does not start, and an event names the cause.

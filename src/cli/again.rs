@@ -2,7 +2,7 @@
 //!
 //! Runs in the caller's process. A mounter that is restarted meanwhile is waited for.
 
-use super::terminal::wait_while_read;
+use super::show::terminal::wait_while_read;
 use api::client::CallError;
 use api::exit::chain;
 use api::shown::shown_lines;
@@ -11,7 +11,7 @@ use api::shown::shown_lines;
 const AGAIN: u64 = 1;
 
 /// Asks a little later, until the mounter answers; what it answers may be a failure. None: nobody reads standard output any more.
-pub(in crate::cli) fn until_answered<T>(ask: impl Fn() -> Result<T, CallError>) -> Option<Result<T, CallError>> {
+pub(super) fn until_answered<T>(ask: impl Fn() -> Result<T, CallError>) -> Option<Result<T, CallError>> {
     let mut complained = false;
     while wait_while_read(AGAIN) {
         match ask() {

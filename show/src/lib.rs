@@ -1,31 +1,37 @@
-//! What people and programs are shown: tables, words for times and sizes, and the documents of `--output json`.
+//! What people and programs are shown of volumes: tables, words for times and sizes, and the documents of `--output json`.
 //!
-//! Pure, but for what [`terminal`] asks about standard output, and [`again`] the mounter.
+//! Runs in the operator's command line on a node, and in `kubectl hostmount`, which shows what those on all nodes have answered. Pure, but for
+//! what [`terminal`] asks about standard output.
 
-pub(super) mod again;
-pub(super) mod document;
-pub(super) mod lines;
-pub(super) mod pods;
-pub(super) mod table;
-pub(super) mod terminal;
-pub(super) mod words;
+pub mod detail;
+pub mod document;
+pub mod events;
+pub mod examples;
+pub mod findings;
+pub mod lines;
+pub mod pods;
+pub mod table;
+pub mod terminal;
+pub mod usage;
+pub mod volumes;
+pub mod words;
 
 use api::shown::{shown, shown_json};
 use serde::Serialize;
 
 /// A document as JSON, in lines, as a terminal may show it.
-pub(super) fn json(document: &impl Serialize) -> String {
+pub fn json(document: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(document).unwrap_or_default();
     text.lines().map(|line| shown_json(line) + "\n").collect()
 }
 
 /// The same in one line.
-pub(super) fn json_line(document: &impl Serialize) -> String {
+pub fn json_line(document: &impl Serialize) -> String {
     shown_json(&serde_json::to_string(document).unwrap_or_default()).into_owned() + "\n"
 }
 
 /// The same as YAML.
-pub(super) fn yaml(document: &impl Serialize) -> String {
+pub fn yaml(document: &impl Serialize) -> String {
     let text = serde_saphyr::to_string(document).unwrap_or_default();
     text.lines().map(|line| shown(line) + "\n").collect()
 }

@@ -14,25 +14,32 @@ const BETWEEN: &str = "  ";
 
 /// The colour of a cell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cli) enum Colour {
+pub enum Colour {
+    /// None.
     #[default]
     Plain,
+    /// Of what works.
     Good,
+    /// Of what somebody should look at.
     Doubtful,
+    /// Of what does not work.
     Bad,
+    /// Of what matters less.
     Faint,
 }
 
 /// Which end of a cell says more, if it has to be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Keep {
+pub enum Keep {
+    /// Its beginning.
     Beginning,
+    /// Its end.
     End,
 }
 
 /// A column.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::cli) struct Column {
+pub struct Column {
     name: &'static str,
     keep: Keep,
     optional: bool,
@@ -40,24 +47,24 @@ pub(in crate::cli) struct Column {
 
 impl Column {
     /// One whose cells are cut at their end.
-    pub(in crate::cli) const fn new(name: &'static str) -> Self {
+    pub const fn new(name: &'static str) -> Self {
         Self { name, keep: Keep::Beginning, optional: false }
     }
 
     /// One of paths: their ends say more.
-    pub(in crate::cli) const fn of_paths(self) -> Self {
+    pub const fn of_paths(self) -> Self {
         Self { keep: Keep::End, ..self }
     }
 
     /// It is left out if all its cells are empty.
-    pub(in crate::cli) const fn optional(self) -> Self {
+    pub const fn optional(self) -> Self {
         Self { optional: true, ..self }
     }
 }
 
 /// One cell: words of others are escaped here.
 #[derive(Debug, Clone, Default)]
-pub(in crate::cli) struct Cell {
+pub struct Cell {
     text: String,
     colour: Colour,
 }
@@ -70,13 +77,14 @@ impl<T: AsRef<str>> From<T> for Cell {
 }
 
 impl Cell {
-    pub(in crate::cli) fn coloured(text: impl AsRef<str>, colour: Colour) -> Self {
+    /// One with a colour.
+    pub fn coloured(text: impl AsRef<str>, colour: Colour) -> Self {
         Self { colour, ..text.into() }
     }
 }
 
 /// Columns and rows, as text.
-pub(in crate::cli) fn table(columns: &[Column], rows: &[Vec<Cell>], terminal: Terminal) -> String {
+pub fn table(columns: &[Column], rows: &[Vec<Cell>], terminal: Terminal) -> String {
     let is_shown = |at: usize| !columns[at].optional || rows.iter().any(|row| !row[at].text.is_empty());
     let shown: Vec<usize> = (0..columns.len()).filter(|at| is_shown(*at)).collect();
     let mut widths: Vec<usize> = shown
@@ -132,7 +140,7 @@ fn cut(text: &str, width: usize, keep: Keep) -> String {
 }
 
 /// A text in its colour (ECMA-48), where there are colours.
-pub(in crate::cli) fn painted(text: &str, colour: Colour, terminal: Terminal) -> String {
+pub fn painted(text: &str, colour: Colour, terminal: Terminal) -> String {
     let code = match colour {
         _ if !terminal.colour => return text.to_owned(),
         Colour::Plain => return text.to_owned(),

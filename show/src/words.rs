@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A time in RFC 3339, in UTC; given in seconds since 1970.
-pub(in crate::cli) fn time(seconds: u64) -> String {
+pub fn time(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).ok();
     seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()).map_or_else(String::new, |time| time.to_string())
 }
 
 /// How long ago, as kubectl says it: in one unit, or in two while the second says much; given in seconds.
-pub(in crate::cli) fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;
@@ -35,7 +35,7 @@ pub(in crate::cli) fn age(seconds: u64) -> String {
 }
 
 /// When that is, in seconds since 1970: a time in RFC 3339, or how long ago, as [`age`] says it.
-pub(in crate::cli) fn since(text: &str) -> Result<u64, String> {
+pub fn since(text: &str) -> Result<u64, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(u64::try_from(time.as_second()).unwrap_or(0));
     }
@@ -59,12 +59,12 @@ pub(in crate::cli) fn since(text: &str) -> Result<u64, String> {
 }
 
 /// In seconds since 1970.
-pub(in crate::cli) fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A size in bytes, as Kubernetes writes quantities: `512Ki`, `1.5Gi`.
-pub(in crate::cli) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let units = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1024.0 && unit + 1 < units.len() {
@@ -76,7 +76,7 @@ pub(in crate::cli) fn size(bytes: u64) -> String {
 }
 
 /// `1 volume`, `2 volumes`.
-pub(in crate::cli) fn count(number: usize, thing: &str) -> String {
+pub fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 

@@ -7,10 +7,10 @@ use super::terminal::Terminal;
 use api::shown::shown;
 
 /// A thing: its name, and what is said of it, in as many lines.
-pub(in crate::cli) type Row = (&'static str, Vec<String>);
+pub type Row = (&'static str, Vec<String>);
 
 /// The lines. What has no value is left out; words of others are escaped.
-pub(in crate::cli) fn text(rows: &[Row], terminal: Terminal) -> String {
+pub fn text(rows: &[Row], terminal: Terminal) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let mut text = String::new();
     for (name, values) in rows {

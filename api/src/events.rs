@@ -157,7 +157,7 @@ mod tests {
         let names = |line: &&str| line.starts_with("pub const ") && line.contains(": &str");
         let constants = include_str!("events.rs").lines().filter(names);
         let constants: BTreeSet<_> = constants.map(|line| line.split('"').nth(1).expect(line)).collect();
-        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log-events.md"));
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/log-events.md"));
         let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
         assert_eq!(rows.iter().copied().collect::<BTreeSet<_>>(), constants);
         assert_eq!(rows.len(), constants.len(), "an event has two rows");
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_page_names_what_is_kept() {
-        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log-events.md"));
+        let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/log-events.md"));
         let (_, section) = page.split_once("## What `hostmount events` shows").unwrap();
         let (list, _) = section.split_once("They are kept").unwrap();
         assert_eq!(list.split('`').skip(1).step_by(2).collect::<Vec<_>>(), super::KEPT);

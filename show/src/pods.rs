@@ -6,18 +6,18 @@ use api::pod::Pod;
 
 /// Which pods.
 #[derive(Debug, Default, clap::Args)]
-pub(in crate::cli) struct PodFilter {
+pub struct PodFilter {
     /// Only what this pod has: its name, NAMESPACE/NAME or its uid
     #[arg(long, value_name = "POD")]
-    pub(in crate::cli) pod: Option<String>,
+    pub pod: Option<String>,
     /// Only what pods of this namespace have
     #[arg(short, long, value_name = "NAMESPACE")]
-    pub(in crate::cli) namespace: Option<String>,
+    pub namespace: Option<String>,
 }
 
 impl PodFilter {
     /// Whether one of these pods is asked for.
-    pub(in crate::cli) fn wants(&self, pods: &[Pod]) -> bool {
+    pub fn wants(&self, pods: &[Pod]) -> bool {
         let is_one = |pod: &Pod, wanted: &String| {
             let named = pod.name.as_ref().is_some_and(|name| name.name == *wanted || name.path() == *wanted);
             named || pod.uid == *wanted
@@ -33,7 +33,7 @@ impl PodFilter {
 }
 
 /// The namespace and the name of the first pod, and how many there are beyond; or all of them.
-pub(in crate::cli) fn cells(pods: &[Pod], all: bool) -> (String, String) {
+pub fn cells(pods: &[Pod], all: bool) -> (String, String) {
     let namespace = |pod: &Pod| pod.name.as_ref().map_or_else(|| "-".to_owned(), |name| name.namespace.clone());
     let name = |pod: &Pod| pod.name.as_ref().map_or_else(|| pod.uid.clone(), |name| name.name.clone());
     match pods {

@@ -8,16 +8,16 @@ use std::io::{IsTerminal, stdout};
 
 /// Where a table goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Terminal {
+pub struct Terminal {
     /// How many columns it has. None: lines may be as long as they are.
-    pub(in crate::cli) width: Option<usize>,
+    pub width: Option<usize>,
     /// Whether it shows colours, and the user wants them (<https://no-color.org>).
-    pub(in crate::cli) colour: bool,
+    pub colour: bool,
 }
 
 impl Terminal {
     /// Standard output.
-    pub(in crate::cli) fn of_output() -> Self {
+    pub fn of_output() -> Self {
         if !stdout().is_terminal() {
             return Self::default();
         }
@@ -28,19 +28,19 @@ impl Terminal {
     }
 
     /// Whether it is one.
-    pub(in crate::cli) fn is_there(self) -> bool {
+    pub fn is_there(self) -> bool {
         self.width.is_some()
     }
 }
 
 /// How many lines it shows, if it is a terminal.
-pub(in crate::cli) fn lines() -> Option<usize> {
+pub fn lines() -> Option<usize> {
     let size = tcgetwinsize(stdout()).ok().filter(|_| stdout().is_terminal())?;
     Some(usize::from(size.ws_row)).filter(|lines| *lines > 0)
 }
 
 /// Waits for so many seconds, or until nobody reads standard output any more; returns whether somebody does.
-pub(in crate::cli) fn wait_while_read(seconds: u64) -> bool {
+pub fn wait_while_read(seconds: u64) -> bool {
     let output = stdout();
     let timeout = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
     // What is reported without being asked for: an error, of a pipe without a reader.
