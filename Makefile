@@ -31,9 +31,9 @@ csi:
 pod:
 	$(CARGO) build --package hostmount-pod --profile pod
 
-# The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
+# The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself. REMAP is release/dist's.
 preload:
-	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=-crt-static" $(CARGO) build --package hostmount-preload --profile preload
+	RUSTFLAGS="$(REMAP) -C target-feature=-crt-static" $(CARGO) build --package hostmount-preload --profile preload
 
 # The mounter's image. BASE=registry.example.org/debian:bookworm-slim takes another base, PACKAGES="s3fs fuse3" other
 # helpers, TAG=registry.example.org/hostmount:0.1.0 another name; FAMILY=s3 makes a small one, with a family of release/families.
