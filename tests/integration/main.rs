@@ -65,6 +65,7 @@ mod secrets_recorded;
 mod server_gone;
 mod shim;
 mod shown;
+mod slim_images;
 mod storm;
 mod swap;
 mod systemd;
@@ -108,6 +109,7 @@ fn main() -> ExitCode {
         costs,
         shim,
         shown,
+        slim_images,
         what_happened,
         manual,
         doctor,
