@@ -135,6 +135,7 @@ check: tools
 # The preload engine's object is dynamic: see `preload`.
 AARCH64 := aarch64-unknown-linux-gnu
 check-aarch64:
+	$(AS_ROOT) tests/install-packages aarch64-packages.txt
 	test -d "$$(rustc --print sysroot)/lib/rustlib/$(AARCH64)" || rustup target add $(AARCH64)
 	$(CARGO) clippy --workspace --exclude hostmount-preload --target $(AARCH64) -- --deny warnings
 	RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) clippy --package hostmount-preload --target $(AARCH64) -- --deny warnings
