@@ -6,7 +6,7 @@ OUTPUT := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := $(OUTPUT)/tools
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME)
 
-.PHONY: build shims csi pod preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench docs check audit tools packages clean kubectl
+.PHONY: build shims csi pod preload image demo test test-quick test-kernels test-node test-node-kubelet test-kubelet test-cluster chaos races fuzz bench docs check audit tools packages clean kubectl check-aarch64 dist dist-twice fetch-dist
 
 # The mounter, what the node runs, the CSI driver, what programs in pods run, and kubectl's plugin.
 build: shims csi pod kubectl
@@ -35,14 +35,14 @@ pod:
 kubectl:
 	$(CARGO) build --package hostmount-kubectl --profile shim
 
-# The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself.
+# The flag undoes the one in .cargo/config.toml: what is loaded into dynamic programs is dynamic itself. REMAP is release/dist's.
 preload:
-	RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) build --package hostmount-preload --profile preload
+	RUSTFLAGS="$(REMAP) -C target-feature=-crt-static" $(CARGO) build --package hostmount-preload --profile preload
 
 # The mounter's image. BASE=registry.example.org/debian:bookworm-slim takes another base, PACKAGES="s3fs fuse3" other
-# helpers, TAG=registry.example.org/hostmount:0.1.0 another name.
+# helpers, TAG=registry.example.org/hostmount:0.1.0 another name; FAMILY=s3 makes a small one, with a family of release/families.
 BUILDER ?= $(if $(shell command -v podman),podman,docker)
-TAG ?= localhost/hostmount:$(VERSION)
+TAG ?= localhost/hostmount:$(VERSION)$(addprefix -,$(FAMILY))
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 image: build preload
 	mkdir -p $(OUTPUT)/image/release
@@ -51,9 +51,20 @@ image: build preload
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/shim/hostmount-csi $(OUTPUT)/image/release/
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/pod/hostmount-pod $(OUTPUT)/image/release/
 	cp $(OUTPUT)/$$(rustc --print host-tuple)/preload/libhostmount_preload.so $(OUTPUT)/image/release/
-	$(BUILDER) build --file Containerfile --tag $(TAG) --build-arg VERSION=$(VERSION) \
-		$(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PACKAGES),--build-arg PACKAGES="$(PACKAGES)") \
-		$(BUILD_OPTIONS) $(OUTPUT)/image/release
+	BUILDER="$(BUILDER)" BASE="$(BASE)" PACKAGES="$(PACKAGES)" SOURCE="$(SOURCE)" \
+		release/image $(or $(FAMILY),full) $(OUTPUT)/image/release $(TAG) $(BUILD_OPTIONS)
+
+# A release of this commit, in dist/ of cargo's target directory: programs, images, chart, manifests, SBOMs, checksums; IMAGES="full s3" makes
+# these images alone. And the same twice, in two directories, whose bytes must be the same. See docs/releases.md.
+dist: fetch-dist
+	$(AS_ROOT) release/dist $(OUTPUT) $(IMAGES)
+
+dist-twice: fetch-dist
+	$(AS_ROOT) release/dist-twice $(OUTPUT) $(IMAGES)
+
+fetch-dist:
+	tests/fetch-tools $(TOOLS) cargo-cyclonedx
+	tests/fetch-programs kubectl
 
 demo:
 	$(CARGO) build --release --package hostmount --package hostmount-shims --package hostmount-testbed
@@ -130,6 +141,15 @@ check: tools
 	$(TOOLS)/lychee/bin/lychee --offline --include-fragments --no-progress --quiet ./*.md docs kubelet-config
 	$(CARGO) fetch --locked --quiet
 	$(TOOLS)/cargo-deny/bin/cargo-deny --offline --log-level error --all-features check bans licenses sources
+
+# All programs for another processor, as far as it goes without one: Debian's gcc-aarch64-linux-gnu compiles the few parts that are not Rust.
+# The preload engine's object is dynamic: see `preload`.
+AARCH64 := aarch64-unknown-linux-gnu
+check-aarch64:
+	$(AS_ROOT) tests/install-packages aarch64-packages.txt
+	test -d "$$(rustc --print sysroot)/lib/rustlib/$(AARCH64)" || rustup target add $(AARCH64)
+	$(CARGO) clippy --workspace --exclude hostmount-preload --target $(AARCH64) -- --deny warnings
+	RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) clippy --package hostmount-preload --target $(AARCH64) -- --deny warnings
 
 # Advisories on the crates that we use, which are fetched.
 audit: tools

@@ -18,6 +18,7 @@
 //! | [`identity`], [`node`], [`controller`], [`registration`] | the services |
 //! | [`api_server`], [`taint`], [`conditions`] | what Kubernetes' API server is asked for, where the driver's account may ask it |
 //! | [`log`] | what is logged of calls |
+//! | [`directories`] | those that the sockets are in; made by a program of its own, with the privilege for it |
 //! | [`socket`], [`serve`] | the sockets that kubelet connects to |
 //! | [`authority`] | what older kubelets send and HTTP/2 does not allow |
 
@@ -26,6 +27,7 @@ pub mod authority;
 pub mod class;
 pub mod conditions;
 pub mod controller;
+pub mod directories;
 pub mod errors;
 pub mod group;
 pub mod identity;

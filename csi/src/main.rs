@@ -1,6 +1,7 @@
 //! `hostmount-csi`: see the library.
 
 use api::exit::chain;
+use hostmount_csi::directories;
 use hostmount_csi::serve::serve;
 use hostmount_csi::settings::{self, Action};
 use std::process::ExitCode;
@@ -8,6 +9,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let settings = match settings::read(std::env::args_os()) {
         Ok(Action::Serve(settings)) => settings,
+        Ok(Action::MakeDirectories { owner, directories }) => {
+            let Err(error) = directories::make(&directories, owner) else { return ExitCode::SUCCESS };
+            eprintln!("hostmount-csi: {}", chain(&error));
+            return ExitCode::from(2);
+        }
         Ok(Action::Show(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;

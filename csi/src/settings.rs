@@ -14,6 +14,7 @@ const HELP: &str = "\
 The CSI driver of hostmount: asks the mounter for the volumes that kubelet wants.
 
 Usage: hostmount-csi [OPTIONS]
+       hostmount-csi --make-directories UID DIRECTORY…    make them, for that user and its group, and exit
 
   --node-id NAME        this node's name, as Kubernetes has it [environment: NODE_NAME]
   --driver-name NAME    what the driver is called [hostmount.csi]
@@ -34,6 +35,13 @@ Usage: hostmount-csi [OPTIONS]
 pub enum Action {
     /// To serve.
     Serve(Settings),
+    /// To make the driver's directories.
+    MakeDirectories {
+        /// For this user, and the group of the same number.
+        owner: u32,
+        /// Which.
+        directories: Vec<PathBuf>,
+    },
     /// To print this.
     Show(String),
 }
@@ -95,6 +103,9 @@ pub enum SettingsError {
     /// Kubernetes needs it.
     #[error("--node-id is missing, and the environment has no NODE_NAME (spec.nodeName)")]
     NoNode,
+    /// There is nothing to do.
+    #[error("--make-directories wants the number of a user and absolute paths of directories, and nothing else")]
+    NoDirectories,
     /// Kubernetes would refuse it, or it would lead elsewhere as part of a path.
     #[error(
         "'{0}' is not the name of a driver: at most 63 letters, digits, '-' and '.', a letter or digit first and last"
@@ -124,6 +135,7 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Set
         api_access: ApiAccess::default(),
     };
     let mut api_access = std::env::var("API_ACCESS").unwrap_or_default();
+    let (mut owner, mut directories) = (None, Vec::new());
     let mut parser = lexopt::Parser::from_iter(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -135,12 +147,20 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, Set
             Long("mount-timeout") => settings.mount_timeout = Duration::from_secs(parser.value()?.parse()?),
             Long("max-volumes") => settings.max_volumes = parser.value()?.parse()?,
             Long("api-access") => api_access = parser.value()?.string()?,
+            Long("make-directories") => owner = Some(parser.value()?.parse()?),
+            Value(directory) if owner.is_some() => directories.push(PathBuf::from(directory)),
             Long("help") => return Ok(Action::Show(HELP.to_owned())),
             Long("version") => {
                 return Ok(Action::Show(concat!("hostmount-csi ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
             }
             other => return Err(other.unexpected().into()),
         }
+    }
+    if let Some(owner) = owner {
+        if directories.is_empty() || !directories.iter().all(|directory| directory.is_absolute()) {
+            return Err(SettingsError::NoDirectories);
+        }
+        return Ok(Action::MakeDirectories { owner, directories });
     }
     if settings.node_id.is_empty() {
         return Err(SettingsError::NoNode);
@@ -190,6 +210,8 @@ mod tests {
             api_access: ApiAccess { events: true, taint: true, volumes: false },
         };
         assert_eq!(read, wanted);
+        let make = settings("--make-directories=5 /a /b").unwrap();
+        assert!(matches!(make, Action::MakeDirectories { owner: 5, directories } if directories.len() == 2));
         assert!(matches!(settings("--help").unwrap(), Action::Show(_)));
     }
 
@@ -204,6 +226,9 @@ mod tests {
             "--node-id n --kubelet-dir /k/../l",
             "--node-id n --max-volumes -1",
             "--node-id n --nosuch",
+            "--make-directories 5",
+            "--make-directories 5 a",
+            "--make-directories x /a",
             "--node-id n word",
             "--node-id n --api-access events,secrets",
             "--node-id n/status --api-access taint",

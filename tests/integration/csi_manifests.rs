@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_drivers_account_has_the_rights_that_it_uses.anywhere().needs(&["kubectl/kubectl", "kubectl/helm"]).quick(),
         operators_may_run_programs_in_pods_and_no_more.anywhere().quick(),
         the_chart_makes_what_kustomize_makes.anywhere().needs(&["kubectl/kubectl", "kubectl/helm"]).quick(),
+        every_manifest_names_this_version.anywhere().quick(),
         the_charts_values_are_checked_and_used.anywhere().needs(&["kubectl/helm"]).quick(),
     ]
 }
@@ -56,6 +57,26 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
 
 fn container<'a>(pod: &'a Value, name: &str) -> &'a Value {
     pod["containers"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap()
+}
+
+fn every_manifest_names_this_version() {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    const IMAGE: &str = "localhost/hostmount:";
+    let mut images = 0;
+    for file in files("static-pods").into_iter().chain(files("deploy/base")) {
+        for line in read(&file).lines().filter_map(|line| line.split_once(IMAGE)) {
+            assert_eq!(line.1, VERSION, "{file}");
+            images += 1;
+        }
+    }
+    assert!(images >= 5, "{images}");
+    let chart = read("deploy/chart/hostmount-csi/Chart.yaml");
+    assert!(chart.contains(&format!("\nversion: {VERSION}\nappVersion: {VERSION}\n")), "{chart}");
+    assert!(read("deploy/base/kustomization.yaml").contains(&format!("newTag: {VERSION}\n")));
+    assert!(
+        read("CHANGELOG.md").contains(&format!("\n## {VERSION}\n"))
+            || read("CHANGELOG.md").contains(&format!("\n## {VERSION} - "))
+    );
 }
 
 fn the_controller_has_no_privilege_and_asks_at_the_nodes_door() {

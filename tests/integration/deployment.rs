@@ -258,7 +258,7 @@ fn the_csi_manifests_agree_with_each_other_and_the_program() {
     assert_eq!([on_node("calls"), on_node("registration")], directories);
     let init = pod["initContainers"][0]["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
     let init: Vec<_> = init.collect();
-    assert!(init.contains(&format!("--owner={}", door.uid).as_str()), "{init:?}");
+    assert!(init.contains(&format!("--make-directories={}", door.uid).as_str()), "{init:?}");
     assert_eq!(init[init.len() - 2..], directories);
     assert_eq!(
         generator.name,

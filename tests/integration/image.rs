@@ -160,9 +160,11 @@ fn the_image_mounts_on_a_node_with_and_without_its_pid_namespace() {
 
 fn the_image_has_its_labels_and_its_object_loads() {
     let node = Node::start();
-    let labels = node.podman(&format!("image inspect --format '{{{{json .Config}}}}' {IMAGE}"));
-    let config: Value = serde_json::from_str(&labels).unwrap();
-    assert_eq!(config["Labels"]["org.opencontainers.image.title"], "hostmount", "{config}");
+    let described = node.podman(&format!("image inspect --format '{{{{json .Config}}}}' {IMAGE}"));
+    let config: Value = serde_json::from_str(&described).unwrap();
+    let label = |name: &str| config["Labels"][format!("org.opencontainers.image.{name}")].as_str().unwrap_or_default();
+    let labels = ["title", "version", "revision", "created"].map(label);
+    assert_eq!(labels, ["hostmount", env!("CARGO_PKG_VERSION"), "test", "1970-01-01T00:00:01Z"], "{config}");
     assert_eq!(config["Entrypoint"], serde_json::json!(["/usr/local/bin/hostmount"]), "{config}");
     // A node's kubelet asks for no pull of what is there; the preload engine's object loads in the image's own libc.
     let object = hostmount::engine::preload::DEFAULT_OBJECT;

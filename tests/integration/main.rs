@@ -67,6 +67,7 @@ mod secrets_recorded;
 mod server_gone;
 mod shim;
 mod shown;
+mod slim_images;
 mod storm;
 mod swap;
 mod systemd;
@@ -110,6 +111,7 @@ fn main() -> ExitCode {
         costs,
         shim,
         shown,
+        slim_images,
         what_happened,
         all_nodes,
         manual,

@@ -109,6 +109,11 @@ impl TestNode {
 
     /// Starts one in a network that others may share.
     pub fn start_in(network: &Network) -> Self {
+        Self::start_sharing(network, &[])
+    }
+
+    /// Starts one whose container shares these directories with other rooms: what they are known by, and where they are.
+    pub fn start_sharing(network: &Network, shared: &[(&str, &str)]) -> Self {
         let recipe = show_programs(Recipe::userland(), NODE_BIN)
             .without(helpers())
             .read_only()
@@ -126,6 +131,7 @@ impl TestNode {
             .share("socket", "/run/hostmount")
             .share("csi", CSI_DOOR)
             .bind(&*TESTBED, "/usr/sbin/mount.memfs");
+        let container = shared.iter().fold(container, |recipe, (name, path)| recipe.share(*name, *path));
         let container = Place(machine.room(container).unwrap());
         let node = Place(machine.node().clone());
         Self { container, node, network: network.clone(), machine }

@@ -2,6 +2,7 @@
 //!
 //! Pure. [`filter`](super::filter) makes a program for the kernel of it.
 
+use super::architecture;
 use libc::{SECCOMP_RET_ERRNO, SECCOMP_RET_USER_NOTIF};
 use rustix::io::Errno;
 
@@ -61,12 +62,6 @@ const FORBIDDEN: &[(i64, &str)] = &[
     (libc::SYS_clock_settime, "clock_settime"),
     (libc::SYS_adjtimex, "adjtimex"),
     (libc::SYS_clock_adjtime, "clock_adjtime"),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_iopl, "iopl"),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_ioperm, "ioperm"),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_modify_ldt, "modify_ldt"),
 ];
 
 /// Not in the libc crate for every architecture (5.14 and later).
@@ -161,7 +156,9 @@ pub fn table(heard: Heard, io_uring: bool) -> Vec<(u32, Verdict)> {
         }
         Heard::ByNobody => put(&NEW_MOUNTS, enosys),
     }
-    put(&FORBIDDEN.iter().map(|(number, _)| *number).collect::<Vec<_>>(), Verdict::Always(refused));
+    for forbidden in [FORBIDDEN, architecture::FORBIDDEN] {
+        put(&forbidden.iter().map(|(number, _)| *number).collect::<Vec<_>>(), Verdict::Always(refused));
+    }
     put(&KEYS, enosys);
     put(&LEFT_BEHIND, enosys);
     put(&[libc::SYS_socket], Verdict::Socket);
@@ -184,6 +181,7 @@ pub fn table(heard: Heard, io_uring: bool) -> Vec<(u32, Verdict)> {
 pub fn refusal(number: i64) -> Option<(Errno, String)> {
     let found = |list: &[(i64, &'static str)]| list.iter().find(|(listed, _)| *listed == number).map(|(_, name)| *name);
     let words = found(FORBIDDEN)
+        .or_else(|| found(architecture::FORBIDDEN))
         .map(|name| format!("{name}(2), which no helper may make"))
         .or_else(|| {
             found(&IO_URING).map(|name| format!("{name}(2), which its type may be set to make (io_uring = true)"))

@@ -2,18 +2,11 @@
 //!
 //! Pure. The program looks at the architecture first: system call numbers mean nothing without it.
 
+use super::architecture::{NATIVE, X32_BIT};
 use super::calls::{FAMILIES, Heard, INTERNET, PROTOCOLS, TYPES, Verdict, call, errno_action, table};
 use libc::SECCOMP_RET_ALLOW;
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use linux::sys::seccomp::Instruction;
-
-#[cfg(target_arch = "x86_64")]
-const NATIVE: u32 = 0xc000_003e; // AUDIT_ARCH_X86_64
-#[cfg(target_arch = "aarch64")]
-const NATIVE: u32 = 0xc000_00b7; // AUDIT_ARCH_AARCH64
-
-/// System calls with this bit are x32's, which share x86_64's architecture number.
-const X32_BIT: u32 = 0x4000_0000;
 
 /// What socket(2) takes as a type; its other bits are SOCK_CLOEXEC and the like.
 const TYPE_MASK: u32 = 0xf;

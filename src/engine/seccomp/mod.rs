@@ -3,6 +3,7 @@
 //! The helper is not changed in any way and needs no capability. [`filter`] decides which calls are stopped, [`listener`]
 //! answers them, `memory` reads their arguments.
 
+mod architecture;
 pub mod calls;
 pub mod filter;
 pub mod listener;
