@@ -71,14 +71,10 @@ pub enum BringUpError {
     #[error(transparent)]
     Launch(#[from] LaunchError),
     /// The helper ran, and no filesystem came of it.
-    #[error("{helper} could not mount {source_name}{}", .cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
+    #[error("{what}")]
     Helper {
-        /// The program.
-        helper: String,
-        /// What it should have mounted.
-        source_name: String,
-        /// Why, as far as can be known: in its own words, or by what it waits for.
-        cause: Option<String>,
+        /// Which program could not mount what, and why as far as can be known: in its own words, or by what it waits for.
+        what: String,
         /// What happened.
         #[source]
         reason: NotReady,
@@ -230,7 +226,9 @@ fn failed(
     mounter.registry.keep_failed(plan, program.clone(), words);
     let source_name = source_without_secrets(&plan.request.source);
     let cause = waits.or_else(|| telling_line(&output));
-    BringUpError::Helper { helper: program, source_name, cause, reason, output, objections }
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+    let what = format!("{program} could not mount {source_name}{cause}");
+    BringUpError::Helper { what, reason, output, objections }
 }
 
 fn speaks_of_permission(line: &str) -> bool {
