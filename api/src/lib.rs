@@ -7,6 +7,7 @@ pub mod about;
 pub mod client;
 pub mod directory;
 pub mod event;
+pub mod event_words;
 pub mod events;
 pub mod exit;
 pub mod explained;

@@ -8,11 +8,7 @@ use crate::volume::BadVolume;
 use api::client::CallError;
 use api::exit::{Exit, chain};
 use api::message::{Failure, Reason};
-use api::shown::shown_lines;
 use tonic::{Code, Status};
-
-/// How much of a helper's output is shown, in bytes: gRPC has it in a header.
-const WORDS: usize = 2048;
 
 impl From<BadPath> for Status {
     fn from(error: BadPath) -> Self {
@@ -30,7 +26,7 @@ impl From<BadVolume> for Status {
 pub fn status(error: AskError) -> Status {
     match error {
         AskError::TimedOut(_) => Status::deadline_exceeded(chain(&error)),
-        AskError::Call(CallError::Failed(failure)) => Status::new(code(&failure), words(&failure)),
+        AskError::Call(CallError::Failed(failure)) => Status::new(code(&failure), failure.in_an_event("; ")),
         AskError::Call(error) => Status::unavailable(chain(&error)),
     }
 }
@@ -48,18 +44,6 @@ fn code(failure: &Failure) -> Code {
             Exit::System | Exit::Internal | Exit::MountFailure => Code::Internal,
         },
     }
-}
-
-/// What went wrong, and what the helper said.
-fn words(failure: &Failure) -> String {
-    let lines = failure.output.iter().map(|line| shown_lines(line).to_string());
-    let mut said: String = lines.collect::<Vec<_>>().join("; ");
-    if let Some((at, _)) = said.char_indices().rev().nth(WORDS) {
-        // The end says more than the beginning.
-        said = format!("…{}", &said[at..]);
-    }
-    let message = shown_lines(&failure.message);
-    if said.is_empty() { message.to_string() } else { format!("{message}: {said}") }
 }
 
 #[cfg(test)]
@@ -84,7 +68,7 @@ mod tests {
         assert_eq!(failed(failure.clone()).message(), "s3fs could not mount: s3fs: bucket\\u{1b} does not exist; bye");
         failure.output = vec!["é".repeat(5000), "the end".into()];
         let words = failed(failure).message().to_owned();
-        assert!(words.len() < 2 * WORDS + 100 && words.ends_with("the end"));
+        assert!(words.len() < 4200 && words.ends_with("the end"));
         assert_eq!(status(AskError::TimedOut(Duration::from_secs(3))).code(), Code::DeadlineExceeded);
         let away = CallError::NotRunning { socket: "/s".into(), source: std::io::ErrorKind::NotFound.into() };
         let away = status(AskError::Call(away));

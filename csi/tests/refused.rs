@@ -2,6 +2,7 @@
 
 use crate::driver::{Driver, Volume, fails};
 use crate::harness::{Test, tests};
+use crate::node::failures::make_addresses;
 use hostmount_csi::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use hostmount_csi::csi::{
     NodeGetVolumeStatsRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
@@ -15,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         the_specifications_errors.needs(&["bindfs"]).quick(),
         a_helpers_own_words_are_in_the_error.quick(),
+        the_cause_comes_first.needs(&["sshfs", "mount.glusterfs", "ip"]),
         a_call_that_is_given_up_leaves_nothing.quick(),
         a_mount_that_takes_too_long_says_what_the_helper_said.quick(),
         the_mounter_is_away_and_back.needs(&["bindfs"]).quick(),
@@ -148,6 +150,25 @@ fn a_helpers_own_words_are_in_the_error() {
     // Once the server has it, the pod starts.
     driver.test.container.helper("s3fs", "exec /usr/sbin/mount.memfs \"$1\" \"$2\"");
     driver.stage(&volume).unwrap();
+}
+
+/// With real helpers: kubelet shows the message in the pod's event.
+fn the_cause_comes_first() {
+    let mut driver = Driver::start();
+    make_addresses(&driver.test);
+    driver.start_csi_with(&["--mount-timeout", "10"]);
+    for (fstype, source, words) in [
+        ("sshfs", "me@10.77.0.1:/x", "ssh: connect to host 10.77.0.1 port 22: Connection refused"),
+        ("sshfs", "me@10.78.0.1:/x", "it is trying to connect to 10.78.0.1:22, which does not answer"),
+        ("glusterfs", "10.79.0.1:/gv0", "connection attempt on  failed, (No route to host)"),
+        ("glusterfs", "10.78.0.1:/gv0", "it is trying to connect to 10.78.0.1:24007, which does not answer"),
+    ] {
+        let error = driver.stage(&Volume::of("v", &[("type", fstype), ("source", source)])).unwrap_err();
+        let first: String = error.message().chars().take(300).collect();
+        assert!(error.code() == Code::Internal && first.contains(&format!("could not mount {source}: ")), "{error:?}");
+        assert!(first.contains(words), "{words}: {error:?}");
+        assert!(error.message().len() < 4200, "{error:?}");
+    }
 }
 
 fn a_call_that_is_given_up_leaves_nothing() {

@@ -7,6 +7,7 @@ pub mod mount_namespace;
 pub mod mount_table;
 pub mod namespace;
 pub mod processes;
+pub mod sockets;
 pub mod standard;
 pub mod statx;
 pub mod sys;

@@ -6,7 +6,7 @@
 use crate::umount8::unmount_volume;
 use api::client::Client;
 use api::exit::chain;
-use api::message::{Failure, Mount};
+use api::message::Mount;
 use api::options::{MountOptions, OptionsError};
 use api::origin::Origin;
 use api::pod::PodName;
@@ -114,10 +114,7 @@ fn mount(target: &str, options: &str) -> Answer {
     }
     match Client::from_environment(Origin::FlexVolume).mount(asked) {
         Ok(_) => Answer::Success,
-        Err(error) => {
-            let Failure { message, output, .. } = error.into_failure();
-            Answer::Failure(output.into_iter().chain([message]).collect::<Vec<_>>().join("\n"))
-        }
+        Err(error) => Answer::Failure(error.into_failure().in_an_event("\n")),
     }
 }
 

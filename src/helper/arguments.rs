@@ -36,8 +36,10 @@ pub struct OptionNotTaken {
 /// read-only for helpers.
 const SWITCHES: [(&str, &str); 1] = [("fuseiso", "-n")];
 
-/// The same as an option: without it sshfs sends the error messages of the `ssh` that it starts to /dev/null.
-const WORDS: [(&str, &str); 1] = [("sshfs", "sshfs_verbose")];
+/// The same as options, which make a helper say why it fails where its caller says nothing about them. Without them sshfs sends the words of the
+/// `ssh` that it starts to /dev/null, and `mount.nfs` says nothing for two minutes, in which it tries again.
+const WORDS: [(&str, &str, Option<&str>); 3] =
+    [("sshfs", "sshfs_verbose", None), ("nfs", "retry", Some("0")), ("nfs4", "retry", Some("0"))];
 
 /// The arguments of a program called `name` for a volume that it shall mount at `place`, with its files in `files`.
 pub fn arguments(
@@ -49,9 +51,11 @@ pub fn arguments(
 ) -> Result<Vec<OsString>, OptionNotTaken> {
     let mut options = for_helpers(&request.options);
     let program = name.rsplit('.').next().unwrap_or(name);
-    for (called, word) in WORDS {
-        if called == program && !matches!(style, Style::Configured(_)) && !options.has_flag(word) {
-            options.push_flag(word);
+    for (_, word, value) in
+        WORDS.iter().filter(|(called, ..)| *called == program && !matches!(style, Style::Configured(_)))
+    {
+        if !options.iter().any(|option| option.name == *word) {
+            options.push(MountOption { name: (*word).to_owned(), value: value.map(str::to_owned) });
         }
     }
     let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
@@ -180,6 +184,8 @@ mod tests {
     fn a_mount_helper_is_called_as_mount8_calls_it() {
         let given = told("mount.glusterfs", "glusterfs", "log-level=ERROR,x-systemd.automount,ro,noallow_other");
         assert_eq!(given, ["src", "/p/t", "-v", "-o", "ro,log-level=ERROR"]);
+        assert_eq!(told("mount.nfs", "nfs", "vers=3"), ["src", "/p/t", "-v", "-o", "rw,vers=3,retry=0"]);
+        assert_eq!(told("mount.nfs4", "nfs4", "retry=5"), ["src", "/p/t", "-v", "-o", "rw,retry=5"]);
         assert_eq!(told("mount.fuse3", "fuse.x", ""), ["src", "/p/t", "-v", "-o", "rw", "-t", "fuse.x"]);
         assert_eq!(told("mount.x", "fuse.x", ""), ["src", "/p/t", "-v", "-o", "rw"]);
         assert_eq!(told("mount.fuse.x", "fuse.x", "a=1,"), ["src", "/p/t", "-v", "-o", "rw,a=1"]);

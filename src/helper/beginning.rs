@@ -14,9 +14,18 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
+/// Variables that make a program say by syslog(3) what it would say to nobody once it is in the background, by the name it is called by. With one of
+/// the words behind them, in another variable or an argument, it says so elsewhere, and ends if it is to do both.
+const SPEAK: [(&str, &str, [&str; 3]); 1] =
+    [("mount.rclone", "RCLONE_SYSLOG", ["RCLONE_LOG_FILE", "log-file", "log_file"])];
+
 /// Our own environment, without the variables that lead to the mounter, and with those of its account and those configured for
-/// the type.
-pub fn environment(handover: &Handover, shown: Option<Shown>) -> BTreeMap<OsString, OsString> {
+/// the type; for a program of this name and these arguments.
+pub fn environment(
+    (program, arguments): (&str, &[OsString]),
+    handover: &Handover,
+    shown: Option<Shown>,
+) -> BTreeMap<OsString, OsString> {
     let ours = env::vars_os().filter(|(name, _)| name != api::client::SOCKET_VARIABLE && name != "HOSTPROCPATH");
     let mut environment: BTreeMap<_, _> = ours.collect();
     environment.insert("PATH".into(), search_path().into());
@@ -28,6 +37,12 @@ pub fn environment(handover: &Handover, shown: Option<Shown>) -> BTreeMap<OsStri
     }
     let configured = handover.environment.iter();
     environment.extend(configured.map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned())));
+    for (_, variable, elsewhere) in SPEAK.iter().filter(|(called, ..)| *called == program) {
+        let argument = |word: &str| arguments.iter().any(|argument| argument.to_string_lossy().contains(word));
+        if !elsewhere.iter().any(|word| environment.contains_key(OsStr::new(word)) || argument(word)) {
+            environment.entry((*variable).into()).or_insert_with(|| "true".into());
+        }
+    }
     environment
 }
 

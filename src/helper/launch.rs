@@ -162,8 +162,8 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         fchown(&writer, Some(account.uid), Some(account.gid)).map_err(|errno| LaunchError::Prepare(errno.into()))?;
     }
     let called = program.called.map_or_else(|| program.path.clone().into_os_string(), OsString::from);
-    let arguments = [called].into_iter().chain(arguments).collect();
-    let environment = environment(&handover, shown);
+    let arguments: Vec<_> = [called].into_iter().chain(arguments).collect();
+    let environment = environment((&program.name(), &arguments), &handover, shown);
     let server = match method {
         Method::Seccomp => None,
         Method::Preload(object) => {

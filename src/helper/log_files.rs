@@ -3,6 +3,7 @@
 //! Runs in the mounter, on the volume's own thread, in the helper's mount namespace, when nothing of the helper runs any more. The
 //! directory is the helper's own and may hold anything: only regular files are opened, without links, and a part of one is read.
 
+use super::cause::speaks_of_trouble;
 use super::world::SOURCE;
 use linux::processes::{OWN, Process};
 use linux::statx;
@@ -86,33 +87,10 @@ fn end_of(mut file: File) -> io::Result<Vec<u8>> {
     Ok(end)
 }
 
-/// What lines speak of that may be the cause. The level that a program gives a line says less: GlusterFS writes that it has no
-/// connection as information.
-const TROUBLE: [&str; 14] = [
-    "cannot",
-    "denied",
-    "disconnected",
-    "error",
-    "exhausted",
-    "failed",
-    "failure",
-    "fatal",
-    "invalid",
-    "no such",
-    "not found",
-    "refused",
-    "timed out",
-    "unreachable",
-];
-
 /// The last lines that speak of trouble; of a log that has none the last lines.
 fn errors(log: &str) -> Vec<String> {
     let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
-    let speaks = |line: &&str| {
-        let line = line.to_lowercase();
-        TROUBLE.iter().any(|word| line.contains(word))
-    };
-    let speaking: Vec<_> = lines().filter(speaks).collect();
+    let speaking: Vec<_> = lines().filter(|line| speaks_of_trouble(line)).collect();
     let chosen = if speaking.is_empty() { lines().collect() } else { speaking };
     let last = &chosen[chosen.len().saturating_sub(LINES)..];
     last.iter().map(|line| line.chars().take(LINE).collect()).collect()

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod arguments;
 pub mod beginning;
+pub mod cause;
 pub mod confine;
 pub mod domain;
 pub mod find;

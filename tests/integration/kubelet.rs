@@ -116,6 +116,9 @@ fn flexvolume_failures_are_one_object() {
     // The helper's own words.
     let bad = options("fuse.bindfs", "rw").replace("/tmp/source", "/nonexist");
     fails(&["mount", TARGET, &bad], &["No such file or directory", "bindfs could not mount"]);
+    let (_, answer) = call(node, &["mount", TARGET, &bad]);
+    let first = answer["message"].as_str().unwrap().lines().next().unwrap();
+    assert!(first.starts_with("bindfs could not mount /nonexist: ") && first.contains("No such file"), "{answer}");
     for unsupported in [
         "attach",
         "waitforattach",

@@ -76,6 +76,7 @@ mod user_namespaces;
 mod walls;
 mod what_happened;
 mod why_it_failed;
+mod why_mounts_fail;
 mod without_mounter;
 
 use std::process::ExitCode;
@@ -154,6 +155,7 @@ fn main() -> ExitCode {
         old_kernels,
         preload,
         why_it_failed,
+        why_mounts_fail,
         without_mounter,
         releases,
         image,

@@ -186,7 +186,8 @@ fn files_that_only_root_may_read() {
             let failing = "cat /srv/other || exit 3";
             test.container.helper("fuse.fault", failing);
             let failed = test.mount(&MOUNT).stderr;
-            let explained = failed.contains("its type's `readable`") && failed.contains("it ran as uid");
+            let explained =
+                failed.contains("its type's `readable`") && failed.contains("the helper does not run as root");
             assert_eq!(explained, !config.contains("user = 'root'"), "{failed}");
             assert!(!said.contains("CHANGED"), "{engine}, {config}: {said}");
             assert_eq!(

@@ -8,6 +8,7 @@ pub mod by_path;
 pub mod cgroups;
 pub mod container;
 pub mod counted;
+pub mod failures;
 pub mod fault;
 pub mod filesystems;
 pub mod gluster;

