@@ -20,4 +20,5 @@ pub mod helper;
 pub mod mounter;
 pub mod node;
 pub mod observe;
+pub mod placeholder;
 pub mod policy;

@@ -81,6 +81,18 @@ pub enum EndsWithContainer {
     },
 }
 
+/// What a cgroup is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resident {
+    /// A helper, or its heir.
+    Helper,
+    /// A volume's placeholder, in whose mount namespace volumes are looked for as in a pod's.
+    Placeholder,
+}
+
+/// Before the target, in the name of a placeholder's cgroup. In no helper's.
+const PLACEHOLDERS: &str = "placeholder:";
+
 /// The cgroups that a helper is to be in: one in each hierarchy.
 #[derive(Debug, Default)]
 pub struct Placement<'a> {
@@ -144,7 +156,7 @@ impl Cgroups {
             leaving: Mutex::default(),
             last: AtomicU32::new(0),
         };
-        let own_pid_namespace = || own_pid_namespace(host_proc).then_some(EndsWithContainer::PidNamespace);
+        let own_pid_namespace = || has_own_pid_namespace(host_proc).then_some(EndsWithContainer::PidNamespace);
         let ends_with_container = cgroups.open(node).err().or_else(own_pid_namespace);
         (cgroups, ends_with_container)
     }
@@ -209,6 +221,7 @@ impl Cgroups {
     /// in bytes.
     pub fn placement(
         self: &Arc<Self>,
+        resident: Resident,
         target: &Path,
         caller: Option<Pid>,
         limit: Option<u64>,
@@ -225,7 +238,7 @@ impl Cgroups {
             let below_top = match (scope, &self.parent) {
                 (Some(scope), _) => Some(scope),
                 (None, Some(parent)) if has_parent => {
-                    let name: &Path = placement.own.insert(self.make(parent, target)?).name.as_ref();
+                    let name: &Path = placement.own.insert(self.make(parent, resident, target)?).name.as_ref();
                     let own = open_directory(parent.directory.as_fd(), name).map_err(failed(name))?;
                     Some((own, Path::new(self.directory).join(name)))
                 }
@@ -265,9 +278,14 @@ impl Cgroups {
         text.lines().filter_map(path).collect()
     }
 
-    fn make(self: &Arc<Self>, parent: &ParentCgroup, target: &Path) -> Result<Cgroup, EndsWithContainer> {
+    fn make(
+        self: &Arc<Self>,
+        parent: &ParentCgroup,
+        resident: Resident,
+        target: &Path,
+    ) -> Result<Cgroup, EndsWithContainer> {
         loop {
-            let name = name(target, self.last.fetch_add(1, Ordering::Relaxed));
+            let name = name(resident, target, self.last.fetch_add(1, Ordering::Relaxed));
             match mkdirat(&parent.directory, &name, Mode::from_raw_mode(0o755)) {
                 Ok(()) => return Ok(Cgroup { name, all: Arc::clone(self) }),
                 // A helper that an earlier mounter started is in it.
@@ -284,7 +302,12 @@ impl Cgroups {
 
     /// Whether a process lives in a cgroup that helpers have.
     pub fn is_helper(&self, process: Pid) -> bool {
-        self.own_cgroup_of(process).is_some()
+        self.own_cgroup_of(process).is_some_and(|name| !name.starts_with(PLACEHOLDERS))
+    }
+
+    /// Whether a process lives in the cgroup of a placeholder.
+    pub fn is_placeholder(&self, process: Pid) -> bool {
+        self.own_cgroup_of(process).is_some_and(|name| name.starts_with(PLACEHOLDERS))
     }
 
     fn own_cgroup_of(&self, process: Pid) -> Option<String> {
@@ -326,8 +349,10 @@ impl Cgroups {
 }
 
 /// The target, for people who read it, and a number: a target may have several helpers for a while.
-fn name(target: &Path, number: u32) -> String {
-    let mut name: String = target.to_string_lossy().trim_start_matches('/').chars().map(plain).take(200).collect();
+fn name(resident: Resident, target: &Path, number: u32) -> String {
+    let first = if resident == Resident::Placeholder { PLACEHOLDERS } else { "" };
+    let target = target.to_string_lossy();
+    let mut name: String = first.chars().chain(target.trim_start_matches('/').chars().map(plain).take(200)).collect();
     let _ = write!(name, ".{number}");
     name
 }
@@ -355,7 +380,8 @@ fn enter_namespace(file: &Path) -> io::Result<()> {
     }
 }
 
-fn own_pid_namespace(host_proc: &Path) -> bool {
+/// Whether this process lives in another PID namespace than the first one that `host_proc` shows.
+pub fn has_own_pid_namespace(host_proc: &Path) -> bool {
     let namespace = |link: &Path| NamespaceId::at(link).ok();
     namespace(&Process::first(host_proc).file("ns/pid")) != namespace(Path::new("/proc/self/ns/pid"))
 }
@@ -366,9 +392,12 @@ mod tests {
 
     #[test]
     fn names_fit_and_stay_where_they_are() {
-        assert_eq!(name(Path::new("/var/lib/kubelet/pods/a b"), 3), "var-lib-kubelet-pods-a-b.3");
-        assert_eq!(name(Path::new("/é/../x\n"), 0), "--..-x-.0");
-        assert!(name(Path::new(&"/long".repeat(900)), u32::MAX).len() <= 255);
+        let helpers = |target: &str, number| name(Resident::Helper, Path::new(target), number);
+        assert_eq!(helpers("/var/lib/kubelet/pods/a b", 3), "var-lib-kubelet-pods-a-b.3");
+        assert_eq!(helpers("/é/../x\n", 0), "--..-x-.0");
+        assert!(!helpers("/placeholder:x", 0).starts_with(PLACEHOLDERS));
+        let long = "/long".repeat(900);
+        assert!(name(Resident::Placeholder, Path::new(&long), u32::MAX).len() <= 255);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod heirs;
 pub mod kill;
 pub mod mount;
 pub mod place;
+pub mod placeholder;
 pub mod ready;
 pub mod replace;
 pub mod servers;
