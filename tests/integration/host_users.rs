@@ -9,6 +9,7 @@ use api::client::Client;
 use api::message::Bind;
 use hostmount::observe::events;
 use nix::sys::signal::Signal;
+use testbed::machine::Propagation;
 
 /// The kernel maps ids of FUSE filesystems from this version on.
 pub(crate) fn tests() -> Vec<Test> {
@@ -21,6 +22,8 @@ pub(crate) fn tests() -> Vec<Test> {
         a_staged_volume_is_published_to_pods,
         a_volume_that_hangs_holds_neither_a_container_nor_kubelet,
         a_filesystem_that_lets_ids_be_mapped_is_shown_as_it_is,
+        a_pod_without_a_user_namespace_has_it_too,
+        a_pod_that_mounts_the_placeholder_itself_gains_nothing,
     ];
     all.into_iter().map(|test| test.needs(&["bindfs", "crun", "busybox"]).needs_linux(6, 12)).collect()
 }
@@ -258,6 +261,33 @@ fn a_volume_that_hangs_holds_neither_a_container_nor_kubelet() {
     test.wait_for_processes("serve-placeholder", 0);
     test.node.sh_ok("kill -CONT $(pidof bindfs)");
     gone(&test, &mounter);
+}
+
+fn a_pod_without_a_user_namespace_has_it_too() {
+    let (test, mounter) = start(TARGET, OPTION);
+    let pod = test.pod(&[(TARGET, "/data")], Propagation::None);
+    let alive = pod.live();
+    assert_eq!(pod.sh_ok("cat /data/f; stat -c %u /data/f"), format!("served\n{FIRST_ID}\n"));
+    assert!(!pod.mount_at("/data").unwrap().contains("placeholder"));
+    node_has_placeholder(&test, TARGET);
+    drop((alive, pod));
+    unmounted(&test, &mounter);
+}
+
+/// Its root has all capabilities in its user namespace. On the node's path the process would do for it what kubelet may.
+fn a_pod_that_mounts_the_placeholder_itself_gains_nothing() {
+    let (test, mounter) = start(TARGET, OPTION);
+    let container = MappedContainer::start(&test, &[(TARGET, "/data")], "/");
+    let nodes = TARGET.strip_prefix("/var/lib/kubelet/pods").unwrap();
+    let enter = format!("nsenter --user --mount --target {} --setuid 0 --setgid 0 /bin/busybox", container.pid());
+    test.node.sh_ok(&format!("{enter} mkdir -p {nodes} && {enter} mount --bind /data {nodes}"));
+    assert!(has_placeholder(&container, nodes));
+    test.node.sh_ok(&format!("{enter} mkdir {nodes}/evil"));
+    assert_eq!(test.container.sh_ok("stat -c %u:%g /tmp/source/evil"), format!("{FIRST_ID}:{FIRST_ID}\n"));
+    assert!(!has_placeholder(&container, nodes) && !has_placeholder(&container, "/data"));
+    node_has_placeholder(&test, TARGET);
+    drop(container);
+    unmounted(&test, &mounter);
 }
 
 fn a_filesystem_that_lets_ids_be_mapped_is_shown_as_it_is() {
