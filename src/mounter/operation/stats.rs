@@ -68,7 +68,10 @@ pub fn stats(mounter: &Mounter, asked: &str) -> Result<Stats, StatsError> {
     let mut stats = views::condition(mounter, filesystem);
     let answers = matches!(stats.state, VolumeState::Mounted | VolumeState::Detached);
     if answers && mounter.spaces.may_ask(filesystem) {
-        let said = ask::space(target.as_fd(), mounter.patience());
+        let ask = || ask::space(target.as_fd(), mounter.patience());
+        // A placeholder answers who lives on the node.
+        let said =
+            if filesystem.device == device { ask() } else { mounter.node.visit(ask).map_err(PlaceError::from)? };
         if let Err(error) = &said {
             debug!("the filesystem does not say how much space it has: {error}");
             if [libc::ENOTCONN, libc::ECONNABORTED].map(Some).contains(&error.raw_os_error()) {
