@@ -10,20 +10,22 @@
 
 mod helpers;
 mod hierarchy;
+mod names;
 
 pub use helpers::Cgroup;
+pub use names::Resident;
 
 use hierarchy::{CgroupVersion, Hierarchy, ParentCgroup, failed, open_directory, open_to_write};
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::namespace::NamespaceId;
 use linux::processes::Process;
+use names::{is_placeholders, name};
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -80,18 +82,6 @@ pub enum EndsWithContainer {
         source: io::Error,
     },
 }
-
-/// What a cgroup is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resident {
-    /// A helper, or its heir.
-    Helper,
-    /// A volume's placeholder, in whose mount namespace volumes are looked for as in a pod's.
-    Placeholder,
-}
-
-/// Before the target, in the name of a placeholder's cgroup. In no helper's.
-const PLACEHOLDERS: &str = "placeholder:";
 
 /// The cgroups that a helper is to be in: one in each hierarchy.
 #[derive(Debug, Default)]
@@ -302,12 +292,12 @@ impl Cgroups {
 
     /// Whether a process lives in a cgroup that helpers have.
     pub fn is_helper(&self, process: Pid) -> bool {
-        self.own_cgroup_of(process).is_some_and(|name| !name.starts_with(PLACEHOLDERS))
+        self.own_cgroup_of(process).is_some_and(|name| !is_placeholders(&name))
     }
 
     /// Whether a process lives in the cgroup of a placeholder.
     pub fn is_placeholder(&self, process: Pid) -> bool {
-        self.own_cgroup_of(process).is_some_and(|name| name.starts_with(PLACEHOLDERS))
+        self.own_cgroup_of(process).is_some_and(|name| is_placeholders(&name))
     }
 
     fn own_cgroup_of(&self, process: Pid) -> Option<String> {
@@ -348,22 +338,6 @@ impl Cgroups {
     }
 }
 
-/// The target, for people who read it, and a number: a target may have several helpers for a while.
-fn name(resident: Resident, target: &Path, number: u32) -> String {
-    let first = if resident == Resident::Placeholder { PLACEHOLDERS } else { "" };
-    let target = target.to_string_lossy();
-    let mut name: String = first.chars().chain(target.trim_start_matches('/').chars().map(plain).take(200)).collect();
-    let _ = write!(name, ".{number}");
-    name
-}
-
-fn plain(character: char) -> char {
-    match character {
-        'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' => character,
-        _ => '-',
-    }
-}
-
 /// Whether `systemd-run --scope` has made it: it is not a login session's scope, and not a user's, which ends with the session.
 fn is_scope_of_its_own(path: &Path) -> bool {
     let named = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
@@ -389,16 +363,6 @@ pub fn has_own_pid_namespace(host_proc: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_fit_and_stay_where_they_are() {
-        let helpers = |target: &str, number| name(Resident::Helper, Path::new(target), number);
-        assert_eq!(helpers("/var/lib/kubelet/pods/a b", 3), "var-lib-kubelet-pods-a-b.3");
-        assert_eq!(helpers("/é/../x\n", 0), "--..-x-.0");
-        assert!(!helpers("/placeholder:x", 0).starts_with(PLACEHOLDERS));
-        let long = "/long".repeat(900);
-        assert!(name(Resident::Placeholder, Path::new(&long), u32::MAX).len() <= 255);
-    }
 
     #[test]
     fn a_scope_of_its_own_is_system_ds_alone() {

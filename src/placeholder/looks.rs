@@ -1,5 +1,5 @@
 //! What is answered to who looks at a placeholder on the node: kubelet, for `subPath`, and a container runtime that is at work on a container.
-//! They find the volume's files by name, with their attributes, and may make directories; nothing is opened.
+//! They find the volume's files by name, with their attributes, and may make directories, whose mode kubelet sets; no contents are shown.
 //!
 //! The volume's filesystem is asked by processes that can be given up: its helper may hang.
 
@@ -7,7 +7,7 @@ use super::nodes::Nodes;
 use super::requests::{self, Asked, Request};
 use super::room;
 use crate::node::target::open_in_filesystem;
-use linux::statx;
+use linux::statx::{self, is_directory};
 use linux::sys::ask::directories::{NewDirectory, make_directory};
 use linux::sys::ask::{self, Patience};
 use rustix::fs::Statx;
@@ -48,6 +48,20 @@ fn look(request: &Request, nodes: &Mutex<Nodes>) -> io::Result<Vec<u8>> {
             let how = NewDirectory { mode: Some(*mode & 0o7777), ..NewDirectory::default() };
             let made = make_directory(open(&parent)?.as_fd(), OsStr::from_bytes(name), how, PATIENCE)?;
             if made { entry(&path, nodes) } else { Err(Errno::EXIST.into()) }
+        }
+        // `struct fuse_open_out`: there is nothing to remember.
+        Asked::OpenDirectory => Ok(vec![0; 16]),
+        Asked::SetMode(mode) => {
+            let path = locked(nodes).path(request.node).ok_or(Errno::STALE)?.to_owned();
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(Errno::OPNOTSUPP.into());
+            };
+            if !is_directory(open(&path)?.as_fd())? {
+                return Err(Errno::OPNOTSUPP.into());
+            }
+            let how = NewDirectory { mode: Some(*mode & 0o7777), ..NewDirectory::default() };
+            make_directory(open(parent)?.as_fd(), name, how, PATIENCE)?;
+            Ok(requests::attributes(&known(&path)?, request.node))
         }
         Asked::Space => match ask::space(room::volume()?.as_fd(), PATIENCE)? {
             Ok(space) => Ok(requests::space(space)),

@@ -14,6 +14,10 @@ const MORE_FLAGS: u32 = 1 << 8;
 /// How long the kernel may keep a name. A pod's names are never asked for here, and looking anew would take away what is mounted on it.
 const NAME_SECONDS: u64 = 24 * 3600;
 
+/// FATTR_MODE, and what the kernel says beside it: FATTR_FH, and that the time of the change is its own (FATTR_CTIME).
+const MODE: u32 = 1;
+const BESIDE_MODE: u32 = 1 << 6 | 1 << 10;
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -24,6 +28,10 @@ pub(super) enum Asked {
     Lookup(Vec<u8>),
     /// To make a directory of this name and mode.
     MakeDirectory(Vec<u8>, u32),
+    /// To open a directory.
+    OpenDirectory,
+    /// To change a file's mode to this, and nothing else.
+    SetMode(u32),
     /// How much space there is.
     Space,
     /// The kernel forgets numbers: which, and how often it was told each.
@@ -32,7 +40,9 @@ pub(super) enum Asked {
     Interrupt(u64),
     /// What a file has beside its contents, and what the kernel can ask otherwise.
     Attribute,
-    /// Something with a file that was opened.
+    /// What is in a directory that was opened.
+    List,
+    /// Something else with a file that was opened.
     OpenFile,
     /// Anything else by path.
     Other,
@@ -62,10 +72,15 @@ impl Request {
             1 => Asked::Lookup(name(body)),
             2 => Asked::Forget(vec![(node, long(body, 0)?)]),
             3 => Asked::Attributes,
+            4 if word(body, 0)? & MODE != 0 && word(body, 0)? & !(MODE | BESIDE_MODE) == 0 => {
+                Asked::SetMode(word(body, 68)?)
+            }
             9 => Asked::MakeDirectory(name(body.get(8..)?), word(body, 0)?),
             17 => Asked::Space,
             22 | 23 | 52 => Asked::Attribute,
             26 => Asked::Init,
+            27 => Asked::OpenDirectory,
+            28 | 44 => Asked::List,
             36 => Asked::Interrupt(long(body, 0)?),
             42 => {
                 let each = body.get(8..)?.chunks_exact(16).take(word(body, 0)? as usize);
@@ -179,7 +194,17 @@ mod tests {
         assert_eq!(request(2, &longs(&[3])).asked, Asked::Forget(vec![(7, 3)]));
         assert_eq!(request(42, &longs(&[2, 5, 1, 6, 2])).asked, Asked::Forget(vec![(5, 1), (6, 2)]));
         assert_eq!(request(36, &longs(&[9])).asked, Asked::Interrupt(9));
-        assert_eq!((request(27, &[]).asked, request(29, &[]).asked), (Asked::Other, Asked::OpenFile));
+        let opened = [27, 28, 29].map(|operation| request(operation, &[]).asked);
+        assert_eq!(opened, [Asked::OpenDirectory, Asked::List, Asked::OpenFile]);
+        let set = |valid: u32| {
+            let mut body = [0; 88];
+            body[..4].copy_from_slice(&valid.to_ne_bytes());
+            body[68..72].copy_from_slice(&0o750u32.to_ne_bytes());
+            request(4, &body).asked
+        };
+        assert_eq!((set(1), set(1 | 1 << 6)), (Asked::SetMode(0o750), Asked::SetMode(0o750)));
+        // With an owner, or an owner alone.
+        assert_eq!((set(1 | 2), set(2), set(0)), (Asked::Other, Asked::Other, Asked::Other));
     }
 
     #[test]

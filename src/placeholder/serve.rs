@@ -79,8 +79,9 @@ impl Server {
             }
             // The kernel remembers that there are none, and asks otherwise.
             Asked::Attribute => self.write(&request.error(libc::ENOSYS)),
-            // Nothing is opened here.
-            Asked::OpenFile => self.write(&request.error(libc::EBADF)),
+            Asked::List => self.write(&request.error(libc::EOPNOTSUPP)),
+            // A directory is closed, or written to the disk.
+            Asked::OpenFile => self.write(&request.with(&[])),
             // While it gives way, for the thread that does.
             Asked::Attributes if self.is_own(request.thread) => self.write(&looks::answer(&request, &self.nodes)),
             _ => {

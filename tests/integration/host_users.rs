@@ -121,10 +121,12 @@ fn who_looks_on_the_node_finds_names_and_attributes() {
         blocks(test.container.sh("df --block-size=1 /tmp/source"))
     );
     on_node(&format!("mkdir {TARGET}/made")).ok("mkdir");
-    assert_eq!(test.container.sh_ok("stat -c %F /tmp/source/made"), "directory\n");
+    // Kubelet opens what it has made, and sets its mode.
+    on_node(&format!("exec 3<{TARGET}/made && chmod 750 /proc/self/fd/3")).ok("chmod");
+    assert_eq!(test.container.sh_ok("stat -c '%F %a' /tmp/source/made"), "directory 750\n");
     assert!(on_node(&format!("stat {TARGET}/none")).stderr.contains("No such file"));
     assert!(on_node(&format!("mkdir {TARGET}/sub")).stderr.contains("File exists"));
-    for line in ["ls", "cat f", "touch new", "rm f", "mv f h", "ln -s f h", "rmdir sub"] {
+    for line in ["ls", "cat f", "touch new", "rm f", "mv f h", "ln -s f h", "rmdir sub", "chmod 600 f", "chown 5 sub"] {
         let refused = test.node.sh(&format!("cd {TARGET} && {line}"));
         assert!(refused.stderr.contains("not supported"), "{line}: {refused:?}");
     }

@@ -59,12 +59,6 @@ impl<'a> MappedContainer<'a> {
         self.sh_as(0, line)
     }
 
-    /// Its first process, as the node sees it.
-    pub fn pid(&self) -> u64 {
-        let state = self.test.node.sh_ok(&format!("{CRUN} state {}", self.id));
-        serde_json::from_str::<Value>(&state).unwrap()["pid"].as_u64().unwrap()
-    }
-
     /// The type and the options of what is mounted at a place in it.
     pub fn mounted_at(&self, place: &str) -> (String, String) {
         let table = self.sh("cat /proc/self/mountinfo");
