@@ -23,6 +23,8 @@ pub const REFUSED: &str = "caller.refused";
 pub const MOUNTED: &str = "volume.mounted";
 /// A volume shows at one more place.
 pub const SHOWN: &str = "volume.shown";
+/// A volume shows by a placeholder, which gives way in each pod with a user namespace.
+pub const PLACEHOLDER: &str = "volume.placeholder";
 /// A volume was taken away from a place, by request.
 pub const TAKEN_AWAY: &str = "volume.taken-away";
 /// A mounted volume's helper has fresh service-account tokens.

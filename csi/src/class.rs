@@ -13,7 +13,7 @@ const NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 /// What a pattern may hold.
 const VOLUME: &str = "${pv.name}";
 /// Parameters that become attributes of the volume, as they are.
-const ATTRIBUTES: [&str; 5] = ["type", "source", "options", "mode", "fsGroup"];
+const ATTRIBUTES: [&str; 6] = ["type", "source", "options", "mode", "fsGroup", "hostUsers"];
 
 /// A volume as its class wants it.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum BadClass {
     Missing(&'static str),
     /// Another parameter.
     #[error(
-        "unknown parameter '{0}' of the StorageClass; known are type, source, options, mode, fsGroup, subDir, onDelete, directoryPerms, \
+        "unknown parameter '{0}' of the StorageClass; known are type, source, options, mode, fsGroup, hostUsers, subDir, onDelete, directoryPerms, \
          uid and gid"
     )]
     Unknown(String),

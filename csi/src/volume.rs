@@ -1,6 +1,6 @@
 //! From kubelet's words to a request for the mounter.
 //!
-//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `subDir`, `options`, `mode` and `fsGroup`; those of a
+//! Pure. A volume's attributes (`volumeAttributes`, `volume_context`) are `type`, `source`, `subDir`, `options`, `mode`, `fsGroup` and `hostUsers`; those of a
 //! volume with `mode: program` are in [`of_program`](crate::of_program). What is not known is an error, as a misspelt attribute must not be
 //! ignored silently.
 
@@ -35,6 +35,8 @@ const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// mount(8)'s option for a directory of the filesystem.
 const SUBDIR: &str = "X-mount.subdir";
+/// Ours for pods with a user namespace.
+const HOST_USERS: &str = "x-hostmount.host-users";
 
 /// A volume as it is wanted.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,10 +76,14 @@ pub enum BadVolume {
     #[error("volume_capability has no access mode that is known")]
     AccessMode,
     /// An attribute.
-    #[error("the volume's attribute '{0}' is missing; known are type, source, subDir, options, mode and fsGroup")]
+    #[error(
+        "the volume's attribute '{0}' is missing; known are type, source, subDir, options, mode, fsGroup and hostUsers"
+    )]
     Missing(&'static str),
     /// Another attribute.
-    #[error("unknown attribute '{0}' of the volume; known are type, source, subDir, options, mode and fsGroup")]
+    #[error(
+        "unknown attribute '{0}' of the volume; known are type, source, subDir, options, mode, fsGroup and hostUsers"
+    )]
     Unknown(String),
     /// `mode`.
     #[error(
@@ -104,6 +110,9 @@ pub enum BadVolume {
     /// `fsGroup`.
     #[error("the volume's attribute 'fsGroup' can be 'ignore' alone")]
     FsGroup,
+    /// `hostUsers`.
+    #[error("the volume's attribute 'hostUsers' must be 'true' or 'false', as in the pods' specification")]
+    HostUsers,
     /// A group is a number.
     #[error("volume_mount_group is not a number")]
     Group,
@@ -150,6 +159,7 @@ impl Wanted {
         let (read_only, alone) = access?;
         let (mut fstype, mut source, mut subdir, mut options, mut helper, mut no_group) =
             (None, None, None, MountOptions::default(), Helper::OfVolume, false);
+        let mut host_users = true;
         for (key, value) in context {
             match (key.as_str(), value.as_str()) {
                 ("type", value) => fstype = Some(value.to_owned()),
@@ -160,6 +170,9 @@ impl Wanted {
                 ("mode", "volume") => {}
                 ("mode", "pod") => helper = Helper::OfPod,
                 ("mode", _) => return Err(BadVolume::Mode),
+                ("hostUsers", "true") => {}
+                ("hostUsers", "false") => host_users = false,
+                ("hostUsers", _) => return Err(BadVolume::HostUsers),
                 ("fsGroup", "ignore") => no_group = true,
                 ("fsGroup", _) => return Err(BadVolume::FsGroup),
                 (key, _) if is_of_kubernetes(key) => {}
@@ -178,6 +191,9 @@ impl Wanted {
             if let Some(option) = group::option_of(&fstype).filter(|option| options.value(option).is_none()) {
                 options.push_value(option, group);
             }
+        }
+        if !host_users {
+            options.push_value(HOST_USERS, false);
         }
         // The last of them counts.
         if let Some(subdir) = subdir {
@@ -321,6 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn pods_with_a_user_namespace_are_an_option_of_the_volume() {
+        let options = |of: &str| {
+            let of = [("type", "x"), ("source", "s"), ("hostUsers", of)];
+            let wanted = wanted(Mode::MultiNodeMultiWriter, MountVolume::default(), &of).unwrap();
+            wanted.request("/t".into(), false, context(&[])).options.to_string()
+        };
+        assert_eq!((&*options("true"), &*options("false")), ("", "x-hostmount.host-users=false"));
+    }
+
+    #[test]
     fn what_is_not_understood_is_an_error_that_names_no_value() {
         let error = |mount, of: &[(&str, &str)]| wanted(Mode::SingleNodeWriter, mount, of).unwrap_err();
         let plain = MountVolume::default;
@@ -328,6 +354,7 @@ mod tests {
         assert_eq!(error(plain(), &[("type", "x")]), BadVolume::Missing("source"));
         assert_eq!(error(plain(), &[("server", "s")]), BadVolume::Unknown("server".into()));
         assert_eq!(error(plain(), &[("fsGroup", "5")]), BadVolume::FsGroup);
+        assert_eq!(error(plain(), &[("hostUsers", "no")]), BadVolume::HostUsers);
         for bad in ["", "..", "/a", "a/../b", "a,suid"] {
             assert_eq!(error(plain(), &[("subDir", bad)]), BadVolume::SubDir, "{bad}");
         }

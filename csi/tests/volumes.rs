@@ -3,6 +3,7 @@
 use crate::driver::{Driver, Volume, fails, strings};
 use crate::harness::{Test, tests};
 use crate::node::NODE_BIN;
+use crate::node::mapped_container::MappedContainer;
 use api::pod::PodName;
 use api::volume::VolumeView;
 use hostmount::observe::events;
@@ -18,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         each_pod_has_a_helper.needs(&["bindfs"]).quick(),
         in_the_pods_own_specification.needs(&["bindfs"]).quick(),
         one_pod_alone.needs(&["bindfs"]).quick(),
+        for_pods_with_a_user_namespace.needs(&["bindfs", "crun", "busybox"]).needs_linux(6, 12),
         what_kubelet_says_reaches_the_helper.quick(),
         a_group_that_the_type_has_no_option_for.quick(),
         beside_volumes_of_flexvolume.needs(&["bindfs"]).quick(),
@@ -127,6 +129,41 @@ fn one_pod_alone() {
     driver.unpublish(&volume, "q").unwrap();
     driver.unstage(&volume).unwrap();
     driver.wait_until_nothing_is_left("bindfs");
+}
+
+fn for_pods_with_a_user_namespace() {
+    let driver = Driver::start();
+    let node = &driver.test.node;
+    let of = |more: &[(&str, &str)]| {
+        let all = [("type", "bindfs"), ("source", "/srv/source"), ("hostUsers", "false")];
+        Volume::of("v", &all.iter().chain(more).copied().collect::<Vec<_>>())
+    };
+    let volumes = [of(&[]), of(&[("mode", "pod")]), of(&[]).ephemeral()];
+    let expected = driver.test.container.sh_ok("cat /srv/source/f");
+    for (volume, staged) in volumes.iter().zip([true, true, false]) {
+        for _ in 0..2 {
+            if staged {
+                driver.stage(volume).unwrap();
+            }
+            driver.publish(volume, "p").unwrap();
+        }
+        let target = volume.target("p");
+        assert!(node.mount_at(&target).unwrap().contains(" fuse.placeholder "));
+        let container = MappedContainer::start(&driver.test, &[(&target, "/data")], "/");
+        assert_eq!(container.sh("cat /data/f"), expected);
+        // Kubelet asks again while the pod runs.
+        driver.publish(volume, "p").unwrap();
+        let stats = driver.stats(volume, "p").unwrap();
+        assert!(!stats.volume_condition.unwrap().abnormal);
+        assert!(stats.usage.iter().any(|usage| usage.unit() == Unit::Bytes && usage.total > 0));
+        drop(container);
+        driver.unpublish(volume, "p").unwrap();
+        if staged {
+            driver.unstage(volume).unwrap();
+        }
+        driver.wait_until_nothing_is_left("bindfs");
+        driver.test.wait_for_processes("serve-placeholder", 0);
+    }
 }
 
 fn what_kubelet_says_reaches_the_helper() {

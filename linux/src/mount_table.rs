@@ -22,6 +22,9 @@ impl fmt::Display for Device {
     }
 }
 
+/// Among a mount's options: it shows other owners than the filesystem stores.
+pub const IDMAPPED: &str = "idmapped";
+
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
@@ -63,7 +66,7 @@ impl Mount {
 
     /// Whether it shows other owners than the filesystem stores.
     pub fn maps_ids(&self) -> bool {
-        self.options.split(',').any(|word| word == "idmapped")
+        self.options.split(',').any(|word| word == IDMAPPED)
     }
 }
 

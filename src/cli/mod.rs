@@ -17,6 +17,7 @@ mod mount;
 mod policy;
 mod serve;
 mod serve_open_files;
+mod serve_placeholder;
 mod status;
 mod top;
 
@@ -45,6 +46,12 @@ enum Action {
     /// Serve files that are open in a filesystem whose helper is gone (the mounter starts it)
     #[command(hide = true)]
     ServeOpenFiles {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Serve the placeholder of a volume, for pods with a user namespace (the mounter starts it)
+    #[command(hide = true)]
+    ServePlaceholder {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -112,6 +119,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     match arguments.unwrap_or_else(|error| error.exit()).action {
         Action::Serve(arguments) => serve::main(arguments),
         Action::ServeOpenFiles { arguments } => serve_open_files::main(&arguments),
+        Action::ServePlaceholder { arguments } => serve_placeholder::main(&arguments),
         Action::Mount(arguments) => mount::main(&arguments),
         Action::Umount { arguments } => umount8::main(&arguments).into(),
         Action::Flexvolume { arguments } => flexvolume::main(&arguments).into(),

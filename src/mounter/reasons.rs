@@ -19,7 +19,7 @@ impl FailsFor for MountError {
             Self::AlreadyMounted { .. } | Self::Occupied { .. } => "occupied",
             Self::BringUp(error) => error.reason(),
             Self::NoIdMap(_) | Self::Subdir(_) => "filesystem",
-            Self::Node(_) | Self::Place(PlaceError::Node(_)) | Self::Graft(_) => "system",
+            Self::Node(_) | Self::Place(PlaceError::Node(_)) | Self::Placeholder(_) | Self::Graft(_) => "system",
         }
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn to_mount(error: MountError) -> Failure {
         | MountError::Busy(_)
         | MountError::NoIdMap(_)
         | MountError::Subdir(_)
+        | MountError::Placeholder(_)
         | MountError::Graft(_) => Exit::MountFailure,
     };
     let reason = match error {
@@ -61,7 +62,7 @@ pub(super) fn to_bind(error: BindError) -> Failure {
         BindError::Occupied(_) | BindError::Otherwise(..) => (Exit::MountFailure, Reason::Occupied),
         BindError::InUse(_) => (Exit::MountFailure, Reason::InUse),
         BindError::Table(_) => (Exit::System, Reason::Other),
-        BindError::Graft(_) => (Exit::MountFailure, Reason::Other),
+        BindError::Graft(_) | BindError::Placeholder(_) => (Exit::MountFailure, Reason::Other),
     };
     Failure::new(exit, chain(&error)).because(reason)
 }

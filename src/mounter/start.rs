@@ -123,7 +123,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     // Before there are other threads: they inherit the cgroup namespace.
     let cgroups = Arc::new(find_cgroups(&node, &settings));
     let mut kept = settings.config.capabilities();
-    kept.extend(crate::heir::CAPABILITIES);
+    kept.extend(crate::heir::CAPABILITIES.into_iter().chain(crate::placeholder::CAPABILITIES));
     if let Err(error) = confine::limit_helpers(&kept) {
         debug!("capabilities are taken from each helper by itself: {error}");
     }

@@ -10,20 +10,22 @@
 
 mod helpers;
 mod hierarchy;
+mod names;
 
 pub use helpers::Cgroup;
+pub use names::Resident;
 
 use hierarchy::{CgroupVersion, Hierarchy, ParentCgroup, failed, open_directory, open_to_write};
 use linux::mount_namespace::{MountNamespace, NamespaceError};
 use linux::namespace::NamespaceId;
 use linux::processes::Process;
+use names::{is_placeholders, name};
 use rustix::fs::{AtFlags, Dir, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -144,7 +146,7 @@ impl Cgroups {
             leaving: Mutex::default(),
             last: AtomicU32::new(0),
         };
-        let own_pid_namespace = || own_pid_namespace(host_proc).then_some(EndsWithContainer::PidNamespace);
+        let own_pid_namespace = || has_own_pid_namespace(host_proc).then_some(EndsWithContainer::PidNamespace);
         let ends_with_container = cgroups.open(node).err().or_else(own_pid_namespace);
         (cgroups, ends_with_container)
     }
@@ -209,6 +211,7 @@ impl Cgroups {
     /// in bytes.
     pub fn placement(
         self: &Arc<Self>,
+        resident: Resident,
         target: &Path,
         caller: Option<Pid>,
         limit: Option<u64>,
@@ -225,7 +228,7 @@ impl Cgroups {
             let below_top = match (scope, &self.parent) {
                 (Some(scope), _) => Some(scope),
                 (None, Some(parent)) if has_parent => {
-                    let name: &Path = placement.own.insert(self.make(parent, target)?).name.as_ref();
+                    let name: &Path = placement.own.insert(self.make(parent, resident, target)?).name.as_ref();
                     let own = open_directory(parent.directory.as_fd(), name).map_err(failed(name))?;
                     Some((own, Path::new(self.directory).join(name)))
                 }
@@ -265,9 +268,14 @@ impl Cgroups {
         text.lines().filter_map(path).collect()
     }
 
-    fn make(self: &Arc<Self>, parent: &ParentCgroup, target: &Path) -> Result<Cgroup, EndsWithContainer> {
+    fn make(
+        self: &Arc<Self>,
+        parent: &ParentCgroup,
+        resident: Resident,
+        target: &Path,
+    ) -> Result<Cgroup, EndsWithContainer> {
         loop {
-            let name = name(target, self.last.fetch_add(1, Ordering::Relaxed));
+            let name = name(resident, target, self.last.fetch_add(1, Ordering::Relaxed));
             match mkdirat(&parent.directory, &name, Mode::from_raw_mode(0o755)) {
                 Ok(()) => return Ok(Cgroup { name, all: Arc::clone(self) }),
                 // A helper that an earlier mounter started is in it.
@@ -284,7 +292,12 @@ impl Cgroups {
 
     /// Whether a process lives in a cgroup that helpers have.
     pub fn is_helper(&self, process: Pid) -> bool {
-        self.own_cgroup_of(process).is_some()
+        self.own_cgroup_of(process).is_some_and(|name| !is_placeholders(&name))
+    }
+
+    /// Whether a process lives in the cgroup of a placeholder.
+    pub fn is_placeholder(&self, process: Pid) -> bool {
+        self.own_cgroup_of(process).is_some_and(|name| is_placeholders(&name))
     }
 
     fn own_cgroup_of(&self, process: Pid) -> Option<String> {
@@ -325,20 +338,6 @@ impl Cgroups {
     }
 }
 
-/// The target, for people who read it, and a number: a target may have several helpers for a while.
-fn name(target: &Path, number: u32) -> String {
-    let mut name: String = target.to_string_lossy().trim_start_matches('/').chars().map(plain).take(200).collect();
-    let _ = write!(name, ".{number}");
-    name
-}
-
-fn plain(character: char) -> char {
-    match character {
-        'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' => character,
-        _ => '-',
-    }
-}
-
 /// Whether `systemd-run --scope` has made it: it is not a login session's scope, and not a user's, which ends with the session.
 fn is_scope_of_its_own(path: &Path) -> bool {
     let named = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
@@ -355,7 +354,8 @@ fn enter_namespace(file: &Path) -> io::Result<()> {
     }
 }
 
-fn own_pid_namespace(host_proc: &Path) -> bool {
+/// Whether this process lives in another PID namespace than the first one that `host_proc` shows.
+pub fn has_own_pid_namespace(host_proc: &Path) -> bool {
     let namespace = |link: &Path| NamespaceId::at(link).ok();
     namespace(&Process::first(host_proc).file("ns/pid")) != namespace(Path::new("/proc/self/ns/pid"))
 }
@@ -363,13 +363,6 @@ fn own_pid_namespace(host_proc: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_fit_and_stay_where_they_are() {
-        assert_eq!(name(Path::new("/var/lib/kubelet/pods/a b"), 3), "var-lib-kubelet-pods-a-b.3");
-        assert_eq!(name(Path::new("/é/../x\n"), 0), "--..-x-.0");
-        assert!(name(Path::new(&"/long".repeat(900)), u32::MAX).len() <= 255);
-    }
 
     #[test]
     fn a_scope_of_its_own_is_system_ds_alone() {

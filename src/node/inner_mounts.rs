@@ -73,6 +73,9 @@ pub struct Fresh<'a> {
     pub patience: Patience<'a>,
     /// The old one, if its helper is gone.
     pub dead: Option<Dead<'a>>,
+    /// Whether an old mount is covered that cannot be detached. The kernel locks its root meanwhile, and so may a process that waits for
+    /// the old filesystem: not for who serves that.
+    pub cover: bool,
 }
 
 impl InnerMount {

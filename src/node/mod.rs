@@ -16,6 +16,7 @@ pub mod mount_search;
 mod own_fuse;
 #[cfg(test)]
 mod own_mounts;
+pub mod placeholder;
 pub mod pod_cgroup;
 pub mod programs;
 pub mod ramfs;

@@ -24,6 +24,16 @@ use tracing::warn;
 #[derive(Debug)]
 pub struct Tree(OwnedFd);
 
+/// That a mount may be covered which cannot be detached.
+///
+/// Where `dead` is covered, its connection is ended first: the kernel locks the directory that is covered, and a process
+/// that waits for an answer there has it locked.
+#[derive(Debug)]
+pub struct Cover<'a> {
+    /// Its filesystem, if the helper of that is gone.
+    pub dead: Option<Dead<'a>>,
+}
+
 /// MOVE_MOUNT_BENEATH, 6.5 and later; not in rustix yet.
 pub(super) const BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
 
@@ -31,6 +41,11 @@ const BY_DESCRIPTORS: MoveMountFlags =
     MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH.union(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH);
 
 impl Tree {
+    /// A mount that was just made, by fsmount(2).
+    pub(super) fn of_mount(mount: OwnedFd) -> Self {
+        Self(mount)
+    }
+
     /// A copy of the mount of an open file, showing that file or directory, without what is mounted on it.
     pub fn copy_at(file: BorrowedFd<'_>) -> io::Result<Self> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
@@ -54,6 +69,11 @@ impl Tree {
     pub fn map_ids(&self, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
         let user_namespace = user_namespace.as_raw_fd() as u64;
         mount_setattr(self.0.as_fd(), &MountAttr { set: IDMAP, user_namespace, ..MountAttr::default() })
+    }
+
+    /// Whether its filesystem allows that: as an error if not. It is left as it is.
+    pub fn may_map_ids(&self, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+        Self::copy_at(self.0.as_fd())?.map_ids(user_namespace)
     }
 
     /// Makes it read-only: 5.12 and later, ENOSYS before.
@@ -131,9 +151,8 @@ impl Tree {
     /// when a user namespace inside a pod was made, cannot be detached at all: it is covered. The thread must be on a
     /// visit. Returns the root of what is mounted there then, and whether the old one is detached.
     ///
-    /// Where `dead` is covered, its connection is ended first: the kernel locks the directory that is covered, and a process
-    /// that waits for an answer there has it locked.
-    pub fn replace(self, old: Target, mount: &Mount, dead: Option<Dead<'_>>) -> io::Result<(OwnedFd, bool)> {
+    /// Without `cover` that is an error.
+    pub fn replace(self, old: Target, mount: &Mount, cover: Option<Cover<'_>>) -> io::Result<(OwnedFd, bool)> {
         let mut detached = true;
         match move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS | BENEATH) {
             Ok(()) => old.detach()?,
@@ -145,6 +164,7 @@ impl Tree {
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     detached = false;
+                    let Cover { dead } = cover.ok_or(error)?;
                     dead.into_iter().for_each(Dead::end);
                     move_mount(&self.0, c"", &old, c"", BY_DESCRIPTORS)?;
                 }
@@ -232,7 +252,8 @@ mod tests {
         let at = open(new, OFlags::PATH, Mode::empty()).unwrap();
         let tree = resemble(Tree::copy_at(at.as_fd()).unwrap(), &before, at.as_fd()).unwrap();
         let here = MountNamespace::of_this_thread().unwrap();
-        let replace = || tree.replace(Target::of_mount(&before, Patience::USUAL).unwrap(), &before, None);
+        let replace =
+            || tree.replace(Target::of_mount(&before, Patience::USUAL).unwrap(), &before, Some(Cover { dead: None }));
         here.visit(replace).unwrap().unwrap();
         mounted_at(old)
     }

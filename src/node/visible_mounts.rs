@@ -6,9 +6,9 @@ use super::connections::Identity;
 pub use super::inner_mounts::Fresh;
 use super::inner_mounts::{InnerCopy, InnerMount, LostMount, Outer};
 use super::target::{Target, TargetError, open_in_filesystem};
-use super::tree::Tree;
+use super::tree::{Cover, Tree};
 use linux::mount_namespace::{MountNamespace, NamespaceError};
-use linux::mount_table::{Device, Mount};
+use linux::mount_table::{Device, IDMAPPED, Mount};
 use linux::namespace::NamespaceId;
 use linux::processes::{PopulatedNamespace, Process};
 use linux::statx;
@@ -98,6 +98,19 @@ pub(super) fn in_table(
     })
 }
 
+/// The mounts of the filesystem `device` that a process sees; none if it is gone.
+pub fn mounts_seen_by(process: Process, host_proc: &Path, device: Device) -> Vec<VisibleMount> {
+    let Ok(id) = process.mount_namespace() else { return Vec::new() };
+    let populated = PopulatedNamespace { id, processes: vec![process] };
+    let table = populated.mounts();
+    if !table.iter().any(|mount| mount.device == device) {
+        return Vec::new();
+    }
+    let Some(handle) = populated.open() else { return Vec::new() };
+    let namespace = Arc::new(Namespace { handle, populated, host_proc: host_proc.to_owned() });
+    in_table(&table, &namespace, |of| of == device).collect()
+}
+
 impl VisibleMount {
     /// Whether it is attached in this mount namespace.
     pub fn is_in(&self, namespace: NamespaceId) -> bool {
@@ -134,6 +147,17 @@ impl VisibleMount {
     /// Whether this filesystem is on top of it: a mount that could not be detached has been replaced so.
     pub fn is_covered_by(&self, filesystem: Identity) -> bool {
         self.covered_by().is_some_and(|cover| cover.device == filesystem.device)
+    }
+
+    /// Whether anything is on top of it.
+    pub fn is_covered(&self) -> bool {
+        self.covered_by().is_some()
+    }
+
+    /// What takes its place is to show owners as they are stored, whatever this mount does.
+    pub fn show_stored_owners(&mut self) {
+        let others: Vec<_> = self.mount.options.split(',').filter(|word| *word != IDMAPPED).collect();
+        self.mount.options = others.join(",");
     }
 
     /// Whether what takes its place must have a directory beside its root: it shows one, or something is mounted on one.
@@ -214,7 +238,8 @@ impl VisibleMount {
         let (lost, detached) = namespace.visit(|| {
             let old = Target::of_mount(&self.mount, new.patience)?;
             let number = statx::unique_mount(old.as_fd()).ok().flatten();
-            let (root, detached) = tree.replace(old, &self.mount, new.dead).map_err(ReplaceMountStep::Replace)?;
+            let cover = new.cover.then_some(Cover { dead: new.dead });
+            let (root, detached) = tree.replace(old, &self.mount, cover).map_err(ReplaceMountStep::Replace)?;
             let attached =
                 copies.into_iter().map(|copy| copy.attach(root.as_fd(), &self.mount.target, namespace, new.patience));
             Ok::<_, ReplaceMountStep>((attached.filter_map(Result::err).collect(), number.filter(|_| detached)))

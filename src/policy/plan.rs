@@ -4,7 +4,7 @@
 //! checked later, on the node and in the container. Whether the caller may have it is decided by
 //! [`authorize`](super::authorize()).
 
-use super::grant::Grant;
+use super::grant::{Grant, GrantedTypes};
 use super::idmap::{self, IdMap};
 use crate::config::Config;
 use crate::config::settings::Settings;
@@ -31,12 +31,17 @@ pub struct Plan {
     pub idmap: Option<IdMap>,
     /// The directory of the filesystem that is shown, if not all of it: a path without `..` below its root.
     pub subdir: Option<PathBuf>,
+    /// Whether the pod's users are the node's: without, what shows is a placeholder whose ids a container runtime can map.
+    pub host_users: bool,
     /// The settings of its type.
     pub settings: Arc<Settings>,
 }
 
 /// The option that names the directory to be shown, as mount(8) has it.
 pub(super) const SUBDIR: &str = "X-mount.subdir";
+
+/// The option for pods with a user namespace: `false`, as in their `hostUsers`.
+const HOST_USERS: &str = "x-hostmount.host-users";
 
 /// Why a request is malformed, or cannot be served for any caller.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +73,17 @@ pub enum PlanError {
     /// A directory that is none, or not one in the filesystem.
     #[error("option 'X-mount.subdir' takes the path of a directory below the filesystem's root, without '..'")]
     Subdir,
+    /// Neither `true` nor `false`.
+    #[error("option 'x-hostmount.host-users' takes true or false")]
+    HostUsers,
+    /// A mapping of the volume's own, and the pod's.
+    #[error(
+        "X-mount.idmap and x-hostmount.host-users=false exclude each other: the kernel maps the ids of a mount once"
+    )]
+    MappedTwice,
+    /// What no placeholder is for.
+    #[error("x-hostmount.host-users=false is served for FUSE filesystems, and '{0}' is the kernel's own")]
+    KernelsUsers(String),
     /// An option that mount(8) carries out itself, around the mount. If it were dropped, that would be noticed much
     /// later.
     #[error("option '{0}' is not served: {1}")]
@@ -82,8 +98,8 @@ pub enum ChangeError {
     Plan(#[from] PlanError),
     /// Flags and owners belong to each place where the volume is mounted, and a swap keeps them.
     #[error(
-        "the new options change mount flags (ro, noexec, noatime and their like), X-mount.idmap or X-mount.subdir, which a swap leaves \
-         as they are: use mount -o remount, or unmount the volume and mount it again"
+        "the new options change mount flags (ro, noexec, noatime and their like), X-mount.idmap, X-mount.subdir or x-hostmount.host-users, which a \
+         swap leaves as they are: use mount -o remount, or unmount the volume and mount it again"
     )]
     Flags,
 }
@@ -114,6 +130,7 @@ impl Plan {
             grant: Grant::of(&request.fstype, &request.options),
             idmap: None,
             subdir: None,
+            host_users: true,
             settings: config.settings(&request),
             request,
         }
@@ -126,7 +143,7 @@ impl Plan {
         request.secrets.extend(secrets);
         let Some(options) = options else { return Ok(Self { request, ..self.clone() }) };
         let changed = Self::new(config, origin, Request { options, ..request })?;
-        let shown = |plan: &Self| (plan.grant.flags, plan.idmap.clone(), plan.subdir.clone());
+        let shown = |plan: &Self| (plan.grant.flags, plan.idmap.clone(), plan.subdir.clone(), plan.host_users);
         let same = shown(&changed) == shown(self);
         if same { Ok(changed) } else { Err(ChangeError::Flags) }
     }
@@ -147,8 +164,21 @@ impl Plan {
         let idmap = idmap.map(|option| option.value.as_deref().and_then(IdMap::parse).ok_or(PlanError::IdMap));
         let subdir = request.options.iter().rfind(|option| option.name == SUBDIR);
         let subdir = subdir.map(|option| option.value.as_deref().and_then(below_root).ok_or(PlanError::Subdir));
+        let (idmap, subdir) = (idmap.transpose()?, subdir.transpose()?);
+        let host_users = request.options.iter().rfind(|option| option.name == HOST_USERS);
+        let host_users = match host_users.map(|option| option.value.as_deref()) {
+            None | Some(Some("true")) => true,
+            Some(Some("false")) => false,
+            Some(_) => return Err(PlanError::HostUsers),
+        };
+        if !host_users && GrantedTypes::is_kernels(&request.fstype) {
+            return Err(PlanError::KernelsUsers(request.fstype));
+        }
+        if !host_users && idmap.is_some() {
+            return Err(PlanError::MappedTwice);
+        }
         let asked = request.options.clone();
-        Ok(Self { asked, target, grant, idmap: idmap.transpose()?, subdir: subdir.transpose()?, settings, request })
+        Ok(Self { asked, target, grant, idmap, subdir, host_users, settings, request })
     }
 }
 
@@ -272,6 +302,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn users_are_the_nodes_unless_it_is_said_otherwise() {
+        let of = |fstype: &str, options: &str| plan(fstype, "/a", options).map(|plan| plan.host_users);
+        assert_eq!((of("x", ""), of("x", "x-hostmount.host-users=true")), (Ok(true), Ok(true)));
+        assert_eq!(of("x", "x-hostmount.host-users=true,x-hostmount.host-users=false"), Ok(false));
+        for bad in ["x-hostmount.host-users", "x-hostmount.host-users=no"] {
+            assert_eq!(of("x", bad), Err(PlanError::HostUsers));
+        }
+        assert_eq!(of("nfs", "x-hostmount.host-users=false"), Err(PlanError::KernelsUsers("nfs".into())));
+        assert_eq!(of("x", "x-hostmount.host-users=false,X-mount.idmap=u:0:5:1"), Err(PlanError::MappedTwice));
+    }
+
+    #[test]
     fn a_directory_is_below_the_root_or_an_error() {
         let subdir = |options: &str| plan("x", "/a", options).map(|plan| plan.subdir);
         assert_eq!(subdir("X-mount.subdir=/a//b/"), Ok(Some("a/b".into())));
@@ -291,7 +333,13 @@ pub(super) mod tests {
             before.changed(&config, Origin::Operator, Changes { options, secrets: Default::default() })
         };
         assert_eq!(swap("uid=6,ro").unwrap().request.options.to_string(), "uid=6,ro");
-        for flags in ["uid=5", "ro,uid=5,noexec", "ro,uid=5,X-mount.idmap=u:0:5:1", "ro,uid=5,X-mount.subdir=a"] {
+        for flags in [
+            "uid=5",
+            "ro,uid=5,noexec",
+            "ro,uid=5,X-mount.idmap=u:0:5:1",
+            "ro,uid=5,X-mount.subdir=a",
+            "ro,uid=5,x-hostmount.host-users=false",
+        ] {
             assert_eq!(swap(flags).err(), Some(ChangeError::Flags), "{flags}");
         }
         // Not a flag of the grant: `authorize` decides about it.

@@ -27,6 +27,7 @@ mod filesystems;
 mod fusermount3;
 mod harness;
 mod held;
+mod host_users;
 mod hostile;
 mod hostile_helper;
 mod hostile_pods;
@@ -147,6 +148,7 @@ fn main() -> ExitCode {
         cgroups,
         user_namespaces,
         walls,
+        host_users,
         idmap,
         secrets,
         secrets_recorded,

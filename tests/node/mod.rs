@@ -14,6 +14,7 @@ pub mod filesystems;
 pub mod gluster;
 pub mod job;
 pub mod manifest;
+pub mod mapped_container;
 pub mod moosefs;
 pub mod mounter;
 pub mod notes;

@@ -40,8 +40,8 @@ fn judge(release: &str, beneath: bool) -> Found {
     let is_missing = |(since, what): &&Feature| if *what == BENEATH { !beneath } else { version < *since };
     let missing: Vec<_> = FEATURES.iter().filter(is_missing).collect();
     if missing.is_empty() {
-        let users = "pods with hostUsers: false can have a volume if its helper asks for mapped ids (FUSE_ALLOW_IDMAP); with others \
-                     the runtime says \"failed to set MOUNT_ATTR_IDMAP\"";
+        let users = "pods with hostUsers: false can have volumes with the option x-hostmount.host-users=false (CSI: hostUsers); without \
+                     it the runtime says \"failed to set MOUNT_ATTR_IDMAP\" of most (docs/ownership.md)";
         return Found::ok("kernel", format!("Linux {release} has all that is used\n{users}"));
     }
     let lines = missing.iter().map(|((major, minor), what)| format!("\nno {what}; since Linux {major}.{minor}"));

@@ -158,19 +158,23 @@ fn release_abandoned(mounter: &Mounter, idle: &[(VolumeId, Volume, bool)]) {
 }
 
 /// The longest life of those whose volume it is: processes of pods, but not those to which it is shown because they see kubelet's
-/// directory, or all of the node: agents, other drivers, a kubelet in a container.
+/// directory, or all of the node: agents, other drivers, a kubelet in a container; nor those of placeholders.
 fn longest_life(mounter: &Mounter, visible: &VisibleMounts) -> Life {
     let node = mounter.node.id().ok();
     let is_nodes = |mount: &VisibleMount| node.is_none_or(|node| mount.is_in(node));
     let nodes = visible.mounts.iter().filter(|mount| is_nodes(mount)).map(|mount| &mount.mount.target);
     let places: Vec<_> = nodes.map(|target| below(target, &mounter.kubelet_dir)).collect();
     let is_nodes_view = |mount: &VisibleMount| places.iter().any(|place| mount.mount.target.ends_with(place));
-    let pods = visible.mounts.iter().filter(|mount| !is_nodes(mount) && !is_nodes_view(mount));
+    let is_placeholders = |mount: &VisibleMount| {
+        mount.processes().first().is_some_and(|process| mounter.cgroups.is_placeholder(process.pid()))
+    };
+    let pods =
+        visible.mounts.iter().filter(|mount| !is_nodes(mount) && !is_nodes_view(mount) && !is_placeholders(mount));
     pods.flat_map(|mount| mount.processes()).map(life_of).max().unwrap_or(Life::Ended)
 }
 
 /// What a path is called wherever `directory`, or the directory `pods` or `plugins` in it, is shown.
-fn below(path: &Path, directory: &Path) -> PathBuf {
+pub(super) fn below(path: &Path, directory: &Path) -> PathBuf {
     path.strip_prefix(directory).map_or_else(|_| path.to_owned(), |below| below.components().skip(1).collect())
 }
 

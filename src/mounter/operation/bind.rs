@@ -3,7 +3,8 @@
 //! Runs in the mounter, on a thread of the request's own. The other place is a mount of the same filesystem: healing and swapping
 //! find it as they find every mount of it, and the helper serves until the last of them is gone.
 
-use super::place::{PlaceError, mounts_of, open_place, take_away};
+use super::place::{PlaceError, mounts_of, open_place, placeholders_of, take_away};
+use super::placeholder::{Behind, PlaceholderError, for_users_of_pods, volume_behind};
 use crate::mounter::Mounter;
 use crate::mounter::target_locks::TargetBusy;
 use crate::node::target::{Target, TargetError};
@@ -53,6 +54,9 @@ pub enum BindError {
     /// The node's mount table.
     #[error("cannot read the node's mount table")]
     Table(#[source] io::Error),
+    /// Pods with a user namespace cannot have it.
+    #[error(transparent)]
+    Placeholder(#[from] PlaceholderError),
     /// The kernel.
     #[error("cannot show the volume at the target")]
     Graft(#[source] io::Error),
@@ -95,11 +99,14 @@ pub fn bind(mounter: &Mounter, asked: &Bind) -> Result<Mounted, BindError> {
 fn is_shown(mounter: &Mounter, asked: &Bind, source: &Path, there: Device) -> Result<(), BindError> {
     let wanted = device_at(mounter, source)?.ok_or_else(|| BindError::NotMounted(asked.source.clone()))?;
     let [here, wanted_there] = [there, wanted].map(|device| mounter.connections.identify(device));
-    if there != wanted && !mounter.registry.are_one_volumes(here, wanted_there) {
-        return Err(BindError::Occupied(asked.target.clone()));
-    }
     let mounts = mounts_of(mounter, there).map_err(BindError::Table)?;
     let target = Path::new(&asked.target).components().collect::<PathBuf>();
+    let is_it = there == wanted
+        || volume_behind(&mounts, &target) == Some(source)
+        || mounter.registry.are_one_volumes(here, wanted_there);
+    if !is_it {
+        return Err(BindError::Occupied(asked.target.clone()));
+    }
     match mounts.iter().rfind(|mount| mount.target == target) {
         Some(mount) if is_read_only(mount) != asked.read_only && !source_is_read_only(&mounts, source) => {
             Err(BindError::Otherwise(asked.target.clone(), is_read_only(mount)))
@@ -155,6 +162,11 @@ fn show(mounter: &Mounter, asked: &Bind, source: &Path, target: Target) -> Resul
     {
         return Err(BindError::InUse(other.target.display().to_string()));
     }
+    if asked.alone
+        && let Some(other) = placeholders_of(mounter, source).map_err(BindError::Table)?.first()
+    {
+        return Err(BindError::InUse(other.target.display().to_string()));
+    }
     // Before 5.12 only what is attached can be changed.
     let later = match asked.read_only.then(|| tree.make_read_only()).transpose() {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => true,
@@ -163,13 +175,22 @@ fn show(mounter: &Mounter, asked: &Bind, source: &Path, target: Target) -> Resul
             false
         }
     };
+    let read_only = asked.read_only || is_read_only(here);
+    let path = normal(&asked.target)?;
+    let volume = mounter.registry.of(mounter.connections.identify(device));
+    let tree = if volume.is_some_and(|volume| !volume.plan.host_users) {
+        for_users_of_pods(mounter, tree, Behind { volume: source, target: &path, read_only })?
+    } else {
+        tree
+    };
+    let shown = tree.device().map_err(BindError::Graft)?;
     mounter.node.visit(move || tree.graft(&target)).map_err(PlaceError::from)?.map_err(BindError::Graft)?;
-    let target = normal(&asked.target)?;
+    let target = path;
     if later && let Err(error) = on_mount(mounter, &target, |root| tree::remount_read_only(root.as_fd(), here)) {
         let _ = on_mount(mounter, &target, Target::detach);
         return Err(error);
     }
-    if device_at(mounter, source)? == Some(device) && device_at(mounter, &target)? == Some(device) {
+    if device_at(mounter, source)? == Some(device) && device_at(mounter, &target)? == Some(shown) {
         info!(event = events::SHOWN, source = %source.display(), read_only = asked.read_only, "the volume shows here as well");
         return Ok(true);
     }

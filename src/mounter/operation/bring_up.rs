@@ -19,7 +19,7 @@ use crate::helper::output::{HelperOutput, aside, texts};
 use crate::helper::uids::NoUidLeft;
 use crate::mounter::Mounter;
 use crate::mounter::connection::Connection;
-use crate::node::cgroup::Placement;
+use crate::node::cgroup::{Placement, Resident};
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
 use crate::observe::metrics::Step;
@@ -247,7 +247,7 @@ fn placement<'a>(
     if let Some(limit) = limit.filter(|_| !mounter.cgroups.can_limit()) {
         warn!("the memory_limit of {limit} is not in force: the node's cgroups cannot be used for it");
     }
-    mounter.cgroups.placement(target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
+    mounter.cgroups.placement(Resident::Helper, target, caller, limit.map(MemoryLimit::bytes)).unwrap_or_else(|error| {
         warn!("the helper has no cgroup of its own, and no limit; it ends with the container: {}", chain(&error));
         Placement::default()
     })

@@ -8,7 +8,7 @@ use crate::heir::inherited::Inherited;
 use crate::helper::confine::{ConfineError, confine_this_thread};
 use crate::mounter::Mounter;
 use crate::mounter::volume::orphan::Orphan;
-use crate::node::cgroup::{EndsWithContainer, Placement};
+use crate::node::cgroup::{EndsWithContainer, Placement, Resident};
 use crate::observe::events;
 use api::exit::chain;
 use linux::processes::has_ended;
@@ -72,7 +72,7 @@ pub fn start(mounter: &Mounter, orphan: Orphan) {
         if running.len() >= MOST {
             return Err(HeirError::TooMany);
         }
-        let placement = mounter.cgroups.placement(&target, None, None)?;
+        let placement = mounter.cgroups.placement(Resident::Helper, &target, None, None)?;
         let null = File::options().write(true).open("/dev/null")?;
         let connection = answers.connection().try_clone_to_owned()?;
         let standard = [connection.as_fd(), inheritance.tree.as_fd(), null.as_fd()];

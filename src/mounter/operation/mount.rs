@@ -4,6 +4,7 @@
 
 use super::bring_up::{BringUpError, FreshFilesystem, Purpose, bring_up};
 use super::place::{Place, PlaceError, mounts_of, open_place, take_away};
+use super::placeholder::{Behind, PlaceholderError, filesystem_at, for_users_of_pods, is_for_pods};
 use super::tokens;
 use crate::config::Config;
 use crate::mounter::Mounter;
@@ -74,6 +75,9 @@ pub enum MountError {
         "cannot open the directory that X-mount.subdir names: it must be in the filesystem, and no symbolic link is followed to it"
     )]
     Subdir(#[source] io::Error),
+    /// The filesystem answered, and pods with a user namespace cannot have it.
+    #[error(transparent)]
+    Placeholder(#[from] PlaceholderError),
     /// The filesystem answered, and the kernel did not attach it.
     #[error("cannot attach the filesystem at the target")]
     Graft(#[source] io::Error),
@@ -140,7 +144,7 @@ fn is_there(mounter: &Mounter, plan: &Plan) -> bool {
 
 fn renew_tokens(mounter: &Mounter, plan: &Plan, target: &Target) {
     if let Some(device) = target.mounted {
-        tokens::renew(mounter, plan, mounter.connections.identify(device));
+        tokens::renew(mounter, plan, filesystem_at(mounter, &plan.target, device));
     }
 }
 
@@ -158,8 +162,7 @@ enum There {
 
 fn what_is_there(mounter: &Mounter, plan: &Plan, target: &Target) -> There {
     let Some(device) = target.mounted else { return There::Nothing };
-    let filesystem = mounter.connections.identify(device);
-    match mounter.registry.of(filesystem).map(|volume| volume.plan) {
+    match mounter.registry.of(filesystem_at(mounter, &plan.target, device)).map(|volume| volume.plan) {
         Some(Plan { request, grant, subdir, .. })
             if request.fstype == plan.request.fstype
                 && request.source == plan.request.source
@@ -242,6 +245,12 @@ fn graft(mounter: &Mounter, fresh: &FreshFilesystem, plan: &Plan, target: Target
     };
     let tree = tree.map_err(MountError::Graft)?;
     fresh.ids().map_or(Ok(()), |ids| tree.map_ids(ids)).map_err(MountError::NoIdMap)?;
+    let tree = if plan.host_users || !is_for_pods(mounter, &plan.target) {
+        tree
+    } else {
+        let read_only = plan.grant.flags.contains(MountFlags::RDONLY);
+        for_users_of_pods(mounter, tree, Behind { volume: &plan.target, target: &plan.target, read_only })?
+    };
     // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
     mounter.node.visit_on_this_thread(move || tree.graft(&target))?.map_err(MountError::Graft)
 }

@@ -3,6 +3,7 @@
 //! Runs in the mounter, on the thread of an operation; the node's namespace is only ever visited.
 
 use crate::mounter::Mounter;
+use crate::node::placeholder;
 use crate::node::target::{MadeDirectory, Target, TargetError};
 use crate::policy::{Denied, authorize_place};
 use linux::mount_namespace::NamespaceError;
@@ -88,4 +89,10 @@ pub fn take_away(mounter: &Mounter, made: Option<MadeDirectory>) {
 pub fn mounts_of(mounter: &Mounter, device: Device) -> io::Result<Vec<Mount>> {
     let table = mount_table::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
     Ok(table.into_iter().filter(|mount| mount.device == device).collect())
+}
+
+/// The node's mounts of placeholders of the volume that was mounted at `volume`.
+pub fn placeholders_of(mounter: &Mounter, volume: &Path) -> io::Result<Vec<Mount>> {
+    let table = mount_table::parse(&std::fs::read(mounter.host_proc.join("1/mountinfo"))?);
+    Ok(table.into_iter().filter(|mount| placeholder::volume_of(mount) == Some(volume)).collect())
 }

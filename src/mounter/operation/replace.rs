@@ -235,7 +235,7 @@ pub fn show_everywhere(
     new: Replacement<'_>,
 ) -> Result<(Replaced, Vec<DetachedMount>), ReplaceError> {
     let dead = dead.then_some(Dead { filesystem: old, connections: &mounter.connections });
-    let fresh = Fresh { root: new.root, patience: mounter.patience(), dead };
+    let fresh = Fresh { root: new.root, patience: mounter.patience(), dead, cover: true };
     let mut shown: Vec<VisibleMount> = Vec::new();
     let mut lost = Vec::new();
     let left = loop {

@@ -4,6 +4,7 @@
 //! process at most asks a filesystem, and while it waits the last answer is given, with its age.
 
 use super::place::PlaceError;
+use super::placeholder::filesystem_at;
 use crate::mounter::Mounter;
 use crate::mounter::volume::views;
 use crate::node::connections::Identity;
@@ -63,11 +64,14 @@ pub fn stats(mounter: &Mounter, asked: &str) -> Result<Stats, StatsError> {
         opened => opened.map_err(PlaceError::from)?,
     };
     let device = target.mounted.ok_or_else(|| StatsError::NotMounted(asked.to_owned()))?;
-    let filesystem = mounter.connections.identify(device);
+    let filesystem = filesystem_at(mounter, &place, device);
     let mut stats = views::condition(mounter, filesystem);
     let answers = matches!(stats.state, VolumeState::Mounted | VolumeState::Detached);
     if answers && mounter.spaces.may_ask(filesystem) {
-        let said = ask::space(target.as_fd(), mounter.patience());
+        let ask = || ask::space(target.as_fd(), mounter.patience());
+        // A placeholder answers who lives on the node.
+        let said =
+            if filesystem.device == device { ask() } else { mounter.node.visit(ask).map_err(PlaceError::from)? };
         if let Err(error) = &said {
             debug!("the filesystem does not say how much space it has: {error}");
             if [libc::ENOTCONN, libc::ECONNABORTED].map(Some).contains(&error.raw_os_error()) {

@@ -7,6 +7,7 @@ use super::place::{PlaceError, mounts_of};
 use crate::mounter::Mounter;
 use crate::mounter::target_locks::TargetBusy;
 use crate::node::connections::Identity;
+use crate::node::placeholder;
 use crate::node::target::{self, Target, TargetError};
 use crate::observe::events;
 use crate::policy::{GrantedTypes, PlanError, authorize_place, normal};
@@ -111,6 +112,8 @@ fn is_ours(mounter: &Mounter, filesystem: Identity, place: &Path, mounts: &[Moun
         return Ok(true);
     }
     match mounts.iter().rfind(|mount| mount.target == place) {
+        // Its process lets go of the volume when it shows nowhere any more.
+        Some(mount) if placeholder::volume_of(mount).is_some() => Ok(true),
         Some(mount) if mount.is_fuse() => {
             let dead = answer_of(mounter, place)?.err().and_then(|error| error.raw_os_error());
             Ok([libc::ENOTCONN, libc::ECONNABORTED].map(Some).contains(&dead))

@@ -8,6 +8,7 @@ use crate::helper::namespace::in_words_of_the_node;
 use crate::helper::output::{aside, texts};
 use crate::mounter::Mounter;
 use crate::node::connections::Identity;
+use crate::node::placeholder;
 use crate::policy::without_secrets;
 use api::pod::Pod;
 use api::volume::{HelperProcess, Line, Lines, Options, Stats, VolumeDetail, VolumeState, VolumeView};
@@ -117,6 +118,8 @@ pub fn condition(mounter: &Mounter, filesystem: Identity) -> Stats {
 #[derive(Debug, Default)]
 struct OnNode {
     at: HashSet<(PathBuf, Device)>,
+    /// Where placeholders are, each with the target of its volume.
+    placeholders: BTreeSet<(PathBuf, PathBuf)>,
     /// The uids of the pods that have a filesystem.
     pods: HashMap<Device, BTreeSet<String>>,
 }
@@ -130,7 +133,11 @@ impl OnNode {
 
     fn of(table: Vec<Mount>, kubelet_dir: &Path) -> Self {
         let mut on_node = Self::default();
-        for Mount { target, device, .. } in table {
+        for mount in table {
+            if let Some(volume) = placeholder::volume_of(&mount) {
+                on_node.placeholders.insert((mount.target.clone(), volume.to_owned()));
+            }
+            let Mount { target, device, .. } = mount;
             if let Some(uid) = pods::uid_of(&target, kubelet_dir) {
                 on_node.pods.entry(device).or_default().insert(uid.to_owned());
             }
@@ -142,15 +149,23 @@ impl OnNode {
     /// Where a volume shows, and the fresh filesystem that it is given.
     fn places(&self, entry: &Entry) -> Vec<String> {
         let devices = devices(entry);
-        let mut places: Vec<_> = self.at.iter().filter(|(_, device)| devices.contains(&Some(*device))).collect();
+        let places = self.at.iter().filter(|(_, device)| devices.contains(&Some(*device))).map(|(target, _)| target);
+        let mut places: Vec<_> = places.chain(self.placeholders_of(&entry.volume)).collect();
         places.sort();
-        places.into_iter().take(PLACES).map(|(target, _)| target.to_string_lossy().into_owned()).collect()
+        places.into_iter().take(PLACES).map(|target| target.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Where a volume shows by a placeholder.
+    fn placeholders_of(&self, volume: &Volume) -> impl Iterator<Item = &PathBuf> {
+        self.placeholders.iter().filter(|(_, of)| *of == volume.plan.target).map(|(at, _)| at)
     }
 
     /// Which pods have it.
     fn pods(&self, mounter: &Mounter, entry: &Entry) -> Vec<Pod> {
         let uids = devices(entry).into_iter().flatten().filter_map(|device| self.pods.get(&device)).flatten();
-        let shown: BTreeSet<Pod> = uids.map(|uid| Pod { uid: uid.clone(), name: None }).collect();
+        let behind = self.placeholders_of(&entry.volume).filter_map(|at| pods::uid_of(at, &mounter.kubelet_dir));
+        let uids = uids.cloned().chain(behind.map(str::to_owned));
+        let shown: BTreeSet<Pod> = uids.map(|uid| Pod { uid, name: None }).collect();
         let Volume { plan, history, .. } = &entry.volume;
         let own = own_pod(mounter, &plan.target, history.pod.clone());
         let others = shown.into_iter().filter(|pod| own.as_ref().is_none_or(|own| own.uid != pod.uid));
@@ -186,7 +201,12 @@ fn view_now(mounter: &Mounter, id: VolumeId, entry: &Entry, on_node: &OnNode) ->
         let (hung_since, note) = (Some(since), Some(note));
         return VolumeView { waiting, hung_since, note, pods, memory, ..volume.view(VolumeState::Hung) };
     }
-    let state = if fresh_shows || shows(volume.identity) { VolumeState::Mounted } else { VolumeState::Detached };
+    let by_placeholder = on_node.placeholders_of(volume).any(|at| *at == volume.plan.target);
+    let state = if fresh_shows || shows(volume.identity) || by_placeholder {
+        VolumeState::Mounted
+    } else {
+        VolumeState::Detached
+    };
     VolumeView { waiting, note: volume.note().map(str::to_owned), pods, memory, ..volume.view(state) }
 }
 

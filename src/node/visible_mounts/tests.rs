@@ -24,7 +24,7 @@ fn replace_all(old: &str, new: &str) -> Vec<String> {
     let mut lost = Vec::new();
     let mut mounts = mounts_of(mounted_at(old).device);
     let root = open(new, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-    let new = Fresh { root: root.as_fd(), patience: Patience::USUAL, dead: None };
+    let new = Fresh { root: root.as_fd(), patience: Patience::USUAL, dead: None, cover: true };
     mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(new));
 
     for mut mount in mounts {

@@ -1,0 +1,150 @@
+//! Showing a volume to pods with a user namespace (`hostUsers: false`): its placeholder is what is attached at the target
+//! (`crate::placeholder`).
+//!
+//! Runs in the mounter, on the thread of an operation; the placeholder's process is started by a thread that takes off what that has no use
+//! for. It is in a cgroup among the helpers': like them it outlives the mounter.
+
+use super::abandoned::below;
+use super::place::mounts_of;
+use crate::helper::confine::{ConfineError, confine_this_thread};
+use crate::mounter::Mounter;
+use crate::node::cgroup::{EndsWithContainer, Resident, has_own_pid_namespace};
+use crate::node::connections::Identity;
+use crate::node::placeholder;
+use crate::node::tree::Tree;
+use crate::observe::events;
+use crate::placeholder::CAPABILITIES;
+use crate::placeholder::told::Told;
+use linux::mount_table::{Device, Mount};
+use linux::sys::ask;
+use linux::sys::spawn::{Program, SpawnError};
+use linux::sys::user_namespace::new_user_namespace;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::thread;
+use tracing::info;
+
+/// Why there is none. Nothing is left of it then.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceholderError {
+    /// Requests name the process that asks by its id in the mounter's PID namespace.
+    #[error(
+        "x-hostmount.host-users=false needs a mounter that lives among the node's processes (hostPID: true), to see which pod a \
+         process belongs to"
+    )]
+    PidNamespace,
+    /// A filesystem of ours.
+    #[error("cannot mount the placeholder of the volume")]
+    Mount(#[source] io::Error),
+    /// Linux before 6.12.
+    #[error(
+        "the kernel does not map ids of FUSE filesystems, which pods with a user namespace need: x-hostmount.host-users=false takes \
+         Linux 6.12 or later"
+    )]
+    Kernel(#[source] io::Error),
+    /// Its process has no cgroup.
+    #[error("the placeholder of the volume cannot outlive the mounter")]
+    Cgroup(#[from] EndsWithContainer),
+    /// Its process's privileges.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    /// Its process.
+    #[error("cannot start the process that serves the placeholder of the volume")]
+    Spawn(#[from] SpawnError),
+    /// Its answer.
+    #[error("the placeholder of the volume does not answer")]
+    Silent(#[source] io::Error),
+}
+
+/// A volume that is to be shown, by one of its names.
+#[derive(Debug, Clone, Copy)]
+pub struct Behind<'a> {
+    /// The target that it was mounted at, by which it is known.
+    pub volume: &'a Path,
+    /// Where the placeholder will be.
+    pub target: &'a Path,
+    /// Nobody writes.
+    pub read_only: bool,
+}
+
+/// Whether a volume at this place is for pods themselves: what kubelet has staged elsewhere is shown to them from there.
+pub fn is_for_pods(mounter: &Mounter, target: &Path) -> bool {
+    !target.starts_with(mounter.kubelet_dir.join("plugins"))
+}
+
+/// What is to be attached for pods with a user namespace: `tree` itself where its filesystem lets ids be mapped, or else a placeholder
+/// that `tree` is behind.
+pub fn for_users_of_pods(mounter: &Mounter, tree: Tree, behind: Behind<'_>) -> Result<Tree, PlaceholderError> {
+    let mapping = new_user_namespace(ANY, ANY).map_err(PlaceholderError::Mount)?;
+    if tree.may_map_ids(mapping.as_fd()).is_ok() {
+        return Ok(tree);
+    }
+    if has_own_pid_namespace(&mounter.host_proc) {
+        return Err(PlaceholderError::PidNamespace);
+    }
+    let (connection, placeholder) =
+        placeholder::mount(behind.volume, behind.read_only).map_err(PlaceholderError::Mount)?;
+    let told = Told {
+        host_proc: mounter.host_proc.clone(),
+        device: placeholder.device().map_err(PlaceholderError::Mount)?,
+        target: behind.target.to_owned(),
+        view: below(behind.target, &mounter.kubelet_dir),
+    };
+    start(mounter, &told, connection.as_fd(), tree.as_fd())?;
+    // Held here as well, neither would end with its process.
+    drop((connection, tree));
+    ask::answers_at(placeholder.as_fd(), mounter.patience()).map_err(PlaceholderError::Silent)?;
+    placeholder.may_map_ids(mapping.as_fd()).map_err(PlaceholderError::Kernel)?;
+    info!(event = events::PLACEHOLDER, device = %told.device, "pods with a user namespace get a placeholder, which gives way in each");
+    Ok(placeholder)
+}
+
+/// A mapping like that of a pod.
+const ANY: &str = "0 65536 65536";
+
+/// Starts its process, with these as its standard input and output.
+fn start(
+    mounter: &Mounter,
+    told: &Told,
+    connection: BorrowedFd<'_>,
+    volume: BorrowedFd<'_>,
+) -> Result<(), PlaceholderError> {
+    let null = File::options().write(true).open("/dev/null").map_err(SpawnError::Prepare)?;
+    let starts = || {
+        let placement = mounter.cgroups.placement(Resident::Placeholder, &told.target, None, None)?;
+        placement.enter().map_err(SpawnError::Prepare)?;
+        confine_this_thread(&CAPABILITIES.into_iter().collect(), false)?;
+        let program = Program {
+            file: "/proc/self/exe".into(),
+            arguments: told.command_line(),
+            environment: BTreeMap::new(),
+            standard: [connection, volume, null.as_fd()],
+            user: None,
+            filter: Vec::new(),
+            cgroup: placement.version_2().map(|(cgroup, _)| cgroup),
+        };
+        mounter.reaper.spawn(&program)?;
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let started = thread::Builder::new().name("placeholder".into()).spawn_scoped(scope, starts);
+        let started = started.map_err(SpawnError::Prepare)?.join();
+        started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The filesystem that shows at a place where `device` is mounted: of a placeholder's, the volume's own.
+pub fn filesystem_at(mounter: &Mounter, place: &Path, device: Device) -> Identity {
+    let mounts = mounts_of(mounter, device).unwrap_or_default();
+    let volume = volume_behind(&mounts, place).and_then(|volume| mounter.registry.at(volume));
+    let volume = volume.and_then(|(id, _)| mounter.registry.volume(id));
+    volume.map_or_else(|| mounter.connections.identify(device), |volume| volume.identity)
+}
+
+/// The target of the volume that shows at a place by a placeholder, by the mounts there.
+pub fn volume_behind<'a>(mounts: &'a [Mount], place: &Path) -> Option<&'a Path> {
+    mounts.iter().rfind(|mount| mount.target == place).and_then(placeholder::volume_of)
+}

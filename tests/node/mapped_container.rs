@@ -1,0 +1,107 @@
+//! Containers of pods with a user namespace (`hostUsers: false`), by crun, which maps the ids of each volume's mount as kubelet asks for it
+//! (`uidMappings` of a mount): runc has that from 1.2 on, and Debian 12's is older.
+//!
+//! Runs in the tests' process, as root.
+
+use super::TestNode;
+use serde_json::{Value, json};
+use std::fs;
+
+/// Where root of the container is on the node.
+pub const FIRST_ID: u32 = 300_000;
+
+/// A container. Dropped, it is removed.
+#[derive(Debug)]
+pub struct MappedContainer<'a> {
+    test: &'a TestNode,
+    id: String,
+}
+
+impl<'a> MappedContainer<'a> {
+    /// Starts one with directories of the node's, each with the place where it shows, and `cwd` as its working directory.
+    pub fn start(test: &'a TestNode, mounts: &[(&str, &str)], cwd: &str) -> Self {
+        let (container, said) = Self::try_start(test, mounts, cwd);
+        assert_eq!(said, None);
+        container
+    }
+
+    /// The same; what crun says if it cannot.
+    pub fn try_start(test: &'a TestNode, mounts: &[(&str, &str)], cwd: &str) -> (Self, Option<String>) {
+        let id = format!("hostmount-test-{}-{}", std::process::id(), fastrand::u32(..));
+        let directory = format!("/run/{id}");
+        test.node.sh_ok(&format!(
+            "set -e; mkdir -p {directory}/rootfs; chmod 755 /run {directory}; cd {directory}/rootfs
+            mkdir bin dev proc data sub; cp /usr/bin/busybox bin
+            for name in sh cat sleep touch rm stat ls mkdir timeout; do ln -s busybox bin/$name; done"
+        ));
+        let config = config(mounts, cwd).to_string();
+        test.node.visit(|| fs::write(format!("{directory}/config.json"), config).unwrap());
+        let container = Self { test, id };
+        // It refuses a machine with cgroups of both versions: it is shown the second alone.
+        let done = test.node.sh(&format!(
+            "unshare --mount --propagation slave sh -c 'umount --recursive /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
+            exec {CRUN} run --detach --bundle {directory} {}' </dev/null >{directory}/said 2>&1",
+            container.id
+        ));
+        let said = test.node.sh_ok(&format!("cat {directory}/said"));
+        (container, (done.code != Some(0)).then_some(said))
+    }
+
+    /// Runs a line of shell in it, as one of its users; what it says.
+    #[track_caller]
+    pub fn sh_as(&self, user: u32, line: &str) -> String {
+        self.test.node.sh_ok(&format!("{CRUN} exec --user {user}:{user} {} sh -c '{line}' 2>&1", self.id))
+    }
+
+    /// The same as its root.
+    #[track_caller]
+    pub fn sh(&self, line: &str) -> String {
+        self.sh_as(0, line)
+    }
+
+    /// The type and the options of what is mounted at a place in it.
+    pub fn mounted_at(&self, place: &str) -> (String, String) {
+        let table = self.sh("cat /proc/self/mountinfo");
+        let mut lines = table.lines().filter(|line| line.split(' ').nth(4) == Some(place));
+        let line = lines.next_back().unwrap_or_else(|| panic!("nothing at {place}: {table}"));
+        let (mount, filesystem) = line.split_once(" - ").unwrap();
+        (filesystem.split(' ').next().unwrap().to_owned(), mount.split(' ').nth(5).unwrap().to_owned())
+    }
+}
+
+const CRUN: &str = "crun --root /run/crun --cgroup-manager disabled";
+
+fn config(mounts: &[(&str, &str)], cwd: &str) -> Value {
+    let mapping = json!([{ "containerID": 0, "hostID": FIRST_ID, "size": 65_536 }]);
+    let bind = |(from, to): &(&str, &str)| {
+        json!({
+            "type": "bind", "source": from, "destination": to, "options": ["rbind", "rprivate", "rw"],
+            "uidMappings": mapping, "gidMappings": mapping,
+        })
+    };
+    let usual = [
+        json!({ "type": "proc", "source": "proc", "destination": "/proc" }),
+        json!({ "type": "tmpfs", "source": "tmpfs", "destination": "/dev", "options": ["nosuid", "mode=755"] }),
+    ];
+    let namespaces: Vec<Value> =
+        ["user", "mount", "pid", "ipc", "uts", "network"].map(|name| json!({ "type": name })).to_vec();
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": { "uid": 0, "gid": 0 }, "cwd": cwd, "env": ["PATH=/bin"], "noNewPrivileges": true,
+            "args": ["/bin/sleep", "infinity"],
+        },
+        "root": { "path": "rootfs" },
+        "mounts": usual.into_iter().chain(mounts.iter().map(bind)).collect::<Vec<_>>(),
+        "linux": { "uidMappings": mapping, "gidMappings": mapping, "namespaces": namespaces },
+    })
+}
+
+impl Drop for MappedContainer<'_> {
+    fn drop(&mut self) {
+        let deleted = self.test.node.sh(&format!("{CRUN} delete --force {}", self.id));
+        if !std::thread::panicking() {
+            deleted.ok("crun delete");
+        }
+    }
+}
