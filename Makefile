@@ -84,10 +84,11 @@ test-kernels: build preload
 
 # The demo and the tests on a Debian machine with systemd, in qemu, plain and with SELinux enforcing; some of it:
 # make test-node MODES=selinux WHAT="demo storm". See docs/systemd-node.md.
-test-node: packages preload
+test-node: packages preload shims pod
 	mkdir -p $(OUTPUT)/systemd-node
 	$(CARGO) build --release --package hostmount --package hostmount-shims --package hostmount-testbed
 	$(CARGO) build --package hostmount-shims --package hostmount-pod --package hostmount-kubectl --package hostmount-testbed
+	RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) build --package hostmount-testbed --target-dir $(OUTPUT)/dynamic
 	$(CARGO) test --workspace --tests --no-run --message-format=json-render-diagnostics >$(OUTPUT)/systemd-node/built.json
 	$(AS_ROOT) env MODES="$(or $(MODES),plain selinux)" tests/systemd-node/run $(OUTPUT) $(WHAT)
 
