@@ -123,6 +123,7 @@ fn start(
             environment: BTreeMap::new(),
             standard: [connection, volume, null.as_fd()],
             user: None,
+            descriptors: None,
             filter: Vec::new(),
             cgroup: placement.version_2().map(|(cgroup, _)| cgroup),
         };
