@@ -6,6 +6,10 @@
 use super::TestNode;
 use serde_json::{Value, json};
 use std::fs;
+use std::time::{Duration, Instant};
+
+/// What its first process says.
+const STARTED: &str = "started";
 
 /// Where root of the container is on the node.
 pub const FIRST_ID: u32 = 300_000;
@@ -43,8 +47,18 @@ impl<'a> MappedContainer<'a> {
             exec {CRUN} run --detach --bundle {directory} {}' </dev/null >{directory}/said 2>&1",
             container.id
         ));
-        let said = test.node.sh_ok(&format!("cat {directory}/said"));
-        (container, (done.code != Some(0)).then_some(said))
+        let said = || test.node.sh_ok(&format!("cat {directory}/said"));
+        if done.code != Some(0) {
+            let said = said();
+            return (container, Some(said));
+        }
+        // Until its program runs, crun refuses to start another there.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while said() != STARTED {
+            assert!(Instant::now() < deadline, "it does not start: {}", said());
+            std::thread::yield_now();
+        }
+        (container, None)
     }
 
     /// Runs a line of shell in it, as one of its users; what it says.
@@ -89,7 +103,7 @@ fn config(mounts: &[(&str, &str)], cwd: &str) -> Value {
         "ociVersion": "1.0.2",
         "process": {
             "user": { "uid": 0, "gid": 0 }, "cwd": cwd, "env": ["PATH=/bin"], "noNewPrivileges": true,
-            "args": ["/bin/sleep", "infinity"],
+            "args": ["/bin/sh", "-c", format!("echo -n {STARTED}; exec sleep infinity")],
         },
         "root": { "path": "rootfs" },
         "mounts": usual.into_iter().chain(mounts.iter().map(bind)).collect::<Vec<_>>(),
