@@ -205,7 +205,12 @@ pub(super) const LIST: &[Failing] = &[
         prepare: |test| with(MooseFs::with_password(&test.network, Some("word"))),
         cells: &[
             fails(Name, "10.77.0.1:/nosuch", "mfspassword=word", "mfsmaster register error: No such file or directory"),
-            fails(Credentials, "10.77.0.1:/", "mfspassword=k3y-of-nobody", "mfsmaster register error: "),
+            fails(
+                Credentials,
+                "10.77.0.1:/",
+                "mfspassword=k3y-of-nobody",
+                "mfsmaster register error: Incorrect password",
+            ),
             fails(Refused, "10.77.0.1:/", "", "can't connect to mfsmaster (\"10.77.0.1\":\"9421\")"),
             fails(Unreachable, "10.79.0.1:/", "", "can't connect to mfsmaster (\"10.79.0.1\":\"9421\")"),
             fails(Silent, "10.78.0.1:/", "", "it is trying to connect to 10.78.0.1:9421, which does not answer"),
