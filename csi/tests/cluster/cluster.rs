@@ -66,10 +66,10 @@ impl Cluster {
             let write = |name: &str, text: &str| fs::write(format!("{CONFIGURATION}/{name}"), text).unwrap();
             write("users.csv", USERS);
             ["admin", "kubelet", "operator"].iter().for_each(|user| write(&format!("{user}.json"), &kubeconfig(user)));
-            write(
-                "kubelet.yaml",
-                &format!("{}{KUBELETS_OWN}", include_str!("../../../tests/kubelet-node/kubelet.yaml")),
-            );
+            // The API server asks it at the node's address: `kubectl exec`.
+            let kubelets = include_str!("../../../tests/kubelet-node/kubelet.yaml");
+            let kubelets = kubelets.replace("address: 127.0.0.1", "address: 0.0.0.0");
+            write("kubelet.yaml", &format!("{kubelets}{KUBELETS_OWN}"));
             fs::write("/etc/cni/net.d/pods.conf", POD_NETWORK).unwrap();
         });
         let start = |program: &str, arguments: &[String]| {
@@ -91,6 +91,7 @@ impl Cluster {
             "--etcd-servers={ETCD} --secure-port=6443 --bind-address=127.0.0.1 --advertise-address={NODE_ADDRESS} \
              --service-cluster-ip-range=10.96.0.0/24 --cert-dir={CERTIFICATES} --allow-privileged=true \
              --token-auth-file={CONFIGURATION}/users.csv --authorization-mode=Node,RBAC \
+             --kubelet-preferred-address-types=InternalIP \
              --enable-admission-plugins=NodeRestriction --feature-gates=CSIServiceAccountToken=true \
              --service-account-issuer=https://kubernetes.default.svc --api-audiences=https://kubernetes.default.svc \
              --service-account-signing-key-file={accounts}.key --service-account-key-file={accounts}.pub"

@@ -231,7 +231,7 @@ fn all_nodes_are_asked(story: &Story) -> String {
     assert_eq!(documents("top -o json").len(), count);
     ask("doctor").ok("doctor");
     let swapped = ask("swap --all").ok("swap");
-    assert!(swapped.contains(&format!("node  {target}: a fresh helper serves it, in ")), "{swapped}");
+    assert!(swapped.contains(&format!("  {target}: a fresh helper serves it, in ")), "{swapped}");
     assert!(swapped.ends_with("\n1 node: 1 done\n"), "{swapped}");
     let events = documents("events --event swapped -o json");
     assert_eq!(events.len(), count, "{events:?}");
