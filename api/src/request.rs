@@ -75,6 +75,10 @@ pub struct Switches {
     pub verbose: bool,
 }
 
+/// The type of the mounter's own placeholders in mount tables, where their source says whose they are. Nobody else's filesystem may
+/// have it.
+pub const PLACEHOLDER: &str = "fuse.placeholder";
+
 /// Whether `fstype` is `fuse` or `fuse.anything`.
 pub fn is_fuse(fstype: &str) -> bool {
     fstype == "fuse" || fstype.starts_with("fuse.")

@@ -6,7 +6,7 @@ use crate::document::Event;
 use crate::pods::{self, PodFilter};
 use crate::table::{Cell, Colour, Column};
 use crate::words;
-use api::events as kinds;
+use api::log_events as kinds;
 use clap::ValueEnum;
 use std::path::Path;
 

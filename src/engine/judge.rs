@@ -6,7 +6,7 @@
 use crate::policy::Grant;
 use api::mount_words::shaping_flags;
 use api::options::{MountOptions, OptionsError};
-use api::request::is_fuse;
+use api::request::{PLACEHOLDER, is_fuse};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::ffi::CString;
@@ -113,7 +113,7 @@ pub fn judge(grant: &Grant, call: &Call<'_>) -> Result<Verdict, Objection> {
     if call.fstype.contains('\0') {
         return Err(Objection::Nul("filesystem type"));
     }
-    if !grant.types.contains(call.fstype) {
+    if call.fstype == PLACEHOLDER || !grant.types.contains(call.fstype) {
         return Err(Objection::Type(call.fstype.to_owned()));
     }
     if !call.at_mount_point {
@@ -141,6 +141,11 @@ fn fuse_data(grant: &Grant, call: &Call<'_>) -> Result<String, Objection> {
         options.push_flag("allow_other");
     }
     let text = options.to_string();
+    // It would pass for another volume.
+    let mut subtypes = text.split(',').filter_map(|piece| piece.strip_prefix("subtype="));
+    if subtypes.any(|name| PLACEHOLDER.strip_prefix("fuse.") == Some(name)) {
+        return Err(Objection::Type(PLACEHOLDER.to_owned()));
+    }
     // Quotes count for the kernel's security modules (context="a,b"), and not for FUSE: it reads on after each comma.
     let read = |name: &str| text.split(',').filter(|piece| piece.split('=').next() == Some(name)).count();
     for name in OURS {
@@ -197,6 +202,8 @@ mod tests {
             (Call { flags: MountFlags::BIND | MountFlags::RDONLY, ..CALL }, Objection::Flags(0x1000)),
             (Call { flags: MountFlags::from_bits_retain(0x20), ..CALL }, Objection::Flags(0x20)),
             (Call { fstype: "ext4", ..CALL }, Objection::Type("ext4".into())),
+            (Call { data: "fd=5,subtype=placeholder", ..CALL }, Objection::Type("fuse.placeholder".into())),
+            (Call { data: "fd=5,x=\"a,subtype=placeholder,b\"", ..CALL }, Objection::Type("fuse.placeholder".into())),
             (Call { fstype: "fuseblk", ..CALL }, Objection::Type("fuseblk".into())),
             (Call { fstype: "nfs", ..CALL }, Objection::Type("nfs".into())),
             (Call { at_mount_point: false, ..CALL }, Objection::Elsewhere),

@@ -3,6 +3,7 @@
 //! Runs in the mounter. What a mount table shows is all that is ever known of one: there is no record of it to be lost.
 
 use super::tree::Tree;
+use api::request::PLACEHOLDER;
 use linux::mount_table::Mount;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag};
@@ -11,9 +12,6 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-/// Its type in mount tables.
-const SUBTYPE: &str = "placeholder";
-
 /// Mounts one, visible nowhere, for the volume at `volume`. Returns the descriptor to serve it by, and the mount.
 ///
 /// The kernel maps ids of a FUSE filesystem only with `default_permissions` (Linux 6.12).
@@ -21,7 +19,7 @@ pub fn mount(volume: &Path, read_only: bool) -> io::Result<(OwnedFd, Tree)> {
     let device = open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", volume)?;
-    fsconfig_set_string(&context, "subtype", SUBTYPE)?;
+    fsconfig_set_string(&context, "subtype", PLACEHOLDER.trim_start_matches("fuse."))?;
     fsconfig_set_string(&context, "fd", device.as_raw_fd().to_string())?;
     for (name, value) in [("rootmode", "40000"), ("user_id", "0"), ("group_id", "0")] {
         fsconfig_set_string(&context, name, value)?;
@@ -38,6 +36,5 @@ pub fn mount(volume: &Path, read_only: bool) -> io::Result<(OwnedFd, Tree)> {
 
 /// The target of the volume that a mount is a placeholder of, if it is one.
 pub fn volume_of(mount: &Mount) -> Option<&Path> {
-    let is_one = mount.fstype.to_str().and_then(|fstype| fstype.strip_prefix("fuse.")) == Some(SUBTYPE);
-    is_one.then(|| Path::new(&mount.source))
+    (mount.fstype == PLACEHOLDER).then(|| Path::new(&mount.source))
 }

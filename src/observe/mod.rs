@@ -6,4 +6,4 @@ pub mod log;
 pub mod metrics;
 pub mod ration;
 
-pub use api::events;
+pub use api::log_events as events;

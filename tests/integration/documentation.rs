@@ -244,6 +244,6 @@ fn subcommands() -> Vec<String> {
     let below = |name: &String| name.split_once('-').is_some_and(|(above, _)| names.iter().any(|other| other == above));
     names
         .iter()
-        .map(|name| if below(name) && name != "serve-open-files" { name.replace('-', " ") } else { name.clone() })
+        .map(|name| if below(name) && !name.starts_with("serve-") { name.replace('-', " ") } else { name.clone() })
         .collect()
 }

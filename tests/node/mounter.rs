@@ -81,7 +81,7 @@ impl Mounter {
         self.said.so_far.lock().unwrap().text.clone()
     }
 
-    /// How often it has logged this event (api/src/events.rs) so far.
+    /// How often it has logged this event (api/src/log_events.rs) so far.
     pub fn count(&self, event: &str) -> usize {
         self.said().matches(&field(event)).count()
     }
@@ -89,19 +89,21 @@ impl Mounter {
     /// Waits until it has logged this event so many times in all.
     #[track_caller]
     pub fn wait_for(&self, event: &str, times: usize) {
-        self.wait_until_said(&field(event), times);
+        self.wait_until_said(&field(event), times, |_| true);
     }
 
     /// Waits until a helper has written these words so many times in all.
     #[track_caller]
     pub fn wait_for_helper(&self, words: &str, times: usize) {
-        self.wait_until_said(words, times);
+        let of_helpers = field(events::HELPER_LINE);
+        self.wait_until_said(words, times, |line| line.contains(&of_helpers));
     }
 
     #[track_caller]
-    fn wait_until_said(&self, words: &str, times: usize) {
+    fn wait_until_said(&self, words: &str, times: usize, counts: impl Fn(&str) -> bool) {
         let so_far = self.said.so_far.lock().unwrap();
-        let unsaid = |so_far: &Text| so_far.text.matches(words).count() < times;
+        let said = |line: &str| if counts(line) { line.matches(words).count() } else { 0 };
+        let unsaid = |so_far: &Text| so_far.text.lines().map(said).sum::<usize>() < times;
         let wait = |so_far: &mut Text| unsaid(so_far) && !so_far.ended;
         let (so_far, _) = self.said.more.wait_timeout_while(so_far, FAR_TOO_LONG, wait).unwrap();
         let missing = unsaid(&so_far);

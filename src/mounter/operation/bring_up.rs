@@ -203,7 +203,7 @@ fn failed(
     if reason.is_its_own() {
         helper.hear_out();
     } else {
-        waits = waits_for(helper.processes());
+        waits = waits_for(helper.processes()).or_else(|| reason.waited_for().map(str::to_owned));
     }
     let refused = broker.objections();
     let mut objections = refused.clone();
@@ -213,6 +213,11 @@ fn failed(
     objections.extend(helper.ran_out_of_memory());
     let mut words = end(helper, broker).lines();
     words.extend(log_files::last_errors().into_iter().map(aside));
+    let (source, source_name) = (&plan.request.source, source_without_secrets(&plan.request.source));
+    if *source != source_name {
+        // Of a URL with a password helpers repeat all of it.
+        words.iter_mut().for_each(|line| line.text = line.text.replace(source, &source_name));
+    }
     let lines = texts(words.clone());
     if !account.is_root() && lines.iter().any(|line| speaks_of_permission(line)) {
         objections.push(
@@ -224,7 +229,6 @@ fn failed(
     let output = in_words_of_the_node(&mounter.state, &lines);
     words.extend(refused.into_iter().chain(waits.clone()).map(aside));
     mounter.registry.keep_failed(plan, program.clone(), words);
-    let source_name = source_without_secrets(&plan.request.source);
     let cause = waits.or_else(|| telling_line(&output));
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     let what = format!("{program} could not mount {source_name}{cause}");

@@ -4,6 +4,7 @@
 
 use crate::engine::EngineEvent;
 use crate::engine::broker::{Broker, Progress};
+use crate::helper::cause::waits_for;
 use crate::helper::launch::Helper;
 use crate::mounter::Mounter;
 use crate::node::connections::Identity;
@@ -43,6 +44,8 @@ pub enum NotReady {
         allowed: Duration,
         /// Whether it had mounted.
         mounted: bool,
+        /// What it was waiting for when it was looked at last and waited for something.
+        waited_for: Option<String>,
     },
     /// The caller's program was ended, or the volume that it was for was unmounted.
     #[error("nobody waits for it any more: the caller went away, or the volume was unmounted")]
@@ -60,7 +63,18 @@ impl NotReady {
     pub fn is_its_own(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Ended | Self::Died(_) | Self::Withdrawn)
     }
+
+    /// What the helper was waiting for, if its time was over.
+    pub fn waited_for(&self) -> Option<&str> {
+        match self {
+            Self::TimedOut { waited_for, .. } => waited_for.as_deref(),
+            _ => None,
+        }
+    }
 }
+
+/// How often it is looked what a helper waits for that takes long: one that tries again and again is between two tries at times.
+const LOOK: Duration = Duration::from_millis(700);
 
 /// What else a wait depends on.
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +141,7 @@ fn wait<'scope>(
     let mut probe = None;
     let now = Instant::now();
     let mut call = MountCall { begun: now, done: now };
+    let (mut looks, mut waited_for) = (now + LOOK, None);
     loop {
         let mounted = matches!(broker.progress(), Progress::Mounted(_));
         let says_ready = exited || helper.foreground;
@@ -143,13 +158,19 @@ fn wait<'scope>(
                 .transpose()
                 .map_err(NotReady::Wait)?;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        if now >= looks {
+            looks = now + LOOK;
+            waited_for = waits_for(helper.processes()).or(waited_for);
+        }
+        let left = deadline.saturating_duration_since(now);
         // Whatever there is still to hear: a helper may have something to say without end.
         if left.is_zero() {
-            return Err(NotReady::TimedOut { allowed, mounted });
+            return Err(NotReady::TimedOut { allowed, mounted, waited_for });
         }
         let answer = probe.as_ref().filter(|_| says_ready);
-        let events = next_events(helper, exited, answer, mounter, purpose, left).map_err(NotReady::Wait)?;
+        let events =
+            next_events(helper, exited, answer, mounter, purpose, left.min(looks - now)).map_err(NotReady::Wait)?;
         for source in events {
             match source {
                 Source::Output => helper.output.drain(),

@@ -5,6 +5,7 @@
 
 use api::mount_words::{Kind, find_option};
 use api::options::{MountOption, MountOptions};
+use api::request::PLACEHOLDER;
 use rustix::mount::MountFlags;
 
 /// A mount(2) as a program asks for it.
@@ -74,6 +75,9 @@ impl Asked {
             ("fsname", _) => return Err(BadOption::Value("fsname")),
             ("subtype", Some(name)) if fits(name, LONGEST[1]) && name.chars().all(in_a_type) => {
                 self.fstype = format!("fuse.{name}");
+                if self.fstype == PLACEHOLDER {
+                    return Err(BadOption::Value("subtype"));
+                }
             }
             ("subtype", _) => return Err(BadOption::Value("subtype")),
             (name, value) => {
@@ -141,6 +145,7 @@ mod tests {
             "subtype=",
             "subtype=a/b",
             "subtype=a b",
+            "subtype=placeholder",
             "fsname=",
             "fsname=\"\"",
             "subtype=\"a,b\"",
