@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_page_names_every_event_and_no_other() {
         let names = |line: &&str| line.starts_with("pub const ") && line.contains(": &str");
-        let constants = include_str!("events.rs").lines().filter(names);
+        let constants = include_str!("log_events.rs").lines().filter(names);
         let constants: BTreeSet<_> = constants.map(|line| line.split('"').nth(1).expect(line)).collect();
         let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/log-events.md"));
         let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
