@@ -108,7 +108,7 @@ fn memory_limits_are_written_as_kubernetes_does() {
 
 #[test]
 fn the_example_above_is_valid() {
-    let (_, text) = include_str!("config.rs").split_once("```toml\n").unwrap();
+    let (_, text) = include_str!("../config.rs").split_once("```toml\n").unwrap();
     let (text, _) = text.split_once("//! ```").unwrap();
     let text: String = text.lines().map(|line| line.trim_start_matches("//!").to_owned() + "\n").collect();
     let config = parse(&text).unwrap();
