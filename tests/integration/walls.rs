@@ -115,7 +115,7 @@ fn what_is_refused_is_in_the_logs() {
         assert!(said.contains(&format!("hostmount refused a call of it: {call}")), "{call}: {said}");
     }
     // A call that is made without end is there once.
-    mounter.wait_for_helper("refused a call of the helper's: bpf(2)", 10);
+    mounter.wait_for(events::HELPER_REFUSED, attempts.len() + 10);
     let said = logs();
     assert_eq!(said.matches("bpf(2)").count(), 1, "{said}");
     test.node.sh_ok("pkill -9 mount.fuse.host");
