@@ -128,10 +128,12 @@ fn what_the_program_says_is_passed_on_unchanged() {
 
 fn signals_are_passed_on() {
     let test = PodVolume::start(&[]);
-    // A signal that comes just before bash waits is acted upon after that: so it never waits for long.
+    // A signal that comes just before bash waits is acted upon after that: so it never waits for long. One that was ignored when it began,
+    // as SIGHUP is below nohup, it never hears of.
     let lines = "trap 'echo term >&2; exit 5' TERM; trap 'echo usr1 >&2' USR1; trap 'echo hup >&2' HUP; trap 'echo rt >&2' 34; \
                  echo up >&2; while :; do sleep 0.1 >/dev/null 2>&1 & wait; done";
-    let mut process = test.place.spawn(pod(&["start", "--", "bash", "-c", lines, "bash", "{}"]));
+    let mut process =
+        test.place.spawn(pod(&["start", "--", "env", "--default-signal", "bash", "-c", lines, "bash", "{}"]));
     let mut said = BufReader::new(process.stderr.take().unwrap());
     let mut next = || {
         let mut line = String::new();

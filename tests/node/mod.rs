@@ -295,7 +295,9 @@ impl Place {
     /// Hides SELinux from its programs: Debian's policy does not know the labels that its podman gives to containers.
     pub fn hide_selinux(&self) {
         // Wherever it is mounted: what stands for an image may have it too.
-        self.sh_ok("findmnt --raw --noheadings --output TARGET --types selinuxfs | tac | xargs --no-run-if-empty -n 1 umount");
+        self.sh_ok(
+            "findmnt --raw --noheadings --output TARGET --types selinuxfs | tac | xargs --no-run-if-empty -n 1 umount",
+        );
     }
 
     /// The lines of the room's mount table.
