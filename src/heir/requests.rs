@@ -2,7 +2,9 @@
 //!
 //! Pure. The kernel has made the requests for processes of pods: what is in them is theirs to choose but for their lengths.
 
-use crate::node::fuse_requests::answer;
+use crate::node::fuse_protocol::operation::*;
+use crate::node::fuse_protocol::{Head, answer, attribute, long, word};
+use crate::node::fuse_requests;
 use linux::sys::fuse::HEAD;
 use rustix::fs::Statx;
 
@@ -49,26 +51,26 @@ impl<'a> Request<'a> {
     /// `None`: it is shorter than a request can be.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (head, body) = bytes.split_first_chunk::<HEAD>()?;
-        let (operation, unique, node) = (word(head, 4)?, long(head, 8)?, long(head, 16)?);
+        let Head { operation, unique, node, .. } = Head::of(head);
         let asked = match operation {
-            2 | 36 | 42 => Asked::Nothing,
-            3 => Asked::Attributes,
-            15 => Asked::Read { offset: long(body, 8)?, size: word(body, 16)? as usize },
-            16 => {
+            FORGET | INTERRUPT | BATCH_FORGET => Asked::Nothing,
+            GETATTR => Asked::Attributes,
+            READ => Asked::Read { offset: long(body, 8)?, size: word(body, 16)? as usize },
+            WRITE => {
                 let (size, flags) = (word(body, 16)? as usize, word(body, 32)?);
                 Asked::Write { offset: long(body, 8)?, data: body.get(40..)?.get(..size)?, flags }
             }
-            18 => Asked::Release,
-            20 => Asked::Sync { contents: word(body, 8)? & 1 != 0 },
-            25 => Asked::Flush,
-            46 => match word(body, 16)?.cast_signed() {
+            RELEASE => Asked::Release,
+            FSYNC => Asked::Sync { contents: word(body, 8)? & 1 != 0 },
+            FLUSH => Asked::Flush,
+            LSEEK => match word(body, 16)?.cast_signed() {
                 libc::SEEK_DATA => Asked::Seek { offset: long(body, 8)?, data: true },
                 libc::SEEK_HOLE => Asked::Seek { offset: long(body, 8)?, data: false },
                 _ => Asked::Other,
             },
             _ => Asked::Other,
         };
-        Some(Self { unique, node, asked, otherwise: answer(head) })
+        Some(Self { unique, node, asked, otherwise: fuse_requests::answer(head) })
     }
 
     /// Whether it was handed out to the dead helper, which may have done what it asks.
@@ -91,17 +93,12 @@ impl<'a> Request<'a> {
 
     /// An answer with this in it.
     pub(super) fn with(&self, body: &[u8]) -> Vec<u8> {
-        self.answer(0, body)
+        answer(self.unique, 0, body)
     }
 
     /// An error, as the fresh filesystem has given it.
     pub(super) fn error(&self, error: &std::io::Error) -> Vec<u8> {
-        self.answer(-error.raw_os_error().unwrap_or(libc::EIO), &[])
-    }
-
-    fn answer(&self, error: i32, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
-        [&length.to_ne_bytes(), &error.to_ne_bytes(), &self.unique.to_ne_bytes()[..], body].concat()
+        answer(self.unique, error.raw_os_error().unwrap_or(libc::EIO), &[])
     }
 }
 
@@ -118,45 +115,8 @@ pub(super) fn sought(offset: u64) -> [u8; 8] {
 }
 
 /// `struct fuse_attr_out`, good for a second: those of the fresh file, under the number that the kernel has for the old one.
-pub(super) fn attributes(now: &Statx, inode: u64) -> [u8; 104] {
-    let mut body = [0; 104];
-    let mut at = 0;
-    let mut put = |bytes: &[u8]| {
-        body[at..at + bytes.len()].copy_from_slice(bytes);
-        at += bytes.len();
-    };
-    put(&1u64.to_ne_bytes());
-    put(&[0; 8]);
-    let times = [now.stx_atime, now.stx_mtime, now.stx_ctime];
-    let seconds = times.map(|time| time.tv_sec.cast_unsigned());
-    for long in [inode, now.stx_size, now.stx_blocks, seconds[0], seconds[1], seconds[2]] {
-        put(&long.to_ne_bytes());
-    }
-    let nanoseconds = times.map(|time| time.tv_nsec);
-    let mode = u32::from(now.stx_mode);
-    let device = libc::makedev(now.stx_rdev_major, now.stx_rdev_minor) as u32;
-    for word in [
-        nanoseconds[0],
-        nanoseconds[1],
-        nanoseconds[2],
-        mode,
-        now.stx_nlink,
-        now.stx_uid,
-        now.stx_gid,
-        device,
-        now.stx_blksize,
-    ] {
-        put(&word.to_ne_bytes());
-    }
-    body
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
-
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+pub(super) fn attributes(now: &Statx, inode: u64) -> Vec<u8> {
+    [&1u64.to_ne_bytes(), &[0; 8], &attribute(now, inode)[..]].concat()
 }
 
 #[cfg(test)]

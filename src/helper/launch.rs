@@ -26,7 +26,6 @@ use linux::sys::spawn::{Program, SpawnError, User};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fchown;
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -171,8 +170,6 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
             Some(preload::Server::listen(processes.clone()).map_err(LaunchError::Listen)?)
         }
     };
-    let ours = getrlimit(Resource::Nofile).maximum;
-    let descriptors = Some(ours.map_or(settings.descriptor_limit, |ours| ours.min(settings.descriptor_limit)));
     let begin = || -> Result<_, LaunchError> {
         if let Err(error) = placement.enter() {
             warn!("the helper stays in a cgroup of the container's, and ends with it: {error}");
@@ -189,7 +186,16 @@ pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Help
         let filter = if filtered { filter::without_clone3() } else { Vec::new() };
         let cgroup = placement.version_2().map(|(cgroup, _)| cgroup);
         let file = program.path.clone();
-        let mut helper = Program { file, arguments, environment, standard, user, descriptors, filter, cgroup };
+        let mut helper = Program {
+            file,
+            arguments,
+            environment,
+            standard,
+            user,
+            descriptors: Some(settings.descriptor_limit),
+            filter,
+            cgroup,
+        };
         let started = match reaper.spawn(&helper) {
             Err(SpawnError::ForkIntoCgroup(error)) => {
                 warn_of_cgroup(&placement, &error);

@@ -7,7 +7,6 @@
 use super::connections::{Connections, Identity};
 use super::fuse_reader::{Read, Reader, join};
 use super::fuse_requests::{RESEND, answer, may_need_heir};
-use super::fuse_waiting::Waiting;
 use linux::mount_table::Device;
 use linux::namespace::NamespaceId;
 use linux::processes::Process;
@@ -181,12 +180,8 @@ impl FuseDevice {
         self.reader().map(|(reader, held)| Answers::new(reader, held))
     }
 
-    /// Serves it from here on, as far as it must be, until there is a program for it again.
-    pub fn waits(self) -> io::Result<Waiting> {
-        self.reader().map(|(reader, held)| Waiting::new(reader, held))
-    }
-
-    fn reader(self) -> io::Result<(Reader, Self)> {
+    /// What reads it from here on, and the copy. An error: the connection has been ended.
+    pub(super) fn reader(self) -> io::Result<(Reader, Self)> {
         match Reader::of(self.file.as_fd()) {
             Ok(reader) => Ok((reader, self)),
             Err(error) => {

@@ -3,6 +3,7 @@
 //!
 //! Pure. A pod has made the requests: none of its numbers is trusted but the one that an answer repeats.
 
+use super::fuse_protocol::operation::*;
 use linux::sys::fuse::HEAD;
 
 /// `struct fuse_out_header`: its length, an error, and the number of the request.
@@ -14,11 +15,29 @@ pub const RESEND: OutHeader = out_header(7, 0);
 /// The number of a filesystem's root.
 pub const ROOT: u64 = 1;
 
-/// FORGET, INTERRUPT and BATCH_FORGET are not answered.
-const WITHOUT_ANSWER: [u32; 3] = [2, 36, 42];
-/// What is asked with a file that was opened before: READ, WRITE, RELEASE, FSYNC, FLUSH, READDIR, RELEASEDIR, FSYNCDIR,
-/// GETLK, SETLK, SETLKW, IOCTL, POLL, FALLOCATE, READDIRPLUS, LSEEK, COPY_FILE_RANGE and the same with 64 bits.
-const WITH_OPEN_FILE: [u32; 18] = [15, 16, 18, 20, 25, 28, 29, 30, 31, 32, 33, 39, 40, 43, 44, 46, 47, 53];
+/// What is not answered.
+const WITHOUT_ANSWER: [u32; 3] = [FORGET, INTERRUPT, BATCH_FORGET];
+/// What is asked with a file that was opened before.
+const WITH_OPEN_FILE: [u32; 18] = [
+    READ,
+    WRITE,
+    RELEASE,
+    FSYNC,
+    FLUSH,
+    READDIR,
+    RELEASEDIR,
+    FSYNCDIR,
+    GETLK,
+    SETLK,
+    SETLKW,
+    IOCTL,
+    POLL,
+    FALLOCATE,
+    READDIRPLUS,
+    LSEEK,
+    COPY_FILE_RANGE,
+    COPY_FILE_RANGE_64,
+];
 
 /// The answer to the request that begins so; none if it is to have none.
 ///
@@ -39,10 +58,10 @@ pub fn is_with_open_file(operation: u32) -> bool {
     WITH_OPEN_FILE.contains(&operation)
 }
 
-/// Whether an heir may have another answer than an error: GETATTR, READ, WRITE, FSYNC, FLUSH, LSEEK.
+/// Whether an heir may have another answer than an error.
 pub fn may_need_heir(head: &[u8; HEAD]) -> bool {
     let operation = u32::from_ne_bytes([head[4], head[5], head[6], head[7]]);
-    [3, 15, 16, 20, 25, 46].contains(&operation)
+    [GETATTR, READ, WRITE, FSYNC, FLUSH, LSEEK].contains(&operation)
 }
 
 /// Another error in the place of that of an answer.

@@ -5,26 +5,18 @@
 //! and nothing here waits. A process that waits can be killed: the kernel says that it was interrupted, and its request is answered then.
 
 use super::fuse_device::{AT_ONCE, Answers, FuseDevice};
+use super::fuse_protocol::operation::*;
+use super::fuse_protocol::{self, Head, PARALLEL_DIROPS, init, long, space};
 use super::fuse_reader::{Read, Reader};
 use super::fuse_requests::{OutHeader, ROOT, answer, error_for, is_with_open_file};
+use linux::sys::ask::Space;
 use linux::sys::fuse::HEAD;
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// How many requests wait at most; those that come then fail at once.
 const MOST: usize = 4096;
-
-/// FUSE's numbers of operations (linux/fuse.h).
-const GETATTR: u32 = 3;
-const STATFS: u32 = 17;
-const GETXATTR: u32 = 22;
-const LISTXATTR: u32 = 23;
-const INIT: u32 = 26;
-const INTERRUPT: u32 = 36;
-const STATX: u32 = 52;
-
-/// FUSE_PARALLEL_DIROPS, in the answer to INIT.
-const PARALLEL_DIROPS: u32 = 1 << 18;
 
 /// What is to be done about a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,8 +44,9 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(reader: Reader, held: FuseDevice) -> Self {
-        Self { reader, held, waiting: VecDeque::new(), over: false }
+    /// Serves a connection from here on, as far as it must be, until there is a program for it again. An error: it has been ended.
+    pub fn on(device: FuseDevice) -> io::Result<Self> {
+        device.reader().map(|(reader, held)| Self { reader, held, waiting: VecDeque::new(), over: false })
     }
 
     /// Takes in what has come, or a part of it. `false`: the connection has ended, as it does when the filesystem is mounted nowhere.
@@ -120,19 +113,17 @@ impl AsFd for Waiting {
 }
 
 fn judge(head: &[u8; HEAD], body: &[u8]) -> Verdict {
-    let [operation, request, node] = [&head[4..8], &head[8..16], &head[16..24]];
-    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
-    let operation = operation.try_into().map_or(0, u32::from_ne_bytes);
-    let is_root = number(node) == ROOT;
-    let with = |body: &[u8]| {
-        let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
-        Verdict::Answer([&length.to_ne_bytes(), &[0; 4], request, body].concat())
-    };
+    let Head { operation, unique, node, .. } = Head::of(head);
+    let is_root = node == ROOT;
+    let with = |body: &[u8]| Verdict::Answer(fuse_protocol::answer(unique, 0, body));
     match operation {
-        INIT => with(&init()),
-        INTERRUPT => Verdict::Interrupted(body.get(..8).map_or(0, number)),
+        // Not `default_permissions` at the mount either: then chdir(2) and access(2) ask here, and wait as well. A working directory
+        // in here would stay here.
+        INIT => with(&init(PARALLEL_DIROPS, 0)),
+        INTERRUPT => Verdict::Interrupted(long(body, 0).unwrap_or_default()),
         GETATTR if is_root => with(&attributes()),
-        STATFS if is_root => with(&space()),
+        // No room.
+        STATFS if is_root => with(&space(Space { block: 4096, ..Space::default() })),
         // The kernel remembers that there are none, and asks otherwise.
         GETXATTR | LISTXATTR | STATX if is_root => match answer(head) {
             Some(answer) => Verdict::Answer(error_for(&answer, libc::ENOSYS).to_vec()),
@@ -147,19 +138,6 @@ fn judge(head: &[u8; HEAD], body: &[u8]) -> Verdict {
     }
 }
 
-/// `struct fuse_init_out`: version 7.31, and little else. FUSE_PARALLEL_DIROPS: without it the kernel lets one process look in a directory at
-/// a time, and those that wait for their turn cannot be killed. Not `default_permissions` at the mount either: then
-/// chdir(2) and access(2) ask here, and wait as well. A working directory in here would stay here.
-fn init() -> [u8; 64] {
-    let mut body = [0; 64];
-    body[..4].copy_from_slice(&7u32.to_ne_bytes());
-    body[4..8].copy_from_slice(&31u32.to_ne_bytes());
-    body[12..16].copy_from_slice(&PARALLEL_DIROPS.to_ne_bytes());
-    // The longest write.
-    body[20..24].copy_from_slice(&4096u32.to_ne_bytes());
-    body
-}
-
 /// `struct fuse_attr_out`: a directory. The kernel may keep it: it never changes.
 fn attributes() -> [u8; 104] {
     const SECONDS: u64 = 24 * 3600;
@@ -169,15 +147,6 @@ fn attributes() -> [u8; 104] {
     body[16..24].copy_from_slice(&ROOT.to_ne_bytes());
     body[76..80].copy_from_slice(&(libc::S_IFDIR | 0o755).to_ne_bytes());
     body[80..84].copy_from_slice(&2u32.to_ne_bytes());
-    body
-}
-
-/// `struct fuse_statfs_out`: no room.
-fn space() -> [u8; 80] {
-    let mut body = [0; 80];
-    body[40..44].copy_from_slice(&4096u32.to_ne_bytes());
-    body[44..48].copy_from_slice(&255u32.to_ne_bytes());
-    body[48..52].copy_from_slice(&4096u32.to_ne_bytes());
     body
 }
 

@@ -5,6 +5,7 @@ pub mod connections;
 pub mod dying;
 pub mod file_locks;
 pub mod fuse_device;
+pub mod fuse_protocol;
 mod fuse_reader;
 pub mod fuse_requests;
 pub mod fuse_waiting;

@@ -6,6 +6,7 @@
 use super::nodes::Nodes;
 use super::requests::{self, Asked, Request};
 use super::room;
+use crate::node::fuse_protocol::space as space_of;
 use crate::node::target::open_in_filesystem;
 use linux::statx::{self, is_directory};
 use linux::sys::ask::directories::{NewDirectory, make_directory};
@@ -64,7 +65,7 @@ fn look(request: &Request, nodes: &Mutex<Nodes>) -> io::Result<Vec<u8>> {
             Ok(requests::attributes(&known(&path)?, request.node))
         }
         Asked::Space => match ask::space(room::volume()?.as_fd(), PATIENCE)? {
-            Ok(space) => Ok(requests::space(space)),
+            Ok(space) => Ok(space_of(space)),
             Err(_) => Err(Errno::TIMEDOUT.into()),
         },
         _ => Err(Errno::OPNOTSUPP.into()),

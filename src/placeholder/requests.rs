@@ -2,15 +2,16 @@
 //!
 //! Pure. Processes of pods have made the requests: what is in them is theirs to choose.
 
+use crate::node::fuse_protocol::operation::*;
+use crate::node::fuse_protocol::{self, Head, PARALLEL_DIROPS, attribute, long, word};
 use crate::node::fuse_requests::{answer, error_for, is_with_open_file};
-use linux::sys::ask::Space;
 use linux::sys::fuse::HEAD;
 use rustix::fs::Statx;
 
-/// FUSE_PARALLEL_DIROPS, and FUSE_INIT_EXT: there are more flags, in the second word.
-const FLAGS: u32 = 1 << 18 | 1 << 30;
+/// FUSE_INIT_EXT: there are more flags, in the second word.
+const INIT_EXT: u32 = 1 << 30;
 /// FUSE_ALLOW_IDMAP (Linux 6.12), in the second word.
-const MORE_FLAGS: u32 = 1 << 8;
+const ALLOW_IDMAP: u32 = 1 << 8;
 /// How long the kernel may keep a name. A pod's names are never asked for here, and looking anew would take away what is mounted on it.
 const NAME_SECONDS: u64 = 24 * 3600;
 
@@ -67,22 +68,22 @@ impl Request {
     /// `None`: it is shorter than a request can be.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (head, body) = bytes.split_first_chunk::<HEAD>()?;
-        let (operation, unique, node) = (word(head, 4)?, long(head, 8)?, long(head, 16)?);
+        let Head { operation, unique, node, thread } = Head::of(head);
         let asked = match operation {
-            1 => Asked::Lookup(name(body)),
-            2 => Asked::Forget(vec![(node, long(body, 0)?)]),
-            3 => Asked::Attributes,
-            4 if word(body, 0)? & MODE != 0 && word(body, 0)? & !(MODE | BESIDE_MODE) == 0 => {
+            LOOKUP => Asked::Lookup(name(body)),
+            FORGET => Asked::Forget(vec![(node, long(body, 0)?)]),
+            GETATTR => Asked::Attributes,
+            SETATTR if word(body, 0)? & MODE != 0 && word(body, 0)? & !(MODE | BESIDE_MODE) == 0 => {
                 Asked::SetMode(word(body, 68)?)
             }
-            9 => Asked::MakeDirectory(name(body.get(8..)?), word(body, 0)?),
-            17 => Asked::Space,
-            22 | 23 | 52 => Asked::Attribute,
-            26 => Asked::Init,
-            27 => Asked::OpenDirectory,
-            28 | 44 => Asked::List,
-            36 => Asked::Interrupt(long(body, 0)?),
-            42 => {
+            MKDIR => Asked::MakeDirectory(name(body.get(8..)?), word(body, 0)?),
+            STATFS => Asked::Space,
+            GETXATTR | LISTXATTR | STATX => Asked::Attribute,
+            INIT => Asked::Init,
+            OPENDIR => Asked::OpenDirectory,
+            READDIR | READDIRPLUS => Asked::List,
+            INTERRUPT => Asked::Interrupt(long(body, 0)?),
+            BATCH_FORGET => {
                 let each = body.get(8..)?.chunks_exact(16).take(word(body, 0)? as usize);
                 Asked::Forget(each.filter_map(|one| Some((long(one, 0)?, long(one, 8)?))).collect())
             }
@@ -90,7 +91,7 @@ impl Request {
             _ => Asked::Other,
         };
         let again = answer(head).unwrap_or_default();
-        Some(Self { unique, node, thread: word(head, 32)?.cast_signed(), asked, again })
+        Some(Self { unique, node, thread, asked, again })
     }
 
     /// The answer after which the kernel walks the path once more.
@@ -105,19 +106,13 @@ impl Request {
 
     /// An answer with this in it.
     pub(super) fn with(&self, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
-        [&length.to_ne_bytes(), &[0; 4], &self.unique.to_ne_bytes()[..], body].concat()
+        fuse_protocol::answer(self.unique, 0, body)
     }
 }
 
-/// `struct fuse_init_out`: version 7.31, and little else. Who may enter is decided by `default_permissions` at the mount, without which the
-/// kernel maps no ids.
+/// `struct fuse_init_out`. Who may enter is decided by `default_permissions` at the mount, without which the kernel maps no ids.
 pub(super) fn init() -> [u8; 64] {
-    let mut body = [0; 64];
-    for (at, word) in [(0, 7), (4, 31), (12, FLAGS), (20, 4096), (32, MORE_FLAGS)] {
-        body[at..at + 4].copy_from_slice(&u32::to_ne_bytes(word));
-    }
-    body
+    fuse_protocol::init(PARALLEL_DIROPS | INIT_EXT, ALLOW_IDMAP)
 }
 
 /// `struct fuse_attr_out`: they are asked for anew each time, so that no process goes to a directory here without a request.
@@ -131,44 +126,16 @@ pub(super) fn entry(stat: &Statx, number: u64) -> Vec<u8> {
     [head, attribute(stat, number).to_vec()].concat()
 }
 
-/// `struct fuse_attr`.
-fn attribute(stat: &Statx, number: u64) -> [u8; 88] {
-    let mut body = [0; 88];
-    let times = [stat.stx_atime, stat.stx_mtime, stat.stx_ctime];
-    let longs = [number, stat.stx_size, stat.stx_blocks].into_iter();
-    let longs = longs.chain(times.map(|time| time.tv_sec.cast_unsigned()));
-    let owner = [u32::from(stat.stx_mode), stat.stx_nlink, stat.stx_uid, stat.stx_gid, 0, stat.stx_blksize];
-    let words = times.map(|time| time.tv_nsec).into_iter().chain(owner);
-    let bytes = longs.flat_map(u64::to_ne_bytes).chain(words.flat_map(u32::to_ne_bytes));
-    body.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-    body
-}
-
-/// `struct fuse_statfs_out`.
-pub(super) fn space(said: Space) -> Vec<u8> {
-    let Space { block, blocks, free, available, files, files_free } = said;
-    let longs = [blocks, free, available, files, files_free].map(u64::to_ne_bytes).concat();
-    let block = u32::try_from(block).unwrap_or(4096);
-    let words = [block, 255, block].map(u32::to_ne_bytes).concat();
-    [longs, words, vec![0; 28]].concat()
-}
-
 /// A name, which ends with a zero.
 fn name(body: &[u8]) -> Vec<u8> {
     body.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
-
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::fuse_protocol::space;
+    use linux::sys::ask::Space;
     use proptest::prelude::*;
     use std::os::fd::AsFd;
 

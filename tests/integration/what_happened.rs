@@ -66,14 +66,19 @@ fn line(output: &mut BufReader<ChildStdout>) -> String {
     line
 }
 
-fn what_happened_is_known_over_restarts_and_of_volumes_that_are_gone() {
-    let (test, mounter) = start();
-    let said = json!({
+/// What kubelet tells the FlexVolume driver of a volume of bindfs.
+fn of_a_pod() -> Value {
+    json!({
         "kubernetes.io/pod.name": "web-0",
         "kubernetes.io/pod.namespace": "shop",
         "fstype": "bindfs",
         "source": "/tmp/source",
-    });
+    })
+}
+
+fn what_happened_is_known_over_restarts_and_of_volumes_that_are_gone() {
+    let (test, mounter) = start();
+    let said = of_a_pod();
     let done = test.node.run(DRIVER, &["mount", FLEX, &said.to_string()]);
     assert!(done.stdout.contains("Success"), "{done:?}");
     test.node.sh_ok("kill -9 $(pidof bindfs)");
@@ -122,12 +127,7 @@ fn what_happened_is_known_over_restarts_and_of_volumes_that_are_gone() {
 /// The word is its target; the volume of another pod beside it has none of these lines.
 fn one_volumes_life_is_one_grep() {
     let (test, mounter) = start();
-    let said = json!({
-        "kubernetes.io/pod.name": "web-0",
-        "kubernetes.io/pod.namespace": "shop",
-        "fstype": "bindfs",
-        "source": "/tmp/source",
-    });
+    let said = of_a_pod();
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/mnt/v"]).ok("mount");
     let others = test.pids_of("bindfs");
     let mut refused = said.clone();

@@ -167,6 +167,7 @@ fn become_program(child: &Child<'_>) -> ! {
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core) };
     if let Some(descriptors) = descriptors {
         let limit = libc::rlimit { rlim_cur: descriptors, rlim_max: descriptors };
+        // It fails where ours is less already, and that holds then.
         // SAFETY: as above.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     }

@@ -74,11 +74,9 @@ const KEYS: [i64; 3] = [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyc
 /// What these make stays when the helper is gone, and is the whole container's. As on a kernel without them.
 const LEFT_BEHIND: [i64; 4] = [libc::SYS_shmget, libc::SYS_msgget, libc::SYS_semget, libc::SYS_mq_open];
 
-/// The families of sockets that helpers speak with their servers and among themselves. Of netlink only what tells addresses and
-/// routes, as getaddrinfo(3) asks it. Others lead to the hypervisor (vsock), or to rarely used parts of the kernel (AF_ALG, TIPC).
-pub const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-/// Those of them that have other protocols than everybody's: anyone who names one (SCTP, DCCP, UDP-Lite, L2TP) has the kernel load
-/// its module.
+/// The families of sockets that helpers speak with their servers, beside AF_UNIX among themselves. Of netlink only what tells addresses and
+/// routes, as getaddrinfo(3) asks it. Others lead to the hypervisor (vsock), or to rarely used parts of the kernel (AF_ALG, TIPC). These two
+/// have other protocols than everybody's: anyone who names one (SCTP, DCCP, UDP-Lite, L2TP) has the kernel load its module.
 pub const INTERNET: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
 /// The types of such sockets: TCP's, UDP's, and raw ones, for which the kernel asks for CAP_NET_RAW.
 pub const TYPES: [i32; 3] = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW];
@@ -122,8 +120,8 @@ pub enum Verdict {
     Always(u32),
     /// This action if its first argument has any of these bits, else it is performed.
     With(u32, u32),
-    /// EAFNOSUPPORT unless its first argument is one of [`FAMILIES`], or netlink's and its third NETLINK_ROUTE. ESOCKTNOSUPPORT and
-    /// EPROTONOSUPPORT for one of the [`INTERNET`] that is not of these [`TYPES`] and [`PROTOCOLS`].
+    /// EAFNOSUPPORT unless its first argument is AF_UNIX, one of [`INTERNET`], or netlink's and its third NETLINK_ROUTE. ESOCKTNOSUPPORT
+    /// and EPROTONOSUPPORT for one of the [`INTERNET`] that is not of these [`TYPES`] and [`PROTOCOLS`].
     Socket,
     /// EAFNOSUPPORT unless its first argument is AF_UNIX.
     SocketPair,

@@ -3,7 +3,7 @@
 //! Pure. The program looks at the architecture first: system call numbers mean nothing without it.
 
 use super::architecture::{NATIVE, X32_BIT};
-use super::calls::{FAMILIES, Heard, INTERNET, PROTOCOLS, TYPES, Verdict, call, errno_action, table};
+use super::calls::{Heard, INTERNET, PROTOCOLS, TYPES, Verdict, call, errno_action, table};
 use libc::SECCOMP_RET_ALLOW;
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use linux::sys::seccomp::Instruction;
@@ -81,27 +81,16 @@ impl Verdict {
                     vec![answer(SECCOMP_RET_ALLOW)],
                 ]
                 .concat();
-                let netlink = [
-                    vec![load(ARG2_LOW)],
-                    one_of(&[libc::NETLINK_ROUTE], vec![answer_errno(libc::EAFNOSUPPORT)]),
-                    vec![answer(SECCOMP_RET_ALLOW)],
-                ]
-                .concat();
+                let netlink = [vec![load(ARG2_LOW)], only(libc::NETLINK_ROUTE, libc::EAFNOSUPPORT)].concat();
                 [
                     vec![load(ARG0_LOW)],
                     none_of(&INTERNET, of_the_internet),
                     none_of(&[libc::AF_NETLINK], netlink),
-                    one_of(&FAMILIES, vec![answer_errno(libc::EAFNOSUPPORT)]),
-                    vec![answer(SECCOMP_RET_ALLOW)],
+                    only(libc::AF_UNIX, libc::EAFNOSUPPORT),
                 ]
                 .concat()
             }
-            Self::SocketPair => [
-                vec![load(ARG0_LOW)],
-                one_of(&[libc::AF_UNIX], vec![answer_errno(libc::EAFNOSUPPORT)]),
-                vec![answer(SECCOMP_RET_ALLOW)],
-            ]
-            .concat(),
+            Self::SocketPair => [vec![load(ARG0_LOW)], only(libc::AF_UNIX, libc::EAFNOSUPPORT)].concat(),
             Self::NotCommand(command) => vec![
                 load(ARG1_LOW),
                 jump(BPF_JEQ, command, 0, 1),
@@ -110,6 +99,11 @@ impl Verdict {
             ],
         }
     }
+}
+
+/// This error, unless what is loaded is this: then the call is performed.
+fn only(this: i32, errno: i32) -> Vec<Instruction> {
+    [one_of(&[this], vec![answer_errno(errno)]), vec![answer(SECCOMP_RET_ALLOW)]].concat()
 }
 
 /// `otherwise`, unless what is loaded is one of these: then what follows is executed.

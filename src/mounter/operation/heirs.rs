@@ -3,20 +3,17 @@
 //! Runs in the mounter, on a thread of its own, which takes off what an heir has no use for. The heir is among the helpers' cgroups:
 //! like them it outlives the mounter, and its mount namespace is not searched for volumes.
 
+use super::own_process::{OwnProcessError, start_own};
 use crate::heir::CAPABILITIES;
 use crate::heir::inherited::Inherited;
-use crate::helper::confine::{ConfineError, confine_this_thread};
 use crate::mounter::Mounter;
 use crate::mounter::volume::orphan::Orphan;
-use crate::node::cgroup::{EndsWithContainer, Placement, Resident};
+use crate::node::cgroup::{EndsWithContainer, Resident};
 use crate::observe::events;
 use api::exit::chain;
 use linux::processes::has_ended;
-use linux::sys::spawn::{Program, SpawnError};
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tracing::{info, warn};
@@ -48,9 +45,7 @@ enum HeirError {
     #[error("no cgroup for it")]
     Cgroup(#[from] EndsWithContainer),
     #[error(transparent)]
-    Confine(#[from] ConfineError),
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
+    Start(#[from] OwnProcessError),
     #[error("cannot prepare for it")]
     Prepare(#[from] io::Error),
 }
@@ -73,10 +68,9 @@ pub fn start(mounter: &Mounter, orphan: Orphan) {
             return Err(HeirError::TooMany);
         }
         let placement = mounter.cgroups.placement(Resident::Helper, &target, None, None)?;
-        let null = File::options().write(true).open("/dev/null")?;
         let connection = answers.connection().try_clone_to_owned()?;
-        let standard = [connection.as_fd(), inheritance.tree.as_fd(), null.as_fd()];
-        spawn(mounter, &placement, &inherited, standard)
+        let given = [connection.as_fd(), inheritance.tree.as_fd()];
+        Ok(start_own(mounter, &placement, &CAPABILITIES, inherited.command_line(), given)?.process()?)
     })();
     match started {
         Ok(process) => {
@@ -93,25 +87,4 @@ pub fn start(mounter: &Mounter, orphan: Orphan) {
             answers.end();
         }
     }
-}
-
-fn spawn(
-    mounter: &Mounter,
-    placement: &Placement<'_>,
-    inherited: &Inherited,
-    standard: [BorrowedFd<'_>; 3],
-) -> Result<OwnedFd, HeirError> {
-    placement.enter()?;
-    confine_this_thread(&CAPABILITIES.into_iter().collect(), false)?;
-    let program = Program {
-        file: "/proc/self/exe".into(),
-        arguments: inherited.command_line(),
-        environment: BTreeMap::new(),
-        standard,
-        user: None,
-        descriptors: None,
-        filter: Vec::new(),
-        cgroup: placement.version_2().map(|(cgroup, _)| cgroup),
-    };
-    Ok(mounter.reaper.spawn(&program)?.process()?)
 }

@@ -15,6 +15,7 @@ pub mod heal;
 pub mod heirs;
 pub mod kill;
 pub mod mount;
+mod own_process;
 pub mod place;
 pub mod placeholder;
 pub mod ready;

@@ -5,8 +5,8 @@
 //! for. It is in a cgroup among the helpers': like them it outlives the mounter.
 
 use super::abandoned::below;
+use super::own_process::{OwnProcessError, start_own};
 use super::place::mounts_of;
-use crate::helper::confine::{ConfineError, confine_this_thread};
 use crate::mounter::Mounter;
 use crate::node::cgroup::{EndsWithContainer, Resident, has_own_pid_namespace};
 use crate::node::connections::Identity;
@@ -17,10 +17,8 @@ use crate::placeholder::CAPABILITIES;
 use crate::placeholder::told::Told;
 use linux::mount_table::{Device, Mount};
 use linux::sys::ask;
-use linux::sys::spawn::{Program, SpawnError};
+use linux::sys::spawn::SpawnError;
 use linux::sys::user_namespace::new_user_namespace;
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -48,12 +46,9 @@ pub enum PlaceholderError {
     /// Its process has no cgroup.
     #[error("the placeholder of the volume cannot outlive the mounter")]
     Cgroup(#[from] EndsWithContainer),
-    /// Its process's privileges.
-    #[error(transparent)]
-    Confine(#[from] ConfineError),
     /// Its process.
     #[error("cannot start the process that serves the placeholder of the volume")]
-    Spawn(#[from] SpawnError),
+    Start(#[from] OwnProcessError),
     /// Its answer.
     #[error("the placeholder of the volume does not answer")]
     Silent(#[source] io::Error),
@@ -112,27 +107,14 @@ fn start(
     connection: BorrowedFd<'_>,
     volume: BorrowedFd<'_>,
 ) -> Result<(), PlaceholderError> {
-    let null = File::options().write(true).open("/dev/null").map_err(SpawnError::Prepare)?;
     let starts = || {
         let placement = mounter.cgroups.placement(Resident::Placeholder, &told.target, None, None)?;
-        placement.enter().map_err(SpawnError::Prepare)?;
-        confine_this_thread(&CAPABILITIES.into_iter().collect(), false)?;
-        let program = Program {
-            file: "/proc/self/exe".into(),
-            arguments: told.command_line(),
-            environment: BTreeMap::new(),
-            standard: [connection, volume, null.as_fd()],
-            user: None,
-            descriptors: None,
-            filter: Vec::new(),
-            cgroup: placement.version_2().map(|(cgroup, _)| cgroup),
-        };
-        mounter.reaper.spawn(&program)?;
+        start_own(mounter, &placement, &CAPABILITIES, told.command_line(), [connection, volume])?;
         Ok(())
     };
     thread::scope(|scope| {
         let started = thread::Builder::new().name("placeholder".into()).spawn_scoped(scope, starts);
-        let started = started.map_err(SpawnError::Prepare)?.join();
+        let started = started.map_err(|error| OwnProcessError::from(SpawnError::Prepare(error)))?.join();
         started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

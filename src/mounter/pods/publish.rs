@@ -13,6 +13,7 @@ use super::{PodVolume, PodVolumeId};
 use crate::mounter::Mounter;
 use crate::mounter::operation::place::{Place, PlaceError, open_place, take_away};
 use crate::mounter::target_locks::TargetBusy;
+use crate::node::fuse_waiting::Waiting;
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::{Denied, PlanError, authorize_program, normal};
@@ -128,7 +129,7 @@ fn show(mounter: &Mounter, volume: &PodVolume, place: Place, door: Door) -> Resu
         return Err(error);
     }
     let filesystem = fresh.identity;
-    let state = State::waiting(fresh.release().waits());
+    let state = State::waiting(Waiting::on(fresh.release()));
     let volume = volume.clone();
     mounter.pods.add(New { volume, since, filesystem, left: Vec::new(), state, door: Some(door) });
     info!(event = events::PROGRAM_AWAITED, device = %filesystem.device, "mounted on the node: calls wait for the volume's program");

@@ -13,6 +13,7 @@ use super::{PodVolume, PodVolumeId};
 use crate::mounter::volume::pace::Pace;
 use crate::node::connections::Identity;
 use crate::node::fuse_device::FuseDevice;
+use crate::node::fuse_waiting::Waiting;
 use crate::observe::{self, events};
 use rustix::event::epoll;
 use std::collections::{BTreeMap, VecDeque};
@@ -217,7 +218,7 @@ impl Pods {
                 entry.had_program = true;
                 State::served(device, holders)
             }
-            Next::Nobody => State::waiting(device.waits()),
+            Next::Nobody => State::waiting(Waiting::on(device)),
         };
         self.stop_watching(&entry.state);
         let before = std::mem::replace(&mut entry.state, state);
@@ -257,7 +258,7 @@ impl Pods {
         info!(event = events::PROGRAM_ENDED, program, "the volume's program has ended: calls wait for the next one");
         let device = device.take();
         let resent = device.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(|device| match device.resend() {
-            Ok(()) => device.waits(),
+            Ok(()) => Waiting::on(device),
             Err(error) => {
                 device.end();
                 Err(error)
