@@ -1,7 +1,8 @@
 //! Starting programs below a cgroup of version 2, in a cgroup namespace that has its root there (cgroup_namespaces(7)).
 //!
 //! Runs in the process that makes a throw-away machine, as root. Where the node's cgroup2 is mounted with `nsdelegate`, a
-//! process can be moved only by one that sees both cgroups, so it goes there before it enters the namespace.
+//! process can be moved only by one that sees both cgroups: the kernel takes the namespace, and the identity, of the process that opened
+//! `cgroup.procs`, not of the one that writes to it.
 
 use super::fork::{fork_held, live_until_closed};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -38,17 +39,14 @@ fn unshare_and_live(life: RawFd, verdict: RawFd) -> ! {
     live_until_closed(life)
 }
 
-/// Has `command` start in the cgroup whose `cgroup.procs` is open for writing, and then enter a cgroup namespace.
+/// Has `command` start in the cgroup whose `cgroup.procs` is open for writing. With a uid of its own, too, which it has by then.
 ///
 /// The kernel stops every fork on the machine for milliseconds for it, and the program is started by fork(2).
-pub fn start_in(command: &mut Command, procs: OwnedFd, namespace: OwnedFd) {
+pub fn start_in(command: &mut Command, procs: OwnedFd) {
     let go_there = move || {
         rustix::io::write(&procs, b"0")?;
-        Ok(rustix::thread::move_into_link_name_space(
-            namespace.as_fd(),
-            Some(rustix::thread::LinkNameSpaceType::ControlGroup),
-        )?)
+        Ok(())
     };
-    // SAFETY: the closure makes two system calls on descriptors that it owns, and allocates nothing.
+    // SAFETY: the closure makes one system call on a descriptor that it owns, and allocates nothing.
     unsafe { command.pre_exec(go_there) };
 }

@@ -62,7 +62,7 @@ impl Cgroups {
         self.shown.iter().map(|(own, at)| (own.as_path(), at.as_path()))
     }
 
-    /// Moves the calling thread there, and into the namespace.
+    /// Moves the calling thread into the namespace, and there as far as a thread can be moved by itself.
     pub(super) fn enter(&self) -> Result<(), Error> {
         move_this_thread(&self.entrances)?;
         setns(&self.namespace, CloneFlags::CLONE_NEWCGROUP).map_err(step("enter the machine's cgroup namespace"))
@@ -70,11 +70,10 @@ impl Cgroups {
 
     /// Makes `command`, which the calling thread is about to start, start there.
     pub(super) fn start_in(&self, command: &mut Command) -> Result<(), Error> {
-        let Some(procs) = &self.procs else { return self.enter() };
-        move_this_thread(&self.entrances)?;
-        let copy = |fd: &OwnedFd| fd.try_clone().map_err(step("copy a descriptor"));
-        let procs = procs.try_clone().map_err(step("copy a descriptor"))?;
-        start_in(command, procs.into(), copy(&self.namespace)?);
+        self.enter()?;
+        if let Some(procs) = &self.procs {
+            start_in(command, procs.try_clone().map_err(step("copy a descriptor"))?.into());
+        }
         Ok(())
     }
 }
