@@ -11,13 +11,16 @@ use linux::processes::name_of;
 use linux::statx::{identity, is_directory};
 use linux::sys::ask::{self, Patience};
 use linux::sys::mount_attr::{IDMAP, MountAttr, mount_setattr};
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::mount::{mount_change, mount_remount, move_mount, open_tree, unmount};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 use tracing::warn;
 
 /// A detached mount. Dropped without having been grafted it ends, and with it (if it was the last copy) its helper.
@@ -71,9 +74,29 @@ impl Tree {
         mount_setattr(self.0.as_fd(), &MountAttr { set: IDMAP, user_namespace, ..MountAttr::default() })
     }
 
-    /// Whether its filesystem allows that: as an error if not. It is left as it is.
-    pub fn may_map_ids(&self, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
-        Self::copy_at(self.0.as_fd())?.map_ids(user_namespace)
+    /// The tree as it is, and whether its filesystem allows that: an error if not.
+    pub fn may_map_ids(self, user_namespace: BorrowedFd<'_>) -> io::Result<(Self, io::Result<()>)> {
+        let (tree, copy) = self.and_a_copy()?;
+        Ok((tree, copy.map_ids(user_namespace)))
+    }
+
+    /// The tree, and a copy of it without what is mounted on it. Before Linux 6.15 only what is attached can be copied (EINVAL): then it is
+    /// attached in a mount namespace that lasts as long.
+    fn and_a_copy(self) -> io::Result<(Self, Self)> {
+        match Self::copy_at(self.0.as_fd()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            copy => return copy.map(|copy| (self, copy)),
+        }
+        let attached = || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            move_mount(&self.0, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            Ok((Self::whole_copy_at(self.0.as_fd())?, Self::copy_at(self.0.as_fd())?))
+        };
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("copy".into()).spawn_scoped(scope, attached)?;
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
     }
 
     /// Makes it read-only: 5.12 and later, ENOSYS before.

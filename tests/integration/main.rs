@@ -17,6 +17,7 @@ mod chaos;
 mod client;
 mod configuration;
 mod costs;
+mod csi_chart;
 mod csi_manifests;
 mod deployment;
 mod device_numbers;
@@ -37,6 +38,7 @@ mod idmap;
 mod image;
 mod install;
 mod kubelet;
+mod kubelet_config;
 mod kubelet_in_container;
 mod libfuse;
 mod main_job;
@@ -125,7 +127,9 @@ fn main() -> ExitCode {
         monitoring,
         install,
         deployment,
+        kubelet_config,
         csi_manifests,
+        csi_chart,
         kubelet,
         kubelet_in_container,
         libfuse,

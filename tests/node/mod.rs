@@ -11,6 +11,7 @@ pub mod counted;
 pub mod failures;
 pub mod fault;
 pub mod filesystems;
+pub mod fusermount3;
 pub mod gluster;
 pub mod job;
 pub mod manifest;

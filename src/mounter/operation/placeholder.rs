@@ -74,7 +74,8 @@ pub fn is_for_pods(mounter: &Mounter, target: &Path) -> bool {
 /// that `tree` is behind.
 pub fn for_users_of_pods(mounter: &Mounter, tree: Tree, behind: Behind<'_>) -> Result<Tree, PlaceholderError> {
     let mapping = new_user_namespace(ANY, ANY).map_err(PlaceholderError::Mount)?;
-    if tree.may_map_ids(mapping.as_fd()).is_ok() {
+    let (tree, may) = tree.may_map_ids(mapping.as_fd()).map_err(PlaceholderError::Mount)?;
+    if may.is_ok() {
         return Ok(tree);
     }
     if has_own_pid_namespace(&mounter.host_proc) {
@@ -92,7 +93,8 @@ pub fn for_users_of_pods(mounter: &Mounter, tree: Tree, behind: Behind<'_>) -> R
     // Held here as well, neither would end with its process.
     drop((connection, tree));
     ask::answers_at(placeholder.as_fd(), mounter.patience()).map_err(PlaceholderError::Silent)?;
-    placeholder.may_map_ids(mapping.as_fd()).map_err(PlaceholderError::Kernel)?;
+    let (placeholder, may) = placeholder.may_map_ids(mapping.as_fd()).map_err(PlaceholderError::Mount)?;
+    may.map_err(PlaceholderError::Kernel)?;
     info!(event = events::PLACEHOLDER, device = %told.device, "pods with a user namespace get a placeholder, which gives way in each");
     Ok(placeholder)
 }
