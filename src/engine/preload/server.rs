@@ -10,6 +10,7 @@ use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::judge::Objection;
 use crate::engine::objections::Objections;
 use crate::engine::watch::Watch;
+use linux::strangers::{let_go, waits_when_closed};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
@@ -19,7 +20,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::thread::JoinHandle;
 use tracing::{debug, warn};
+
+/// How many threads may wait until what a helper has sent is closed.
+const WAITING: usize = 4;
 
 /// The mounter's end of one helper.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub struct Server {
     watch: Watch,
     /// What was refused to it; while there is a broker, that one hears of it.
     pub objections: Objections,
+    /// Threads that close what it has sent.
+    waiting: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -39,7 +46,7 @@ impl Server {
         set_permissions(path, Permissions::from_mode(0o666))?;
         let mut watch = Watch::new(processes)?;
         watch.take_in_other(&socket)?;
-        Ok(Self { socket, watch, objections: Objections::default() })
+        Ok(Self { socket, watch, objections: Objections::default(), waiting: Vec::new() })
     }
 
     /// Takes in a process of the helper's.
@@ -58,6 +65,18 @@ impl Server {
         }
     }
 
+    /// Files that are open for more than naming them: no shared object of ours sends such, and to close them may take as long as the helper
+    /// likes, whose own they may be.
+    fn let_go(&mut self, strange: Vec<OwnedFd>) {
+        self.objections.add("it came with a file that is open for reading or writing".to_owned());
+        self.waiting.retain(|waiting| !waiting.is_finished());
+        self.waiting.extend(let_go(strange));
+        if self.waiting.len() > WAITING {
+            warn!("the helper sends files that cannot be closed: it is killed");
+            self.watch.kill();
+        }
+    }
+
     fn answer(&mut self, broker: Option<&mut Broker>) {
         let mut bytes = [0; message::LIMIT + 1];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(message::DESCRIPTORS))];
@@ -67,10 +86,16 @@ impl Server {
             Ok(received) => received,
             Err(errno) => return debug!("there was no call of the helper to receive: {errno}"),
         };
-        let mut descriptors = control.drain().flat_map(|part| match part {
+        let descriptors = control.drain().flat_map(|part| match part {
             RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
             _ => Vec::new(),
         });
+        let (strange, descriptors): (Vec<OwnedFd>, Vec<_>) =
+            descriptors.partition(|one| waits_when_closed(one.as_fd()));
+        if !strange.is_empty() {
+            return self.let_go(strange);
+        }
+        let mut descriptors = descriptors.into_iter();
         let Some(reply) = descriptors.next() else {
             let words = "ignored a call of the helper: it came without a descriptor for the answer";
             return self.objections.log(|| warn!("{words}"));
