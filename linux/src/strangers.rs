@@ -10,31 +10,29 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 /// Whether to close a descriptor may wait for a filesystem. Asks none.
 pub fn waits_when_closed(descriptor: BorrowedFd<'_>) -> bool {
-    let names_only = fcntl_getfl(descriptor).is_ok_and(|flags| flags.contains(OFlags::PATH));
     let is_file = |mode: u16| FileType::from_raw_mode(mode.into()).is_file();
-    !names_only && statx::cached(descriptor).map_or(true, |stat| is_file(stat.stx_mode))
+    let names_only = || fcntl_getfl(descriptor).is_ok_and(|flags| flags.contains(OFlags::PATH));
+    statx::cached(descriptor).map_or(true, |stat| is_file(stat.stx_mode)) && !names_only()
 }
 
-/// Closes descriptors; those that may have to be waited for on a thread, which ends when their filesystems answer, or are no more.
-pub fn let_go(descriptors: impl IntoIterator<Item = OwnedFd>) -> Option<JoinHandle<()>> {
-    let waiting: Vec<_> = descriptors.into_iter().filter(|one| waits_when_closed(one.as_fd())).collect();
-    if waiting.is_empty() {
-        return None;
+/// Closes a descriptor; one that may have to be waited for on a thread, which ends when its filesystem answers, or is no more.
+pub fn let_go(descriptor: OwnedFd) {
+    if !waits_when_closed(descriptor.as_fd()) {
+        return;
     }
     // What a thread was to have that could not be started would be closed with the error.
     let (gives, takes) = mpsc::channel();
-    let started = thread::Builder::new().name("lets-go".into()).spawn(move || drop(takes.recv())).ok();
+    let started = thread::Builder::new().name("lets-go".into()).spawn(move || drop(takes.recv()));
     let not_given = match started {
-        Some(_) => gives.send(waiting).err().map(|mpsc::SendError(waiting)| waiting),
-        None => Some(waiting),
+        Ok(_) => gives.send(descriptor).err().map(|mpsc::SendError(descriptor)| descriptor),
+        Err(_) => Some(descriptor),
     };
-    // They stay open: better than to wait.
-    not_given.into_iter().flatten().for_each(std::mem::forget);
-    started
+    // It stays open: better than to wait.
+    not_given.into_iter().for_each(std::mem::forget);
 }
 
 /// Opens what is behind a link in /proc to a process's descriptor, if it `is` what is looked for. The process may exchange it at any
@@ -53,6 +51,7 @@ mod tests {
     use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn only_a_file_that_is_open_may_have_to_be_waited_for() {
@@ -62,8 +61,17 @@ mod tests {
         assert!(!waits(&open(&program, OFlags::PATH, Mode::empty()).unwrap()));
         assert!(!waits(&File::open("/dev/null").unwrap()) && !waits(&File::open("/").unwrap()));
         assert!(!waits(&UnixStream::pair().unwrap().0) && !waits(&io::pipe().unwrap().0));
-        let_go([File::open(program).unwrap().into()]).unwrap().join().unwrap();
-        assert!(let_go([File::open("/dev/null").unwrap().into()]).is_none());
+        let (file, null) = (File::open(program).unwrap(), File::open("/dev/null").unwrap());
+        let links = [file.as_raw_fd(), null.as_raw_fd()].map(|number| format!("/proc/self/fd/{number}"));
+        let before = links.clone().map(|link| std::fs::read_link(link).unwrap());
+        let_go(file.into());
+        let_go(null.into());
+        // Another test may have got the number since.
+        for (link, before) in links.iter().zip(before) {
+            while std::fs::read_link(link).is_ok_and(|now| now == before) {
+                thread::yield_now();
+            }
+        }
     }
 
     #[test]
@@ -80,7 +88,7 @@ mod tests {
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
         assert!(open_if(Path::new(&link), OFlags::RDONLY, is_pipe).is_err());
         // Exchanged all the time for what is, and back.
-        let over = std::sync::atomic::AtomicBool::new(false);
+        let over = AtomicBool::new(false);
         let exchanged = OwnedFd::from(file.try_clone().unwrap());
         thread::scope(|scope| {
             let link = format!("/proc/self/fd/{}", exchanged.as_raw_fd());
@@ -88,14 +96,14 @@ mod tests {
             let (file, pipe) = (&file, &pipe);
             scope.spawn(move || {
                 let mut exchanged = exchanged;
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) {
                     rustix::io::dup2(pipe, &mut exchanged).unwrap();
                     rustix::io::dup2(file, &mut exchanged).unwrap();
                 }
             });
             let mut opened = (0..20_000).filter_map(|_| open_if(Path::new(&link), OFlags::RDONLY, is_pipe).ok());
             assert!(opened.all(|opened| statx::identity(opened.as_fd()).unwrap().0 == device));
-            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            over.store(true, Ordering::Relaxed);
         });
     }
 }

@@ -70,7 +70,7 @@ fn taken(
         let Ok(file) = pidfd_getfd(held, number, PidfdGetfdFlags::empty()) else { continue };
         if !is_fuse_device(file.as_fd()) {
             // It was exchanged meanwhile, as nobody does by accident.
-            let_go([file]);
+            let_go(file);
             return None;
         }
         if wanted(file.as_fd()) {

@@ -20,11 +20,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::thread::JoinHandle;
 use tracing::{debug, warn};
-
-/// How many threads may wait until what a helper has sent is closed.
-const WAITING: usize = 4;
 
 /// The mounter's end of one helper.
 #[derive(Debug)]
@@ -33,8 +29,6 @@ pub struct Server {
     watch: Watch,
     /// What was refused to it; while there is a broker, that one hears of it.
     pub objections: Objections,
-    /// Threads that close what it has sent.
-    waiting: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -46,7 +40,7 @@ impl Server {
         set_permissions(path, Permissions::from_mode(0o666))?;
         let mut watch = Watch::new(processes)?;
         watch.take_in_other(&socket)?;
-        Ok(Self { socket, watch, objections: Objections::default(), waiting: Vec::new() })
+        Ok(Self { socket, watch, objections: Objections::default() })
     }
 
     /// Takes in a process of the helper's.
@@ -58,33 +52,21 @@ impl Server {
     pub fn handle_event(&mut self, broker: Option<&mut Broker>) -> io::Result<EngineEvent> {
         match self.watch.handle_event()? {
             Some(event) => Ok(event),
-            None => {
-                self.answer(broker);
-                Ok(EngineEvent::Call)
-            }
+            None => Ok(self.answer(broker)),
         }
     }
 
-    /// Files that are open for more than naming them: no shared object of ours sends such, and to close them may take as long as the helper
-    /// likes, whose own they may be.
-    fn let_go(&mut self, strange: Vec<OwnedFd>) {
-        self.objections.add("it came with a file that is open for reading or writing".to_owned());
-        self.waiting.retain(|waiting| !waiting.is_finished());
-        self.waiting.extend(let_go(strange));
-        if self.waiting.len() > WAITING {
-            warn!("the helper sends files that cannot be closed: it is killed");
-            self.watch.kill();
-        }
-    }
-
-    fn answer(&mut self, broker: Option<&mut Broker>) {
+    fn answer(&mut self, broker: Option<&mut Broker>) -> EngineEvent {
         let mut bytes = [0; message::LIMIT + 1];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(message::DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
             Ok(received) => received,
-            Err(errno) => return debug!("there was no call of the helper to receive: {errno}"),
+            Err(errno) => {
+                debug!("there was no call of the helper to receive: {errno}");
+                return EngineEvent::Call;
+            }
         };
         let descriptors = control.drain().flat_map(|part| match part {
             RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
@@ -93,12 +75,18 @@ impl Server {
         let (strange, descriptors): (Vec<OwnedFd>, Vec<_>) =
             descriptors.partition(|one| waits_when_closed(one.as_fd()));
         if !strange.is_empty() {
-            return self.let_go(strange);
+            // No shared object of ours sends such, and to close them may take as long as the helper likes, whose own they may be.
+            self.objections
+                .add("it came with a file that is open for reading or writing: the helper is killed".to_owned());
+            strange.into_iter().for_each(let_go);
+            self.watch.kill();
+            return EngineEvent::Cheats;
         }
         let mut descriptors = descriptors.into_iter();
         let Some(reply) = descriptors.next() else {
             let words = "ignored a call of the helper: it came without a descriptor for the answer";
-            return self.objections.log(|| warn!("{words}"));
+            self.objections.log(|| warn!("{words}"));
+            return EngineEvent::Call;
         };
         let call = bytes.get(..received.bytes).and_then(message::parse);
         let answer = match (call, descriptors.next()) {
@@ -108,6 +96,7 @@ impl Server {
         let errno = answer.err().map_or(0, Errno::raw_os_error);
         // It fails if the calling process is gone, or passed a descriptor that is no socket; then no answer is expected.
         let _ = send(&reply, &errno.to_ne_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        EngineEvent::Call
     }
 }
 

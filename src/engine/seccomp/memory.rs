@@ -81,7 +81,7 @@ impl<'a> StoppedThread<'a> {
         let copy = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
         let copy = copy.map(|copy| match waits_when_closed(copy.as_fd()) {
             true => {
-                let_go([copy]);
+                let_go(copy);
                 None
             }
             false => Some(copy),

@@ -282,7 +282,7 @@ pub fn show_everywhere(
     let mut shown: Vec<VisibleMount> = Vec::new();
     let mut lost = Vec::new();
     let mut left = Vec::new();
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         let before = shown.len();
         left.clear();
         let visible = mounter.search.find(old, &mounter.connections).map_err(ReplaceError::Search)?;
@@ -304,6 +304,9 @@ pub fn show_everywhere(
         }
         if shown.len() == before {
             break;
+        }
+        if round == ROUNDS {
+            left.push("it may show at other places still: they are made as fast as they are found".to_owned());
         }
     }
     let (left, lost) = (first_of(left), first_of(lost));
