@@ -10,4 +10,5 @@ pub mod processes;
 pub mod sockets;
 pub mod standard;
 pub mod statx;
+pub mod strangers;
 pub mod sys;

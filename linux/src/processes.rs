@@ -6,6 +6,7 @@
 use crate::mount_namespace::{MountNamespace, NamespaceError};
 use crate::mount_table::{self, Mount};
 use crate::namespace::NamespaceId;
+use crate::sys::user_namespace::owner_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -201,6 +202,16 @@ impl PopulatedNamespace {
     /// A handle on it, unless no process lives there any more.
     pub fn open(&self) -> Option<MountNamespace> {
         self.ask(|process| process.open_mount_namespace().ok())
+    }
+
+    /// Whether it was made with the privilege that this process has. Whoever has none on the node makes a mount namespace in a user
+    /// namespace of his own only, and mounts there whatever he likes.
+    pub fn is_of_own_user_namespace(&self) -> bool {
+        let is_ours = |handle: MountNamespace| -> io::Result<bool> {
+            let ours = NamespaceId::at(&Path::new(OWN).join("self/ns/user"))?;
+            Ok(NamespaceId::of(owner_of(handle.as_fd())?)? == ours)
+        };
+        self.open().is_some_and(|handle| is_ours(handle).unwrap_or(false))
     }
 
     /// The user namespace of one of its processes.

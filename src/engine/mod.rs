@@ -122,6 +122,8 @@ pub enum EngineEvent {
     ProcessEnded,
     /// No process of it is left.
     HelperGone,
+    /// It has sent what does nothing but harm, and is killed. Its connection must end, as closing what it sent may wait for that.
+    Cheats,
 }
 
 impl Engine {

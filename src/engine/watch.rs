@@ -11,6 +11,7 @@ use rustix::event::{Timespec, epoll};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tracing::warn;
 
 /// Marks events of a descriptor that is not a process's; those of processes carry numbers from 1.
 const OTHER: u64 = 0;
@@ -62,6 +63,13 @@ impl Watch {
     /// Takes in a descriptor of another kind: [`handle_event`](Self::handle_event) reports when it is readable.
     pub fn take_in_other(&mut self, fd: impl AsFd) -> io::Result<()> {
         Ok(epoll::add(&self.events, fd, epoll::EventData::new_u64(OTHER), epoll::EventFlags::IN)?)
+    }
+
+    /// Kills the helper.
+    pub fn kill(&self) {
+        if let Err(error) = self.processes.kill() {
+            warn!("cannot kill a helper: {error}");
+        }
     }
 
     /// Handles what has happened. `None`: the other descriptor is readable, which comes first.

@@ -331,7 +331,7 @@ impl Helper {
             if called {
                 match self.engine.handle_event(None) {
                     Ok(EngineEvent::HelperGone) => break Ok(true),
-                    Ok(EngineEvent::Call | EngineEvent::ProcessEnded) => {}
+                    Ok(EngineEvent::Call | EngineEvent::ProcessEnded | EngineEvent::Cheats) => {}
                     Err(error) => break Err(error),
                 }
             }

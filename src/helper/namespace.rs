@@ -111,10 +111,15 @@ pub fn is_home_of(table: &[Mount], state: &Path, target: &Path) -> bool {
     target_of(table, state).as_deref() == Some(target) || table.iter().any(marked_before)
 }
 
+/// What the mount point of such a helper is on.
+pub fn place_in<'a>(table: &'a [Mount], state: &Path) -> Option<&'a Mount> {
+    let root = state.join(MOUNT_POINTS);
+    table.iter().rfind(|mount| mount.target == root && mount.fstype == "tmpfs")
+}
+
 /// What is mounted on the mount point of such a helper.
 pub fn mounted_in<'a>(table: &'a [Mount], state: &Path) -> Option<&'a Mount> {
-    let root = state.join(MOUNT_POINTS);
-    let home = table.iter().rfind(|mount| mount.target == root && mount.fstype == "tmpfs")?;
+    let home = place_in(table, state)?;
     let is_place = |id: u64| table.iter().any(|mount| mount.id == id && mount.parent == home.id);
     table.iter().rfind(|mount| mount.is_fuse() && (mount.parent == home.id || is_place(mount.parent)))
 }

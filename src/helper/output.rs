@@ -8,14 +8,15 @@ use crate::observe::events;
 use crate::observe::ration::Ration;
 use api::volume::Line;
 use linux::processes::Process;
+use linux::statx;
+use linux::strangers::open_if;
+use rustix::fs::OFlags;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::pipe::fcntl_setpipe_size;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -82,10 +83,11 @@ impl HelperOutput {
     /// syslog(3). `None`: neither can be heard.
     pub fn of_processes(processes: &[Process], state: &Path) -> Option<Self> {
         let files = processes.iter().flat_map(|process| ["fd/1", "fd/2"].map(|name| process.file(name)));
-        let pipe = files.into_iter().find_map(|file| {
-            std::fs::read_link(&file).ok().filter(|leads_to| leads_to.as_os_str().as_bytes().starts_with(b"pipe:"))?;
-            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()
-        });
+        // All of them are in one filesystem, the kernel's own.
+        let pipes = io::pipe().and_then(|(pipe, _)| statx::identity(pipe.as_fd())).map(|(device, _)| device);
+        let is_pipe = |file: BorrowedFd<'_>| Ok(statx::identity(file)?.0 == *pipes.as_ref().map_err(io::Error::kind)?);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let pipe = files.into_iter().find_map(|file| open_if(&file, flags, is_pipe).ok());
         let syslog = processes.first().and_then(|process| match Syslog::listen_again(process, state) {
             Ok(syslog) => Some(syslog),
             Err(error) => {
@@ -94,7 +96,7 @@ impl HelperOutput {
             }
         });
         (pipe.is_some() || syslog.is_some()).then(|| {
-            let pipe = pipe.map(|pipe| OwnedFd::from(pipe).into());
+            let pipe = pipe.map(OwnedFd::into);
             Self { ended: pipe.is_none(), syslog, ..Self::reading(pipe) }
         })
     }

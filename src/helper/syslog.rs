@@ -5,10 +5,13 @@
 //! never waits, a message is cut at [`MESSAGE`] bytes, and the kernel holds a few: a helper that says more waits for the mounter, and
 //! loses its messages while there is none.
 
-use super::namespace::syslog_socket;
+use super::namespace::{place_in, syslog_socket};
 use linux::processes::{Process, name_of};
+use linux::statx;
+use linux::sys::ask::{self, Patience};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::process::umask;
 use std::fs;
 use std::io;
@@ -30,7 +33,9 @@ impl Syslog {
         let socket = syslog_socket(state);
         // A thread with a mount namespace of its own has an umask of its own, too (unshare(2)).
         let before = umask(Mode::empty());
-        let bound = listen_at(&socket, &socket);
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let above = openat(CWD, socket.parent().unwrap_or(&socket), flags, Mode::empty());
+        let bound = above.map_err(Into::into).and_then(|above| listen_in(above.as_fd(), &socket));
         umask(before);
         bound
     }
@@ -38,11 +43,18 @@ impl Syslog {
     /// Again, for a helper that an earlier mounter started and that `process` is one of.
     pub fn listen_again(process: &Process, state: &Path) -> io::Result<Self> {
         let socket = syslog_socket(state);
-        let path = process.file("root").join(socket.strip_prefix("/").unwrap_or(&socket));
+        let above = socket.parent().unwrap_or(&socket);
+        let path = process.file("root").join(above.strip_prefix("/").unwrap_or(above));
+        // The helper may have led it elsewhere, where nobody answers: it is known by the mount table.
+        let place = place_in(&process.mounts()?, state).map(|place| place.device).ok_or(Errno::NOENT)?;
+        let directory = ask::open(CWD, &path, OFlags::NOFOLLOW, None, Patience::USUAL)?;
+        if statx::mount_root(directory.as_fd())? != Some(place) {
+            return Err(Errno::XDEV.into());
+        }
         let bind = || {
             unshare(CloneFlags::CLONE_FS)?;
             umask(Mode::empty());
-            listen_at(&path, &socket)
+            listen_in(directory.as_fd(), &socket)
         };
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("syslog".into()).spawn_scoped(scope, bind)?;
@@ -59,11 +71,9 @@ impl Syslog {
 }
 
 /// Binds a socket that every user may write to, if the umask is empty. It takes the place of an earlier one.
-fn listen_at(path: &Path, socket: &Path) -> io::Result<Syslog> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let above = openat(CWD, path.parent().unwrap_or(path), flags, Mode::empty())?;
+fn listen_in(above: BorrowedFd<'_>, socket: &Path) -> io::Result<Syslog> {
     // By its name in the directory: a whole path may be too long for an address (unix(7)).
-    let name = Path::new(&name_of(above.as_fd())).join(socket.file_name().unwrap_or_default());
+    let name = Path::new(&name_of(above)).join(socket.file_name().unwrap_or_default());
     match fs::remove_file(&name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -11,8 +11,10 @@ use linux::mount_table::Device;
 use linux::namespace::NamespaceId;
 use linux::processes::Process;
 use linux::statx::character_device;
+use linux::strangers::let_go;
 use linux::sys::same_file::has_open;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use std::io;
@@ -49,6 +51,33 @@ fn descriptors(process: &Process) -> impl Iterator<Item = i32> {
         name.file_name()?.to_str()?.starts_with("fuse").then_some(())?;
         file.file_name()?.to_str()?.parse().ok()
     })
+}
+
+/// A copy of the first of a process's descriptors of these numbers that is one of /dev/fuse, and is `wanted`. `held` is the process.
+fn taken(
+    process: &Process,
+    held: &OwnedFd,
+    numbers: impl Iterator<Item = i32>,
+    wanted: impl Fn(BorrowedFd<'_>) -> bool,
+) -> Option<OwnedFd> {
+    for number in numbers {
+        // Looked at before it is taken: to let go of a file may take as long as its filesystem likes.
+        let link = process.file(format!("fd/{number}"));
+        let there = open(&link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        if !there.is_ok_and(|there| is_fuse_device(there.as_fd())) {
+            continue;
+        }
+        let Ok(file) = pidfd_getfd(held, number, PidfdGetfdFlags::empty()) else { continue };
+        if !is_fuse_device(file.as_fd()) {
+            // It was exchanged meanwhile, as nobody does by accident.
+            let_go(file);
+            return None;
+        }
+        if wanted(file.as_fd()) {
+            return Some(file);
+        }
+    }
+    None
 }
 
 /// The device number of the filesystem whose connection a descriptor is of, by the text of /proc/PID/fdinfo/N: `fuse_connection`, from
@@ -91,8 +120,7 @@ impl FuseDevice {
             let held = process.pidfd().ok()?;
             // Asked now that it is held: so it is the very process.
             process.mount_namespace().is_ok_and(|id| id == home).then_some(())?;
-            let files = numbers.filter_map(|number| pidfd_getfd(&held, number, PidfdGetfdFlags::empty()).ok());
-            let file = files.filter(|file| is_fuse_device(file.as_fd())).find(|file| join(file.as_fd()).is_ok())?;
+            let file = taken(&process, &held, numbers, |file| join(file).is_ok())?;
             Some(Self { file, filesystem, connections: Arc::clone(connections) })
         })
     }
@@ -115,15 +143,9 @@ impl FuseDevice {
             let told = process.read(&format!("fdinfo/{number}")).unwrap_or_default();
             connection_in(&told).map_or(only, |device| device == filesystem.device)
         };
-        let files = numbers(process).filter(is_its);
-        let mut files = files.filter_map(|number| pidfd_getfd(&held, number, PidfdGetfdFlags::empty()).ok());
         // One whose filesystem is no more has its number still, which may be the next one's by now.
-        let is_alive = |file: &OwnedFd| {
-            is_fuse_device(file.as_fd())
-                && has_ended(file.as_fd()).is_ok_and(|ended| !ended)
-                && join(file.as_fd()).is_ok()
-        };
-        let file = files.find(is_alive)?;
+        let is_alive = |file: BorrowedFd<'_>| has_ended(file).is_ok_and(|ended| !ended) && join(file).is_ok();
+        let file = taken(process, &held, numbers(process).filter(is_its), is_alive)?;
         Some(Self::new(file, filesystem, connections))
     }
 

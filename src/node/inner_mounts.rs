@@ -21,15 +21,50 @@ use linux::statx;
 use linux::sys::ask::{self, Patience};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+/// How many mounts on others are looked after in one mount namespace, and how many on top of each other: a pod makes as many as it likes in
+/// one of its own.
+const MOST: usize = 256;
+const DEEPEST: usize = 32;
+/// How many open files are looked at for one that is in an inner mount, how many directories upwards, and how many other mounts that may
+/// show the same.
+const FILES: usize = 4096;
+const UPWARDS: usize = 256;
+const ELSEWHERE: usize = 16;
 
 /// A mount that is on another, and what is mounted on it in turn.
 #[derive(Debug)]
 pub(super) struct InnerMount {
     mount: Mount,
     inner: Vec<InnerMount>,
+}
+
+/// The mounts of a table by what each is mounted on.
+#[derive(Debug)]
+pub(super) struct MountedOn<'a> {
+    by_parent: HashMap<u64, Vec<&'a Mount>>,
+    /// How many more are looked after, of each filesystem's.
+    left: HashMap<Device, usize>,
+}
+
+impl<'a> MountedOn<'a> {
+    pub(super) fn of(table: &'a [Mount]) -> Self {
+        let mut by_parent: HashMap<u64, Vec<&Mount>> = HashMap::new();
+        for mount in table.iter().filter(|mount| mount.id != mount.parent) {
+            by_parent.entry(mount.parent).or_default().push(mount);
+        }
+        Self { by_parent, left: HashMap::new() }
+    }
+
+    /// All that is mounted on `outer`; none if that is more than is looked after.
+    pub(super) fn all_on(&mut self, outer: &Mount) -> Option<Vec<InnerMount>> {
+        let left = self.left.entry(outer.device).or_insert(MOST);
+        down_from(&self.by_parent, outer, DEEPEST, left)
+    }
 }
 
 /// An inner mount that is lost.
@@ -78,13 +113,21 @@ pub struct Fresh<'a> {
     pub cover: bool,
 }
 
-impl InnerMount {
-    /// All that is mounted on `outer`, by the table that shows it.
-    pub(super) fn all_on(outer: &Mount, table: &[Mount]) -> Vec<Self> {
-        let on_it = table.iter().filter(|inner| inner.parent == outer.id && inner.id != outer.id);
-        on_it.map(|inner| Self { mount: inner.clone(), inner: Self::all_on(inner, table) }).collect()
-    }
+fn down_from(
+    by_parent: &HashMap<u64, Vec<&Mount>>,
+    outer: &Mount,
+    deep: usize,
+    left: &mut usize,
+) -> Option<Vec<InnerMount>> {
+    let Some(on_it) = by_parent.get(&outer.id) else { return Some(Vec::new()) };
+    *left = left.checked_sub(on_it.len()).filter(|_| deep > 0)?;
+    let down = |mount: &&Mount| {
+        Some(InnerMount { mount: Mount::clone(mount), inner: down_from(by_parent, mount, deep - 1, left)? })
+    };
+    on_it.iter().map(down).collect()
+}
 
+impl InnerMount {
     /// The mount itself.
     pub(super) fn mount(&self) -> &Mount {
         &self.mount
@@ -134,7 +177,7 @@ impl InnerMount {
     fn whole_by_process(&self, outer: Outer<'_>) -> io::Result<Tree> {
         // To go upwards in a filesystem of FUSE may need an answer of its helper.
         let files = outer.populated.processes.iter().flat_map(Process::open_files).filter(|_| !self.mount.is_fuse());
-        let root = files.into_iter().find_map(|file| self.root_above(&file)).ok_or(Errno::NOENT)?;
+        let root = files.into_iter().take(FILES).find_map(|file| self.root_above(&file)).ok_or(Errno::NOENT)?;
         outer.visit(|| Tree::whole_copy_at(root.as_fd()))
     }
 
@@ -143,19 +186,21 @@ impl InnerMount {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let in_it = |fd: &OwnedFd| mount_id(fd.as_fd()).is_ok_and(|id| id == self.mount.id);
         let mut directory = open(file, flags, Mode::empty()).ok().filter(in_it)?;
-        loop {
+        for _ in 0..UPWARDS {
             let above = openat(&directory, "..", flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
             if !in_it(&above) {
                 return is_root_of(directory.as_fd(), &self.mount).ok()?.then_some(directory);
             }
             directory = above;
         }
+        None
     }
 
     /// The same directory of the same filesystem, by another mount of it: in this mount namespace, or in the node's.
     fn alone_from_elsewhere(&self, outer: Outer<'_>) -> io::Result<Tree> {
         let search = |namespace: &MountNamespace, table: &[Mount]| {
-            let mut others = table.iter().filter(|other| self.is_shown_by(other, outer.mount, table));
+            let others = table.iter().filter(|other| self.may_be_shown_by(other, outer.mount)).take(ELSEWHERE);
+            let mut others = others.filter(|other| !self.asks_on_the_way_to(other, table));
             others.find_map(|other| namespace.visit(|| self.directory_in(other)).ok()?.ok())
         };
         let found = search(outer.namespace, &outer.populated.mounts()).or_else(|| {
@@ -169,15 +214,17 @@ impl InnerMount {
         tree.resemble(&self.mount, outer.fresh.root)
     }
 
-    /// Whether another mount in a table shows this one's directory, and no helper need be asked on the way there.
-    fn is_shown_by(&self, other: &Mount, outer: &Mount, table: &[Mount]) -> bool {
+    /// Whether another mount shows this one's directory.
+    fn may_be_shown_by(&self, other: &Mount, outer: &Mount) -> bool {
         // The root of what was deleted names something else.
         let named = !self.mount.is_deleted() && !other.is_deleted() && self.mount.root.starts_with(&other.root);
-        let shows = other.device == self.mount.device && named && !other.maps_ids();
+        other.device == self.mount.device && named && !other.maps_ids() && other.id != outer.id
+    }
+
+    /// Whether a helper need be asked on the way to this one's directory by another mount in a table.
+    fn asks_on_the_way_to(&self, other: &Mount, table: &[Mount]) -> bool {
         let is_above = |mount: &&Mount| mount.id != other.id && other.target.starts_with(&mount.target);
-        let asks =
-            (other.is_fuse() && other.root != self.mount.root) || table.iter().filter(is_above).any(Mount::is_fuse);
-        shows && !asks && other.id != outer.id
+        (other.is_fuse() && other.root != self.mount.root) || table.iter().filter(is_above).any(Mount::is_fuse)
     }
 
     /// Its directory, seen through another mount of its filesystem. Runs in that one's mount namespace.

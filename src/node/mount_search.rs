@@ -8,10 +8,10 @@ use super::connections::{Connections, Identity};
 use super::tree::Tree;
 use super::visible_mounts::{Namespace, VisibleMount, in_table};
 use linux::mount_table::Device;
-use linux::processes;
+use linux::processes::{self, Process};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,15 +19,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The mounts of one filesystem, attached in any mount namespace.
 #[derive(Debug)]
 pub struct VisibleMounts {
-    /// Those in the node's own namespace first, as pods may get theirs from there.
+    /// Those in the node's own namespace first, as pods may get theirs from there; then those of namespaces with few of them, so that who
+    /// has made many keeps nobody else waiting.
     pub mounts: Vec<VisibleMount>,
+    /// How many there are beside these: a pod makes as many as it likes in a mount namespace of its own.
+    pub more: usize,
     /// A detached copy, which hinders no umount(2). While it is held the filesystem lives, and no other gets its device
     /// number. None if every mount is covered by another.
     pub pin: Option<Tree>,
 }
 
 /// The mounts of filesystems, by device number.
-type Found = HashMap<Device, Vec<VisibleMount>>;
+type Found = HashMap<Device, InNamespaces>;
+
+/// The mounts of a filesystem, of each mount namespace by itself, and how many more there are.
+#[derive(Debug, Default)]
+struct InNamespaces {
+    mounts: Vec<Vec<VisibleMount>>,
+    more: usize,
+}
+
+/// How often who does not answer on the way to a mount is waited for, when one of them is to be held.
+const WAITS: usize = 4;
 
 /// The one place that searches.
 #[derive(Debug)]
@@ -83,10 +96,11 @@ impl MountSearch {
         let mut found = if devices.is_empty() { Found::new() } else { self.mounts_of(&devices)? };
         let visible = filesystems.iter().map(|filesystem| {
             // Not to be had by one that is no more, whose device number another of them has got since.
-            let mounts = connections.has(*filesystem).then(|| found.remove(&filesystem.device)).flatten()?;
-            let pin = mounts.iter().find_map(|mount| mount.pin().ok());
+            let there = connections.has(*filesystem).then(|| found.remove(&filesystem.device)).flatten()?;
+            let (mounts, more) = (in_turn(there.mounts, &self.host_proc), there.more);
+            let pin = pin_of(&mounts);
             // What had its device number was the filesystem itself, if that is there even now.
-            connections.has(*filesystem).then_some(VisibleMounts { mounts, pin })
+            connections.has(*filesystem).then_some(VisibleMounts { mounts, more, pin })
         });
         Ok(visible.collect())
     }
@@ -139,8 +153,11 @@ impl MountSearch {
             let Some(handle) = populated.open() else { continue };
             let namespace = Arc::new(Namespace { handle, populated, host_proc: self.host_proc.clone() });
             for (found, question) in found.iter_mut().zip(&questions) {
-                for mount in in_table(&table, &namespace, |device| question.devices.contains(&device)) {
-                    found.entry(mount.mount.device).or_default().push(mount);
+                let there = in_table(&table, &namespace, |device| question.devices.contains(&device));
+                for (device, (mounts, more)) in there {
+                    let all = found.entry(device).or_default();
+                    all.mounts.push(mounts);
+                    all.more += more;
                 }
             }
         }
@@ -150,6 +167,25 @@ impl MountSearch {
         }
         Ok(())
     }
+}
+
+/// All of them, in the order in which they are gone through.
+fn in_turn(mut mounts: Vec<Vec<VisibleMount>>, host_proc: &Path) -> Vec<VisibleMount> {
+    let node = Process::first(host_proc).mount_namespace().ok();
+    let is_nodes = |mounts: &[VisibleMount]| node.is_some_and(|node| mounts.iter().any(|mount| mount.is_in(node)));
+    mounts.sort_by_key(|mounts| (!is_nodes(mounts), mounts.len()));
+    mounts.into_iter().flatten().collect()
+}
+
+/// A copy of the first mount that can be copied.
+fn pin_of(mounts: &[VisibleMount]) -> Option<Tree> {
+    let mut waits = 0;
+    let pins = mounts.iter().map(VisibleMount::pin).take_while(|pin| {
+        let late = pin.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        waits += usize::from(late);
+        waits < WAITS
+    });
+    pins.flatten().next()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -34,7 +34,27 @@ pub fn mount(volume: &Path, read_only: bool) -> io::Result<(OwnedFd, Tree)> {
     Ok((device, Tree::of_mount(mounted)))
 }
 
-/// The target of the volume that a mount is a placeholder of, if it is one.
+/// The target of the volume that a mount is a placeholder of, if it is one. Whoever is not root mounts with a name and a type of his
+/// choice as well (fusermount3), and as himself.
 pub fn volume_of(mount: &Mount) -> Option<&Path> {
-    (mount.fstype == PLACEHOLDER).then(|| Path::new(&mount.source))
+    let is_roots = mount.super_options.split(',').any(|word| word == "user_id=0");
+    (mount.fstype == PLACEHOLDER && is_roots).then(|| Path::new(&mount.source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linux::mount_table::parse;
+
+    #[test]
+    fn a_users_own_mount_is_no_placeholder() {
+        let of = |user: u32| {
+            let line = format!(
+                "40 30 0:61 / /home/u/m rw,nosuid,nodev - fuse.placeholder /var/lib/kubelet/v rw,user_id={user},group_id=0"
+            );
+            parse(line.as_bytes()).first().and_then(volume_of).map(Path::to_owned)
+        };
+        assert_eq!(of(0), Some("/var/lib/kubelet/v".into()));
+        assert_eq!((of(1000), of(10)), (None, None));
+    }
 }

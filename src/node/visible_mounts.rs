@@ -4,7 +4,7 @@
 
 use super::connections::Identity;
 pub use super::inner_mounts::Fresh;
-use super::inner_mounts::{InnerCopy, InnerMount, LostMount, Outer};
+use super::inner_mounts::{InnerCopy, InnerMount, LostMount, MountedOn, Outer};
 use super::target::{Target, TargetError, open_in_filesystem};
 use super::tree::{Cover, Tree};
 use linux::mount_namespace::{MountNamespace, NamespaceError};
@@ -15,6 +15,7 @@ use linux::statx;
 use linux::sys::ask::{self, Patience};
 use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ pub struct VisibleMount {
     namespace: Arc<Namespace>,
     /// The mount itself.
     pub mount: Mount,
-    /// What is mounted on it.
-    inner: Vec<InnerMount>,
+    /// What is mounted on it; none: more than is looked after.
+    inner: Option<Vec<InnerMount>>,
     /// Copies of that, once they are made.
     copies: Option<Vec<InnerCopy>>,
     /// The number of it that no other mount is ever given, once it has been replaced and detached, where the kernel has such numbers.
@@ -71,6 +72,8 @@ enum ReplaceMountStep {
     NoDirectory(#[source] io::Error),
     #[error("the directory that it shows was deleted: only the old filesystem has it")]
     Deleted,
+    #[error("more is mounted on it than is looked after")]
+    TooMuchInside,
     #[error("cannot give it the old mount's options")]
     Options(#[source] io::Error),
     #[error("cannot give it the old mount's mapping of ids")]
@@ -83,19 +86,32 @@ enum ReplaceMountStep {
     Replace(#[source] io::Error),
 }
 
-/// The mounts of one mount namespace whose filesystems are `wanted`.
+/// How many mounts of one filesystem are looked after in one mount namespace at a time.
+pub(super) const MOST: usize = 2048;
+
+/// The first of the mounts in a table of each filesystem that is `wanted`, and how many more it has there than are looked after.
 pub(super) fn in_table(
     table: &[Mount],
     namespace: &Arc<Namespace>,
     wanted: impl Fn(Device) -> bool,
-) -> impl Iterator<Item = VisibleMount> {
-    table.iter().filter(move |mount| wanted(mount.device)).map(move |mount| VisibleMount {
-        namespace: Arc::clone(namespace),
-        mount: mount.clone(),
-        inner: InnerMount::all_on(mount, table),
-        copies: None,
-        detached: None,
-    })
+) -> HashMap<Device, (Vec<VisibleMount>, usize)> {
+    let mut found: HashMap<Device, (Vec<VisibleMount>, usize)> = HashMap::new();
+    let mut on = MountedOn::of(table);
+    for mount in table.iter().filter(|mount| wanted(mount.device)) {
+        let (mounts, more) = found.entry(mount.device).or_default();
+        if mounts.len() >= MOST {
+            *more += 1;
+            continue;
+        }
+        mounts.push(VisibleMount {
+            namespace: Arc::clone(namespace),
+            mount: mount.clone(),
+            inner: on.all_on(mount),
+            copies: None,
+            detached: None,
+        });
+    }
+    found
 }
 
 /// The mounts of the filesystem `device` that a process sees; none if it is gone.
@@ -108,7 +124,7 @@ pub fn mounts_seen_by(process: Process, host_proc: &Path, device: Device) -> Vec
     }
     let Some(handle) = populated.open() else { return Vec::new() };
     let namespace = Arc::new(Namespace { handle, populated, host_proc: host_proc.to_owned() });
-    in_table(&table, &namespace, |of| of == device).collect()
+    in_table(&table, &namespace, |of| of == device).remove(&device).unwrap_or_default().0
 }
 
 impl VisibleMount {
@@ -149,9 +165,9 @@ impl VisibleMount {
         self.covered_by().is_some_and(|cover| cover.device == filesystem.device)
     }
 
-    /// Whether anything is on top of it.
+    /// Whether anything is on top of it, or more on it than is looked after.
     pub fn is_covered(&self) -> bool {
-        self.covered_by().is_some()
+        self.inner.is_none() || self.covered_by().is_some()
     }
 
     /// What takes its place is to show owners as they are stored, whatever this mount does.
@@ -162,11 +178,11 @@ impl VisibleMount {
 
     /// Whether what takes its place must have a directory beside its root: it shows one, or something is mounted on one.
     pub fn needs_a_directory(&self) -> bool {
-        self.mount.root != Path::new("/") || !self.inner.is_empty()
+        self.mount.root != Path::new("/") || self.inner.as_ref().is_none_or(|inner| !inner.is_empty())
     }
 
     fn covered_by(&self) -> Option<&Mount> {
-        self.inner.iter().map(InnerMount::mount).find(|inner| inner.target == self.mount.target)
+        self.inner.iter().flatten().map(InnerMount::mount).find(|inner| inner.target == self.mount.target)
     }
 
     /// Whether mounts on either are mounted on the other.
@@ -184,7 +200,7 @@ impl VisibleMount {
     pub fn copy_inner_mounts(&mut self, new: Fresh<'_>) {
         let Namespace { handle, populated, host_proc } = &*self.namespace;
         let outer = Outer { mount: &self.mount, namespace: handle, populated, host_proc, fresh: new };
-        self.copies = Some(self.inner.iter().flat_map(|inner| inner.copy(outer)).collect());
+        self.copies = Some(self.inner.iter().flatten().flat_map(|inner| inner.copy(outer)).collect());
     }
 
     /// Puts the filesystem `new` in the place of this mount: the
@@ -212,6 +228,9 @@ impl VisibleMount {
         ids: Option<BorrowedFd<'_>>,
         master: Option<&Self>,
     ) -> Result<Vec<LostMount>, ReplaceMountStep> {
+        if self.inner.is_none() {
+            return Err(ReplaceMountStep::TooMuchInside);
+        }
         if self.covered_by().is_some() {
             return Err(TargetError::Gone.into());
         }

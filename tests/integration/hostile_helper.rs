@@ -55,7 +55,6 @@ const ALLOWED_AS_ROOT: &[(&str, &str)] = &[
     ("set the I/O priority of a process of the node", SAME_UID),
     ("read /etc/shadow", "only where its type has `user = \"root\"`: the file is root's"),
     ("start 3,000 processes", "only all helpers together have a limit of processes then: 65,536"),
-    ("lock a file of the container", "a lease keeps writers waiting for 45 s at most, and nothing writes there"),
     (
         "leave a link in the state directory as it sees it",
         "a tmpfs of its own is mounted there, and nothing is looked up in it",

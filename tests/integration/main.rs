@@ -32,6 +32,7 @@ mod host_users;
 mod hostile;
 mod hostile_helper;
 mod hostile_pods;
+mod hostile_restart;
 mod hundreds;
 mod hung_volumes;
 mod idmap;
@@ -46,6 +47,7 @@ mod manual;
 mod metrics;
 mod monitoring;
 mod mount8;
+mod mounts_without_end;
 mod not_healed;
 mod nothing_goes_dark;
 mod old_kernels;
@@ -101,6 +103,7 @@ fn main() -> ExitCode {
         open_files_of_all,
         hundreds,
         mount8,
+        mounts_without_end,
         configuration,
         bad_luck,
         bounds,
@@ -143,6 +146,7 @@ fn main() -> ExitCode {
         hostile,
         hostile_helper,
         hostile_pods,
+        hostile_restart,
         races,
         hung_volumes,
         abandoned,

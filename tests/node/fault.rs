@@ -1,13 +1,19 @@
 //! A filesystem that does not answer what a test picks.
 
-/// A FUSE filesystem in Perl: a directory `sub`, and a file `f`. It does not answer a request that `unanswered` names: a
-/// Perl expression of `$op` (fuse_opcode of linux/fuse.h), `$node` and `$name`. Before it serves it runs `first`, and its
-/// parent, in which $target is the mount point, runs `then`.
+/// A FUSE filesystem in Perl: a directory `sub`, and a file `f`, which have a few other names. It does not answer a request that `unanswered` names: a
+/// Perl expression of `$op` (fuse_opcode of linux/fuse.h), `$node` and `$name`. Its parent, in which $target is the mount point, runs
+/// `then`.
 pub fn hostile(unanswered: &str, then: &str) -> String {
+    hostile_from("", unanswered, then)
+}
+
+/// The same; before it has mounted it runs `first`.
+pub fn hostile_from(first: &str, unanswered: &str, then: &str) -> String {
     format!(
         r#"exec perl - "$@" <<'END'
         use strict; $^F = 255; $| = 1;
         my ($source, $target) = @ARGV;
+        {first}
         open(my $fuse, '+<', '/dev/fuse') or die; my $fd = fileno $fuse;
         system('mount', '-i', '-t', 'fuse.fault', '-o', "fd=$fd,rootmode=40000,user_id=0,group_id=0,allow_other",
             'x', $target) == 0 or die 'mount';
@@ -21,7 +27,7 @@ pub fn hostile(unanswered: &str, then: &str) -> String {
                 my ($error, $body) = (-38, '');
                 if ($op == 26) {{ ($error, $body) = (0, pack 'LLLLSSLLSSLL7', 7, 31, 0, 0, 0, 0, 4096, 1, 0, 0, 0, (0) x 7) }}
                 elsif ($op == 1) {{
-                    my $ino = {{ f => 2, sub => 3 }}->{{$name}};
+                    my $ino = {{ f => 2, fuse => 2, sub => 3, hostmount => 4, mnt => 5 }}->{{$name}};
                     ($error, $body) = $ino ? (0, pack('QQQQLL', $ino, 0, 0, 0, 0, 0) . $attr->($ino)) : (-2, '');
                 }}
                 elsif ($op == 3) {{ ($error, $body) = (0, pack('QLL', 0, 0, 0) . $attr->($node)) }}

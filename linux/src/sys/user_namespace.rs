@@ -1,4 +1,4 @@
-//! A user namespace without processes: what mount_setattr(2) takes a mapping of ids from.
+//! User namespaces: one without processes, which mount_setattr(2) takes a mapping of ids from; and which one another namespace belongs to.
 //!
 //! Runs in the mounter, with CAP_SETUID and CAP_SETGID.
 
@@ -6,7 +6,10 @@ use super::fork::{fork_held, live_until_closed};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// NS_GET_USERNS of linux/nsfs.h.
+const GET_USER_NAMESPACE: libc::Ioctl = 0xb701;
 
 /// Makes one with these maps, in the format of /proc/PID/uid_map (user_namespaces(7)).
 ///
@@ -23,4 +26,16 @@ pub fn new_user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
     // The mounter collects every child that has exited: it may have been quicker.
     let _ = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
     held.map(OwnedFd::from)
+}
+
+/// The user namespace that a namespace belongs to: that of the process which has made it (ioctl_nsfs(2), Linux 4.9). EPERM: it is neither
+/// ours nor below that.
+pub fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the call has no argument, and touches no memory.
+    let owner = unsafe { libc::ioctl(namespace.as_raw_fd(), GET_USER_NAMESPACE) };
+    if owner < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has just made it, and nothing else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
 }

@@ -10,6 +10,7 @@ use crate::engine::helper_processes::HelperProcesses;
 use crate::engine::judge::Objection;
 use crate::engine::objections::Objections;
 use crate::engine::watch::Watch;
+use linux::strangers::{let_go, waits_when_closed};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
@@ -51,29 +52,41 @@ impl Server {
     pub fn handle_event(&mut self, broker: Option<&mut Broker>) -> io::Result<EngineEvent> {
         match self.watch.handle_event()? {
             Some(event) => Ok(event),
-            None => {
-                self.answer(broker);
-                Ok(EngineEvent::Call)
-            }
+            None => Ok(self.answer(broker)),
         }
     }
 
-    fn answer(&mut self, broker: Option<&mut Broker>) {
+    fn answer(&mut self, broker: Option<&mut Broker>) -> EngineEvent {
         let mut bytes = [0; message::LIMIT + 1];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(message::DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
             Ok(received) => received,
-            Err(errno) => return debug!("there was no call of the helper to receive: {errno}"),
+            Err(errno) => {
+                debug!("there was no call of the helper to receive: {errno}");
+                return EngineEvent::Call;
+            }
         };
-        let mut descriptors = control.drain().flat_map(|part| match part {
+        let descriptors = control.drain().flat_map(|part| match part {
             RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
             _ => Vec::new(),
         });
+        let (strange, descriptors): (Vec<OwnedFd>, Vec<_>) =
+            descriptors.partition(|one| waits_when_closed(one.as_fd()));
+        if !strange.is_empty() {
+            // No shared object of ours sends such, and to close them may take as long as the helper likes, whose own they may be.
+            self.objections
+                .add("it came with a file that is open for reading or writing: the helper is killed".to_owned());
+            strange.into_iter().for_each(let_go);
+            self.watch.kill();
+            return EngineEvent::Cheats;
+        }
+        let mut descriptors = descriptors.into_iter();
         let Some(reply) = descriptors.next() else {
             let words = "ignored a call of the helper: it came without a descriptor for the answer";
-            return self.objections.log(|| warn!("{words}"));
+            self.objections.log(|| warn!("{words}"));
+            return EngineEvent::Call;
         };
         let call = bytes.get(..received.bytes).and_then(message::parse);
         let answer = match (call, descriptors.next()) {
@@ -83,6 +96,7 @@ impl Server {
         let errno = answer.err().map_or(0, Errno::raw_os_error);
         // It fails if the calling process is gone, or passed a descriptor that is no socket; then no answer is expected.
         let _ = send(&reply, &errno.to_ne_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        EngineEvent::Call
     }
 }
 

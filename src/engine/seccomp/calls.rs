@@ -125,8 +125,8 @@ pub enum Verdict {
     Socket,
     /// EAFNOSUPPORT unless its first argument is AF_UNIX.
     SocketPair,
-    /// ENOTTY if its second argument is this, else it is performed.
-    NotCommand(u32),
+    /// This error if its second argument is this, else it is performed.
+    NotCommand(u32, i32),
 }
 
 /// Whether the filter has a listener.
@@ -161,7 +161,9 @@ pub fn table(heard: Heard, io_uring: bool) -> Vec<(u32, Verdict)> {
     put(&LEFT_BEHIND, enosys);
     put(&[libc::SYS_socket], Verdict::Socket);
     put(&[libc::SYS_socketpair], Verdict::SocketPair);
-    put(&[libc::SYS_ioctl], Verdict::NotCommand(SYNC_INIT));
+    put(&[libc::SYS_ioctl], Verdict::NotCommand(SYNC_INIT, libc::ENOTTY));
+    // Whoever opens a file, to run it as well, waits until its lease is given up, for 45 s and again. As of a filesystem that has none.
+    put(&[libc::SYS_fcntl], Verdict::NotCommand(libc::F_SETLEASE.cast_unsigned(), libc::EINVAL));
     if !io_uring {
         put(&IO_URING.map(|(number, _)| number), Verdict::Always(refused));
     }

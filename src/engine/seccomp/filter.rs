@@ -91,12 +91,9 @@ impl Verdict {
                 .concat()
             }
             Self::SocketPair => [vec![load(ARG0_LOW)], only(libc::AF_UNIX, libc::EAFNOSUPPORT)].concat(),
-            Self::NotCommand(command) => vec![
-                load(ARG1_LOW),
-                jump(BPF_JEQ, command, 0, 1),
-                answer_errno(libc::ENOTTY),
-                answer(SECCOMP_RET_ALLOW),
-            ],
+            Self::NotCommand(command, errno) => {
+                vec![load(ARG1_LOW), jump(BPF_JEQ, command, 0, 1), answer_errno(errno), answer(SECCOMP_RET_ALLOW)]
+            }
         }
     }
 }
@@ -210,7 +207,7 @@ mod tests {
                 SECCOMP_RET_ERRNO | libc::ESOCKTNOSUPPORT.cast_unsigned()
             }
             Some(Verdict::SocketPair) if arg0 as u32 == 1 => SECCOMP_RET_ALLOW,
-            Some(Verdict::NotCommand(_)) => SECCOMP_RET_ALLOW,
+            Some(Verdict::NotCommand(..)) => SECCOMP_RET_ALLOW,
             Some(Verdict::Socket | Verdict::SocketPair) => SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT.cast_unsigned(),
         }
     }
@@ -280,6 +277,16 @@ mod tests {
         for number in [0, 3, 21, 22, 52, 165] {
             assert_eq!(run(i386, number, 0), ENOSYS);
             assert_eq!(run(NATIVE, number | X32_BIT, 0), ENOSYS);
+        }
+    }
+
+    #[test]
+    fn no_leases() {
+        for heard in [Heard::ByListener, Heard::ByNobody] {
+            let program = program(heard, true);
+            let fcntl = |command: i32| run_program(&program, NATIVE, call(libc::SYS_fcntl), [3, command as u64, 1]);
+            assert_eq!(fcntl(libc::F_SETLEASE), SECCOMP_RET_ERRNO | libc::EINVAL.cast_unsigned());
+            assert_eq!([libc::F_GETFL, libc::F_SETLK, libc::F_DUPFD].map(fcntl), [SECCOMP_RET_ALLOW; 3]);
         }
     }
 

@@ -157,7 +157,7 @@ fn read_mount(thread: &StoppedThread<'_>) -> Result<MountCall, Errno> {
     let data = thread.text(data)?;
     // Quotes may be unbalanced here: the broker refuses them with an error.
     let number = MountOptions::parse(&data).ok().and_then(|options| descriptor_number(&options));
-    let device = number.map(|number| thread.descriptor(number)).transpose()?;
+    let device = number.map(|number| thread.descriptor(number)).transpose()?.flatten();
     Ok(MountCall {
         source: thread.string(source)?,
         target: thread.open_path(target, true)?,

@@ -5,6 +5,7 @@
 //! each read.
 
 use linux::processes::{self, Process};
+use linux::strangers::{let_go, waits_when_closed};
 use linux::sys::seccomp;
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -73,11 +74,18 @@ impl<'a> StoppedThread<'a> {
         openat(cwd, path, flags | nofollow, Mode::empty())
     }
 
-    /// A copy of the thread's descriptor `number`.
-    pub(super) fn descriptor(&self, number: i32) -> Result<OwnedFd, Errno> {
+    /// A copy of the thread's descriptor `number`, unless it is something that closing may wait for.
+    pub(super) fn descriptor(&self, number: i32) -> Result<Option<OwnedFd>, Errno> {
         let process = self.in_proc()?.thread_group().and_then(|leader| leader.pidfd()).map_err(gone)?;
         // The id may be a later process's: what the descriptor gives counts only if the call is still valid.
         let copy = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
+        let copy = copy.map(|copy| match waits_when_closed(copy.as_fd()) {
+            true => {
+                let_go(copy);
+                None
+            }
+            false => Some(copy),
+        });
         self.valid(copy)
     }
 

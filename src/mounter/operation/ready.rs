@@ -180,6 +180,9 @@ fn wait<'scope>(
                     if !mounted && matches!(broker.progress(), Progress::Mounted(_)) {
                         call = MountCall { begun, done: Instant::now() };
                     }
+                    if event == EngineEvent::Cheats {
+                        return Err(NotReady::Died(gone()));
+                    }
                     // The program's own status, if it is still to come, tells more.
                     if event == EngineEvent::HelperGone && exited && !mounted {
                         return Err(gave_up(broker));

@@ -19,10 +19,11 @@ use crate::policy::{ChangeError, Denied, Plan, authorize};
 use api::exit::chain;
 use api::message::Changes;
 use api::origin::Origin;
+use linux::sys::ask::Patience;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// What came of a replacement.
@@ -224,6 +225,48 @@ pub struct Replacement<'a> {
     pub empty: bool,
 }
 
+/// How often the places are searched for. A pod can make more of them, each time, than are found.
+const ROUNDS: usize = 8;
+/// How long who does not answer on the way to a place, or for its directory, is waited for at all places together. After that each
+/// has a moment.
+const WAITED: Duration = Duration::from_secs(30);
+const MOMENT: Duration = Duration::from_millis(100);
+/// What takes longer than this was waited for.
+const A_WAIT: Duration = Duration::from_secs(1);
+/// How many problems are said.
+const SAID: usize = 16;
+
+/// What is put in the places, and how long others are waited for there.
+struct Waits<'a> {
+    fresh: Fresh<'a>,
+    left: Duration,
+}
+
+impl<'a> Waits<'a> {
+    fn new(fresh: Fresh<'a>) -> Self {
+        Self { fresh, left: WAITED }
+    }
+
+    fn with<T>(&mut self, work: impl FnOnce(Fresh<'a>) -> T) -> T {
+        let (began, patience) = (Instant::now(), self.fresh.patience);
+        let limit = patience.limit.min(self.left).max(MOMENT);
+        let done = work(Fresh { patience: Patience { limit, ..patience }, ..self.fresh });
+        let took = began.elapsed();
+        if took > A_WAIT {
+            self.left = self.left.saturating_sub(took);
+        }
+        done
+    }
+}
+
+/// The first of these problems, and how many more there are.
+fn first_of(mut problems: Vec<String>) -> Vec<String> {
+    let more = problems.len().saturating_sub(SAID);
+    problems.truncate(SAID);
+    problems.extend((more > 0).then(|| format!("and at {more} more places")));
+    problems
+}
+
 /// Goes from place to place, and searches again until there is nothing more to be done: what is put in place on the node
 /// may show in pods by itself, and a pod may have started meanwhile. Returns also what was detached.
 ///
@@ -235,19 +278,20 @@ pub fn show_everywhere(
     new: Replacement<'_>,
 ) -> Result<(Replaced, Vec<DetachedMount>), ReplaceError> {
     let dead = dead.then_some(Dead { filesystem: old, connections: &mounter.connections });
-    let fresh = Fresh { root: new.root, patience: mounter.patience(), dead, cover: true };
+    let mut waits = Waits::new(Fresh { root: new.root, patience: mounter.patience(), dead, cover: true });
     let mut shown: Vec<VisibleMount> = Vec::new();
     let mut lost = Vec::new();
-    let left = loop {
+    let mut left = Vec::new();
+    for round in 1..=ROUNDS {
         let before = shown.len();
-        let mut left = Vec::new();
+        left.clear();
         let visible = mounter.search.find(old, &mounter.connections).map_err(ReplaceError::Search)?;
-        let Some(VisibleMounts { mut mounts, pin: _pin }) = visible else { break left };
+        let Some(VisibleMounts { mut mounts, more, pin: _pin }) = visible else { break };
         mounts.retain(|mount| !(mount.is_covered_by(new.identity) || new.empty && mount.needs_a_directory()));
-        mounts.iter_mut().for_each(|mount| mount.copy_inner_mounts(fresh));
+        mounts.iter_mut().for_each(|mount| waits.with(|fresh| mount.copy_inner_mounts(fresh)));
         for mut mount in mounts {
             let master = shown.iter().find(|place| mount.follows(place));
-            match mount.replace_by(fresh, new.ids, master) {
+            match waits.with(|fresh| mount.replace_by(fresh, new.ids, master)) {
                 Ok(inner) => {
                     lost.extend(inner.iter().map(|inner| chain(inner)));
                     shown.push(mount);
@@ -255,10 +299,17 @@ pub fn show_everywhere(
                 Err(error) => left.push(chain(&error)),
             }
         }
-        if shown.len() == before {
-            break left;
+        if more > 0 {
+            left.push(format!("{more} more of its mounts are there than are looked after at a time"));
         }
-    };
+        if shown.len() == before {
+            break;
+        }
+        if round == ROUNDS {
+            left.push("it may show at other places still: they are made as fast as they are found".to_owned());
+        }
+    }
+    let (left, lost) = (first_of(left), first_of(lost));
     let places = shown.len();
     for problem in &left {
         warn!(event = events::PLACE_LEFT, "the old filesystem stays: {problem}");

@@ -52,7 +52,10 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
             warn!(event = events::FORGOTTEN, "{note}");
         }
         let home = home.map(|home| (home, home.mounts()));
-        match home.filter(|(_, mounts)| namespace::is_home_of(mounts, &mounter.state, &volume.plan.target)) {
+        let is_its = |home: &PopulatedNamespace, mounts: &[Mount]| {
+            namespace::is_home_of(mounts, &mounter.state, &volume.plan.target) && home.is_of_own_user_namespace()
+        };
+        match home.filter(|(home, mounts)| is_its(home, mounts)) {
             Some((home, mounts)) => {
                 // The earlier mounter may have died before it could.
                 let_go(home, namespace::mounted_in(&mounts, &mounter.state));
@@ -72,7 +75,9 @@ pub fn recover(mounter: &Mounter) -> io::Result<()> {
     let known: HashSet<_> = recorded.iter().map(|volume| volume.processes.namespace()).collect();
     for home in namespaces.iter().filter(|home| !known.contains(&home.id)) {
         let mounts = home.mounts();
-        if let Some(target) = namespace::target_of(&mounts, &mounter.state) {
+        // Everybody can make mounts that look like those of a helper, but not in a mount namespace that is ours.
+        if let Some(target) = namespace::target_of(&mounts, &mounter.state).filter(|_| home.is_of_own_user_namespace())
+        {
             let _span = info_span!("volume", target = %target.display()).entered();
             let earlier_image = !have_same_image(&ours, &mounts);
             take_in_without_record(mounter, home, &mounts, &target, &table, earlier_image)?;

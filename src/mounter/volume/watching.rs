@@ -75,6 +75,10 @@ impl Registry {
                     }
                     self.report_to(&mut volumes, id, Event::HelperEnded)
                 }
+                Ok(EngineEvent::Cheats) => {
+                    entry.held.end();
+                    None
+                }
                 event => {
                     if matches!(event, Ok(EngineEvent::ProcessEnded)) {
                         self.note_server_gone();

@@ -15,7 +15,7 @@ fn mounts_of(device: Device) -> Vec<VisibleMount> {
     let this = Process::at(Path::new(OWN), rustix::thread::gettid());
     let populated = PopulatedNamespace { id: handle.id().unwrap(), processes: vec![this] };
     let namespace = Arc::new(Namespace { handle, populated, host_proc: OWN.into() });
-    in_table(&own_table(), &namespace, |found| found == device).collect()
+    in_table(&own_table(), &namespace, |of| of == device).remove(&device).unwrap_or_default().0
 }
 
 /// Puts the filesystem at `new` in the place of all mounts of the one at `old`. Returns what is lost.
@@ -33,6 +33,26 @@ fn replace_all(old: &str, new: &str) -> Vec<String> {
         replaced.push(mount);
     }
     lost.iter().map(|lost| api::exit::chain(lost)).collect()
+}
+
+/// A pod makes as many as it likes.
+#[test]
+fn mounts_on_each_other_have_an_end() {
+    let table = |parent_of: fn(u64) -> u64, count: u64| {
+        let line = |id: u64| format!("{id} {} 0:61 / /data rw - fuse.x y rw\n", parent_of(id));
+        linux::mount_table::parse((1..=count).map(line).collect::<String>().as_bytes())
+    };
+    let on_first = |table: &[Mount]| MountedOn::of(table).all_on(&table[0]).map(|inner| inner.len());
+    let (on_top, beside): (fn(u64) -> u64, fn(u64) -> u64) = (|id| id - 1, |_| 1);
+    assert_eq!(on_first(&table(on_top, 30)), Some(1));
+    assert_eq!(on_first(&table(on_top, 100_000)), None);
+    assert_eq!(on_first(&table(beside, 200)), Some(199));
+    assert_eq!(on_first(&table(beside, 300)), None);
+    // All of them together, but not those without any.
+    let long = table(on_top, 100_000);
+    let mut on = MountedOn::of(&long);
+    assert!(long[..99_000].iter().all(|mount| on.all_on(mount).is_none()));
+    assert_eq!(on.all_on(&long[99_999]).map(|inner| inner.len()), Some(0));
 }
 
 /// What a pod mounts in a `Bidirectional` volume shows on the node, and it must do so after healing as well.

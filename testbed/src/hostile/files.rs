@@ -236,9 +236,13 @@ pub(super) fn list(attempts: &mut Attempts) {
             read(path)
         });
     }
-    attempts.add("lock a file of the container", "to keep others waiting", |_| {
-        let file = File::open("/usr/sbin/hostile")?;
-        Ok(call(libc::SYS_fcntl, &[file.as_raw_fd() as u64, libc::F_SETLEASE as u64, libc::F_RDLCK as u64])
-            .map(|_| ())?)
-    });
+    for (name, path, lease) in [
+        ("lock a file of the container", "/usr/sbin/hostile", libc::F_RDLCK),
+        ("lock a file of the container that nobody has open", "/etc/debian_version", libc::F_WRLCK),
+    ] {
+        attempts.add(name, "to keep others waiting who open it", move |_| {
+            let file = File::open(path)?;
+            Ok(call(libc::SYS_fcntl, &[file.as_raw_fd() as u64, libc::F_SETLEASE as u64, lease as u64]).map(|_| ())?)
+        });
+    }
 }
