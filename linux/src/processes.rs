@@ -203,6 +203,11 @@ impl PopulatedNamespace {
         self.ask(|process| process.open_mount_namespace().ok())
     }
 
+    /// The file that it is, below /proc/PID/ns.
+    pub fn open_file(&self) -> Option<File> {
+        self.ask(|process| File::open(process.file("ns/mnt")).ok())
+    }
+
     /// The user namespace of one of its processes.
     pub fn open_user_namespace(&self) -> Option<File> {
         self.ask(|process| File::open(process.file("ns/user")).ok())
