@@ -79,6 +79,8 @@ pub const DRAINED: &str = "volume.drained";
 pub const HUNG: &str = "volume.hung";
 /// A volume that nobody has any more does not answer: it is ended.
 pub const ABANDONED: &str = "volume.abandoned";
+/// A volume does not answer, and living processes have it: killed ones wait for it no longer.
+pub const INTERRUPTED: &str = "volume.interrupted";
 /// A volume does not answer, and processes have it that live.
 pub const IN_USE: &str = "volume.in-use";
 /// A volume that hung answers again.

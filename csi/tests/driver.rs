@@ -65,7 +65,11 @@ impl Driver {
 
     /// Starts one whose mounter has these lines in its configuration.
     pub(crate) fn with_config(config: &str) -> Self {
-        let test = TestNode::start();
+        Self::on(TestNode::start(), config)
+    }
+
+    /// The same on a node that is there.
+    pub(crate) fn on(test: TestNode, config: &str) -> Self {
         let door =
             format!("{config}\n{POLICY}\n[doors]\ncsi = {{ socket = \"{CSI_DOOR}/mounter.sock\", uid = {USER} }}\n");
         test.container.visit(|| {

@@ -14,6 +14,7 @@ mod api_server;
 mod calls;
 mod controller;
 mod driver;
+mod frozen;
 mod hostile_claims;
 mod kubelet;
 mod life;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ("volumes", volumes::tests()),
         ("refused", refused::tests()),
         ("kubelet", kubelet::tests()),
+        ("frozen", frozen::tests()),
         ("life", life::tests()),
         ("programs", programs::tests()),
         ("controller", controller::tests()),

@@ -204,14 +204,19 @@ impl PopulatedNamespace {
         self.ask(|process| process.open_mount_namespace().ok())
     }
 
-    /// Whether it was made with the privilege that this process has. Whoever has none on the node makes a mount namespace in a user
-    /// namespace of his own only, and mounts there whatever he likes.
+    /// Whether it was made with the privilege that this process has. A process that has none on the node makes
+    /// mount namespaces in a user namespace of its own only, and mounts there what it likes.
     pub fn is_of_own_user_namespace(&self) -> bool {
         let is_ours = |handle: MountNamespace| -> io::Result<bool> {
             let ours = NamespaceId::at(&Path::new(OWN).join("self/ns/user"))?;
             Ok(NamespaceId::of(owner_of(handle.as_fd())?)? == ours)
         };
         self.open().is_some_and(|handle| is_ours(handle).unwrap_or(false))
+    }
+
+    /// The file that it is, below /proc/PID/ns.
+    pub fn open_file(&self) -> Option<File> {
+        self.ask(|process| File::open(process.file("ns/mnt")).ok())
     }
 
     /// The user namespace of one of its processes.

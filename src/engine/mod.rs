@@ -10,6 +10,7 @@ pub mod mount_point;
 pub mod objections;
 pub mod preload;
 pub mod seccomp;
+pub mod standstill;
 pub mod watch;
 
 use crate::observe::events;

@@ -46,6 +46,10 @@ impl Reaper {
         let mut left_behind = false;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            // A helper that is held still for a moment (engine::standstill) has not ended.
+            if status.stopped() {
+                continue;
+            }
             let writer = waiting.remove(&pid.as_raw_nonzero().get());
             // Four bytes always fit a pipe. Its reader has gone when the volume is mounted: the program went on serving.
             left_behind |= writer.is_none_or(|mut writer| writer.write_all(&status.as_raw().to_ne_bytes()).is_err());

@@ -2,7 +2,8 @@
 //! not the connection's: requests wait. Once a fresh filesystem is in the old one's places they are [answered](Answers), so
 //! that the kernel looks there again.
 //!
-//! Runs in the mounter. **Nothing reads a descriptor here while the helper lives**: what is read, the helper does not get.
+//! Runs in the mounter. **Nothing reads a descriptor here while the helper lives**: what is read, the helper does not get. (Who does
+//! is [`fuse_interrupt`](super::fuse_interrupt), while the helper is held still, and it gives back.)
 
 use super::connections::{Connections, Identity};
 use super::fuse_reader::{Read, Reader, join};

@@ -14,7 +14,9 @@ pub mod operation {
     pub const FORGET: u32 = 2;
     pub const GETATTR: u32 = 3;
     pub const SETATTR: u32 = 4;
+    pub const READLINK: u32 = 5;
     pub const MKDIR: u32 = 9;
+    pub const OPEN: u32 = 14;
     pub const READ: u32 = 15;
     pub const WRITE: u32 = 16;
     pub const STATFS: u32 = 17;
@@ -31,6 +33,7 @@ pub mod operation {
     pub const GETLK: u32 = 31;
     pub const SETLK: u32 = 32;
     pub const SETLKW: u32 = 33;
+    pub const ACCESS: u32 = 34;
     pub const INTERRUPT: u32 = 36;
     pub const IOCTL: u32 = 39;
     pub const POLL: u32 = 40;

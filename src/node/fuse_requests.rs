@@ -16,7 +16,7 @@ pub const RESEND: OutHeader = out_header(7, 0);
 pub const ROOT: u64 = 1;
 
 /// What is not answered.
-const WITHOUT_ANSWER: [u32; 3] = [FORGET, INTERRUPT, BATCH_FORGET];
+pub(super) const WITHOUT_ANSWER: [u32; 3] = [FORGET, INTERRUPT, BATCH_FORGET];
 /// What is asked with a file that was opened before.
 const WITH_OPEN_FILE: [u32; 18] = [
     READ,

@@ -38,6 +38,13 @@ pub fn has_move_mount_beneath() -> bool {
     move_mount(CWD, c"", CWD, c"", BENEATH).err() == Some(Errno::NOENT)
 }
 
+/// Whether a FUSE connection hands out once more what was read: 6.9 and later. Nothing but the version tells before it is needed.
+pub fn has_resend() -> bool {
+    let running = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = running.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(9))
+}
+
 /// With it every kernel that has move_mount(2) refuses.
 const NO_SUCH_FLAG: MoveMountFlags = MoveMountFlags::from_bits_retain(1 << 31);
 

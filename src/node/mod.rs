@@ -5,12 +5,15 @@ pub mod connections;
 pub mod dying;
 pub mod file_locks;
 pub mod fuse_device;
+pub mod fuse_interrupt;
 pub mod fuse_protocol;
 mod fuse_reader;
 pub mod fuse_requests;
+pub mod fuse_waiters;
 pub mod fuse_waiting;
 pub mod inner_mounts;
 pub mod kernel;
+mod known_namespaces;
 pub mod log_file;
 pub mod mount_search;
 #[cfg(test)]

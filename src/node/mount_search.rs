@@ -1,10 +1,12 @@
 //! Searching the mount tables of all mount namespaces for filesystems. One search answers every thread that waits for one:
-//! when a hundred volumes die at once, the tables are not read a hundred times.
+//! when a hundred volumes die at once, the tables are not read a hundred times. And where the kernel says so (6.12), only those tables are
+//! read that have one of them: for the others what is known (`known_namespaces`) is enough.
 //!
 //! Runs in the mounter, on the threads of operations.
 
 use super::cgroup::Cgroups;
 use super::connections::{Connections, Identity};
+use super::known_namespaces::KnownNamespaces;
 use super::tree::Tree;
 use super::visible_mounts::{Namespace, VisibleMount, in_table};
 use linux::mount_table::Device;
@@ -50,7 +52,7 @@ pub struct MountSearch {
     cgroups: Arc<Cgroups>,
     waiting: Mutex<Vec<Question>>,
     /// Held by the thread that searches.
-    turn: Mutex<()>,
+    turn: Mutex<KnownNamespaces>,
     searches: AtomicU64,
     tables: AtomicU64,
 }
@@ -108,14 +110,14 @@ impl MountSearch {
     fn mounts_of(&self, devices: &HashSet<Device>) -> io::Result<Found> {
         loop {
             let answer = self.ask(devices);
-            let _turn = locked(&self.turn);
+            let mut turn = locked(&self.turn);
             match answer.try_recv() {
                 Ok(found) => return Ok(found),
                 // A thread that had its turn before took the question, and failed.
                 Err(TryRecvError::Disconnected) => {}
                 Err(TryRecvError::Empty) => {
                     let questions = std::mem::take(&mut *locked(&self.waiting));
-                    self.answer(questions)?;
+                    self.answer(questions, &mut turn)?;
                     return answer.recv().map_err(io::Error::other);
                 }
             }
@@ -137,12 +139,13 @@ impl MountSearch {
     ///
     /// A process that exits meanwhile does not matter: its namespace lives on only if it has another process, which is asked
     /// then.
-    fn answer(&self, questions: Vec<Question>) -> io::Result<()> {
+    fn answer(&self, questions: Vec<Question>, known: &mut KnownNamespaces) -> io::Result<()> {
         let wanted: HashSet<Device> = questions.iter().flat_map(|question| &question.devices).copied().collect();
         let mut found: Vec<Found> = questions.iter().map(|_| Found::new()).collect();
         self.searches.fetch_add(1, Ordering::Relaxed);
+        known.begin();
         for populated in processes::mount_namespaces(&self.host_proc)? {
-            if self.cgroups.is_helper(populated.processes[0].pid()) {
+            if self.cgroups.is_helper(populated.processes[0].pid()) || !known.may_show(&populated, &wanted) {
                 continue;
             }
             self.tables.fetch_add(1, Ordering::Relaxed);
@@ -161,6 +164,7 @@ impl MountSearch {
                 }
             }
         }
+        known.end();
         for (question, found) in questions.into_iter().zip(found) {
             // Nobody waits for it any more if that thread has panicked.
             let _ = question.asker.send(found);

@@ -133,6 +133,11 @@ impl VisibleMount {
         self.namespace.populated.id == namespace
     }
 
+    /// The mount namespace that it is attached in.
+    pub fn namespace(&self) -> NamespaceId {
+        self.namespace.populated.id
+    }
+
     /// The processes that lived in its mount namespace when it was found.
     pub fn processes(&self) -> &[Process] {
         &self.namespace.populated.processes

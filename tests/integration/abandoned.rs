@@ -63,13 +63,19 @@ fn a_killed_pod_goes_whatever_its_server_does() {
     let (mut reader, mut other) = (start(&pod, "exec cat /data/f"), start(&pod, "exec sleep infinity"));
     // Whoever lives may wait as long as he likes, in the words of the log: at every look.
     mounter.wait_for(events::IN_USE, 12);
+    assert_eq!(mounter.count(events::INTERRUPTED), 0);
+    // One that was killed goes, and nobody else hears of it.
+    let mut second = start(&pod, "exec cat /data/g");
     reader.kill().unwrap();
-    mounter.wait_for(events::IN_USE, 24);
-    assert_eq!(mounter.count(events::ABANDONED), 0, "a process of the pod lives");
+    mounter.wait_for(events::INTERRUPTED, 1);
+    assert_eq!(end(reader), "");
+    assert!(second.try_wait().unwrap().is_none() && other.try_wait().unwrap().is_none());
+    assert_eq!(mounter.count(events::ABANDONED), 0, "processes of the pod live");
+    second.kill().unwrap();
     other.kill().unwrap();
     other.wait().unwrap();
     mounter.wait_for(events::ABANDONED, 1);
-    assert_eq!(end(reader), "");
+    assert_eq!(end(second), "");
     drop(pod);
     unmount(&test, &mounter);
     // A mount there waits for nothing.

@@ -170,7 +170,8 @@ pub(crate) fn must_run() -> bool {
     asked_for("must-run") || asked_for(EVERY)
 }
 
-fn running_linux() -> (u32, u32) {
+/// The running kernel.
+pub(crate) fn running_linux() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
     (numbers.next().unwrap(), numbers.next().unwrap())

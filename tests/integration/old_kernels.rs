@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         without_move_mount_beneath.needs(&["make", "bindfs"]),
         without_mount_setattr.needs(&["make", "bindfs"]),
         without_killable_waits.needs(&["make", "bindfs"]),
+        without_statmount.needs(&["make", "bindfs"]),
         without_openat2.needs(&["make", "bindfs"]),
         without_openat2_links_are_refused_all_the_same.needs(&["make", "bindfs"]).quick(),
         without_user_notification_the_preload_engine_is_taken.needs(&["make", "bindfs"]),
@@ -113,6 +114,11 @@ fn without_killable_waits() {
     everything_works(&[old_kernel::WAIT_KILLABLE], &[], SECCOMP);
 }
 
+/// Every mount table is searched then.
+fn without_statmount() {
+    everything_works(&[old_kernel::STATMOUNT], &[], SECCOMP);
+}
+
 fn without_openat2() {
     everything_works(&[old_kernel::OPENAT2], &[], SECCOMP);
 }
@@ -141,13 +147,13 @@ fn without_pidfd_getfd_the_preload_engine_is_taken() {
 }
 
 fn as_linux_5_10() {
-    use old_kernel::{BENEATH, MOUNT_SETATTR, PEER_PIDFD, WAIT_KILLABLE};
-    everything_works(&[BENEATH, MOUNT_SETATTR, WAIT_KILLABLE, PEER_PIDFD], &[], SECCOMP);
+    use old_kernel::{BENEATH, MOUNT_SETATTR, PEER_PIDFD, STATMOUNT, WAIT_KILLABLE};
+    everything_works(&[BENEATH, MOUNT_SETATTR, WAIT_KILLABLE, PEER_PIDFD, STATMOUNT], &[], SECCOMP);
 }
 
 fn as_linux_5_10_with_the_preload_engine() {
-    use old_kernel::{BENEATH, MOUNT_SETATTR, PEER_PIDFD};
-    everything_works(&[BENEATH, MOUNT_SETATTR, PEER_PIDFD], &["--engine", "preload"], "it was asked for");
+    use old_kernel::{BENEATH, MOUNT_SETATTR, PEER_PIDFD, STATMOUNT};
+    everything_works(&[BENEATH, MOUNT_SETATTR, PEER_PIDFD, STATMOUNT], &["--engine", "preload"], "it was asked for");
 }
 
 fn a_kernel_that_is_too_old_is_named_at_the_start() {

@@ -20,6 +20,7 @@ mod pod;
 mod calls;
 
 mod cluster;
+mod frozen;
 mod load;
 mod objects;
 mod provisioner;

@@ -4,6 +4,7 @@
 
 use crate::calls;
 use crate::cluster::{Cluster, NODE, TAINT};
+use crate::frozen;
 use crate::host::{KUBELET, wait};
 use crate::load::{looks, made_again_and_again, two_hundred_claims};
 use crate::node::SERVER_ADDRESS;
@@ -30,6 +31,7 @@ pub(crate) const STEPS: &[(&str, Step)] = &[
     ("a claim, and three pods of different users on it", a_claim_for_many_users),
     ("the same, read-only, as a `subPath`, with `fsGroup`", the_claim_in_other_ways),
     ("volumes of sshfs in pods' own specifications, with a Secret", inline_volumes),
+    ("a server is frozen while pods that share its volume are deleted", frozen::it_holds_no_pod),
     ("`kubectl hostmount`, with the rights of deploy/operators.yaml", all_nodes_are_asked),
     ("a wrong key, no such bucket, a server that is down", errors_are_in_the_events),
     ("the helpers, the mounter and the driver are killed", all_is_killed),
@@ -51,7 +53,7 @@ const STEADY_PODS: [&str; 4] = ["of-1000", "of-2000", "of-3000", "inline"];
 /// The cluster, and what the steps know of it.
 pub(crate) struct Story {
     pub(crate) cluster: Cluster,
-    server: Sshd,
+    pub(crate) server: Sshd,
     s3: Mutex<Option<Process>>,
 }
 
@@ -71,7 +73,7 @@ impl Story {
     }
 
     /// The pods that use volumes have seen no error, and go on.
-    fn assert_steady(&self, names: &[&str]) {
+    pub(crate) fn assert_steady(&self, names: &[&str]) {
         for name in names {
             let pod = Pod(self.cluster.get("pod", name).unwrap());
             let log = || self.cluster.kubectl(&["logs", name]);

@@ -19,13 +19,17 @@ pub fn join_connection(device: BorrowedFd<'_>, of: BorrowedFd<'_>) -> io::Result
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Reads a request: its beginning into `head`, and what follows, of which nothing is wanted, into `rest`, over and over up to
-/// `times` (no more than 1023). EINVAL: that is less room than the connection's longest request needs. Returns the
-/// request's length.
+/// What follows the beginning of a request, up to here, is what the request has there, however long it is.
+pub const BODY: usize = 64;
+
+/// Reads a request: its beginning into `head`, and what follows into `rest`: once, and what is longer again and again behind the first
+/// [`BODY`] bytes, up to `times` in all (no more than 1023). EINVAL: that is less room than the connection's longest request needs.
+/// Returns the request's length.
 pub fn read_head(device: BorrowedFd<'_>, head: &mut [u8; HEAD], rest: &mut [u8], times: usize) -> io::Result<usize> {
-    let rest = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
-    let mut parts = vec![rest; times + 1];
-    parts[0] = libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: HEAD };
+    let part = |bytes: &mut [u8]| libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let (once, length) = (part(rest), rest.len());
+    let mut parts = vec![part(&mut rest[BODY.min(length)..]); times + 1];
+    (parts[0], parts[1]) = (part(head), once);
     let count = libc::c_int::try_from(parts.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: each part names memory that is borrowed mutably until the call returns; that several name the same means
     // only that the kernel writes there more than once.

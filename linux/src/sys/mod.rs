@@ -13,6 +13,7 @@ pub mod fork;
 pub mod fuse;
 pub mod keyring;
 pub mod mount_attr;
+pub mod mount_ids;
 pub mod same_file;
 pub mod seccomp;
 pub mod signals;

@@ -3,11 +3,13 @@
 //! Who deletes a pod kills its processes. One that waits for a FUSE filesystem in the kernel cannot go before it has an answer, nor can
 //! the pod, nor does kubelet unmount before that; and a kubelet that looks at the volume afterwards waits just so. While the server is
 //! frozen there is no answer. The kernel gives one when the connection is aborted, which takes the filesystem from everybody who has
-//! it: so that is done if nobody is left who has. docs/hung-volumes.md says the same for administrators.
+//! it: so that is done if nobody is left who has. Where others have it that live, the killed ones alone get an answer (`let_go`).
+//! docs/hung-volumes.md says the same for administrators.
 //!
 //! Runs in the mounter, on a thread of its own from time to time. It never touches the filesystem.
 
 use super::kill;
+use super::let_go::let_go_of_killed;
 use crate::helper::work::Work;
 use crate::mounter::Mounter;
 use crate::mounter::volume::{Volume, VolumeId};
@@ -89,7 +91,7 @@ pub fn look(mounter: &Mounter) {
             idle.push((id, volume, time >= limit * TO_CLOSE));
         }
     }
-    release_abandoned(mounter, &idle);
+    release_abandoned(mounter, &idle, &mut seen);
 }
 
 /// The volumes of kubelet's, with the number of requests that wait for each.
@@ -126,8 +128,9 @@ impl Since {
     }
 }
 
-/// Ends those of these volumes that no process has which lives; each with whether it was left to those that exit for long enough.
-fn release_abandoned(mounter: &Mounter, idle: &[(VolumeId, Volume, bool)]) {
+/// Ends those of these volumes that no process has which lives, and lets go of processes that were killed where others live; each volume with
+/// whether it was left to those that exit for long enough.
+fn release_abandoned(mounter: &Mounter, idle: &[(VolumeId, Volume, bool)], seen: &mut HashMap<VolumeId, Since>) {
     if idle.is_empty() {
         return;
     }
@@ -136,7 +139,7 @@ fn release_abandoned(mounter: &Mounter, idle: &[(VolumeId, Volume, bool)]) {
         Ok(found) => found,
         Err(error) => return warn!("cannot see who has volumes whose requests wait: {error}"),
     };
-    for ((_, volume, closed), found) in idle.iter().zip(found) {
+    for ((id, volume, closed), found) in idle.iter().zip(found) {
         let _span = volume.span().entered();
         let Some(visible) = found else { continue };
         match longest_life(mounter, &visible) {
@@ -145,6 +148,13 @@ fn release_abandoned(mounter: &Mounter, idle: &[(VolumeId, Volume, bool)]) {
                     event = events::IN_USE,
                     "requests wait, the helper does nothing, and a living process has the volume"
                 );
+                let until = if *closed { Life::Exits } else { Life::Killed };
+                if let_go_of_killed(mounter, *id, volume, &visible, until)
+                    && let Some(since) = seen.get_mut(id)
+                {
+                    // Not at every look: it costs, and the helper has had some requests once more.
+                    since.still = None;
+                }
             }
             Life::Exits if !closed => {
                 debug!(

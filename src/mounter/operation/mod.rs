@@ -14,6 +14,7 @@ pub mod hang;
 pub mod heal;
 pub mod heirs;
 pub mod kill;
+mod let_go;
 pub mod mount;
 mod own_process;
 pub mod place;

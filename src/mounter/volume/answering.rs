@@ -117,6 +117,13 @@ impl Registry {
         }
     }
 
+    /// A copy of the descriptor that the helper of volume `id` serves by, for as long as it does.
+    pub fn copy_of_kept(&self, id: VolumeId) -> Option<FuseDevice> {
+        let volumes = self.locked();
+        let held = &volumes.by_id.get(&id)?.held;
+        held.device.as_ref().filter(|_| held.hold == Hold::Kept)?.try_clone().ok()
+    }
+
     /// A volume's helper is about to be killed. Whether its connection is held: then requests wait for the next one.
     pub fn expect_end(&self, id: VolumeId) -> bool {
         self.report(id, Event::HelperKilled);
