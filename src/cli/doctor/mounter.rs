@@ -138,7 +138,11 @@ pub(super) fn programs(running: &Running, node: Option<&MountNamespace>, config:
     };
     let looked = node.and_then(|node| node.visit(|| (places.usable(), places.differ(&programs))).ok());
     Some(match looked.map(|(usable, differ)| usable.map(|()| differ)) {
-        Some(Err(error)) => Found::warning("programs", chain(&error), "kubelet cannot use what is there, or should not"),
+        Some(Err(error)) => Found::warning(
+            "programs",
+            chain(&error),
+            "mend that and restart the mounter, which installs its own, or have it install into another directory (--install)",
+        ),
         None => Found::warning("programs", "the node cannot be visited", "see the finding 'node'"),
         Some(Ok(differ)) if differ.is_empty() => {
             let places =
