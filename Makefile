@@ -95,7 +95,7 @@ test-node: packages preload shims pod
 # kubelet, containerd, the image and the static pod on such a machine. See docs/systemd-node.md.
 test-node-kubelet: build preload
 	mkdir -p $(OUTPUT)/systemd-node
-	$(AS_ROOT) env MODES="$(or $(MODES),plain selinux)" tests/systemd-node/kubelet $(OUTPUT)
+	$(AS_ROOT) env MODES="$(or $(MODES),plain selinux)" FIRST="$(or $(FIRST),1)" tests/systemd-node/kubelet $(OUTPUT)
 
 # With a real kubelet, built from Debian's source package. See docs/kubelet.md.
 test-kubelet: build preload

@@ -147,6 +147,11 @@ impl Places {
         Ok(done)
     }
 
+    /// Why nothing can be run from one of the places, or others than root could change what is.
+    pub fn usable(&self) -> Result<()> {
+        [&self.programs, &self.plugins].into_iter().flatten().try_for_each(|directory| usable(directory))
+    }
+
     /// Which files are missing, or have another content than `programs`.
     pub fn differ(&self, programs: &Programs) -> Vec<PathBuf> {
         let mut files = Vec::new();

@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests![
         what_is_around_the_mounter_is_found_when_it_breaks.quick(),
         kubelet_is_shown_as_it_runs.quick(),
+        a_kubelet_that_does_not_find_the_driver_is_told.quick(),
         a_dead_mount_that_nobody_has_is_found.needs(&["bindfs"]).quick(),
         without_privileges_each_wall_is_missed.quick(),
         what_the_kernel_or_a_profile_lacks_is_found.quick(),
@@ -71,6 +72,10 @@ fn what_is_around_the_mounter_is_found_when_it_breaks() {
     test.node.sh_ok(&format!("echo x >>{PROGRAMS}/hostmount-shim"));
     is_warning(&test, "programs", &format!("{PROGRAMS}/hostmount-shim"));
 
+    test.node.sh_ok(&format!("mount --bind {PROGRAMS} {PROGRAMS} && mount -o remount,bind,noexec {PROGRAMS}"));
+    is_warning(&test, "programs", "its filesystem is mounted noexec");
+    test.node.sh_ok(&format!("umount {PROGRAMS}"));
+
     is_warning(&test, "csi", "/var/lib/kubelet/plugins_registry on the node has no socket");
     test.node.sh_ok("mkdir -p /var/lib/kubelet/plugins_registry/hostmount.csi");
     let socket = "/var/lib/kubelet/plugins_registry/hostmount.csi/reg.sock";
@@ -123,6 +128,27 @@ fn kubelet_is_shown_as_it_runs() {
     is_warning(&test, "kubelet", "its directory: /opt/kubelet");
     let (_, _, advice) = findings(&test).remove("kubelet").unwrap();
     assert!(advice.contains("kubelet_dir = \"/opt/kubelet\""), "{advice}");
+}
+
+fn a_kubelet_that_does_not_find_the_driver_is_told() {
+    const PLUGINS: &str = "/opt/hostmount/plugins";
+    let (test, _mounter) = start(&["--install-flexvolume", PLUGINS]);
+    test.node.program("/tmp/kubelet", "#!/bin/sh\necho runs\nsleep infinity & wait\n");
+    test.node.sh_ok(&format!("ln -s {PLUGINS} /tmp/plugins"));
+    for (arguments, is_found) in
+        [(&[][..], false), (&["--volume-plugin-dir=/opt/other"], false), (&["--volume-plugin-dir=/tmp/plugins/"], true)]
+    {
+        let kubelet = run(&test.node, arguments);
+        if is_found {
+            is_ok(&test, "kubelet");
+        } else {
+            is_warning(&test, "kubelet", "its FlexVolume plugin directory: /");
+            let (_, _, advice) = findings(&test).remove("kubelet").unwrap();
+            assert!(advice.contains(&format!("volumePluginDir: {PLUGINS}")), "{advice}");
+        }
+        drop(kubelet);
+        test.node.sh_ok("pkill --parent 1 sleep; true");
+    }
 }
 
 fn a_dead_mount_that_nobody_has_is_found() {

@@ -34,8 +34,7 @@ pub(crate) struct Host {
 impl Host {
     /// Starts one in `network` with what `prepare` has made in `work`; the logs go there, too.
     pub(crate) fn start(network: &Network, work: &Path) -> Self {
-        let writable =
-            ["/etc/cni", "/etc/kubernetes", "/etc/containerd", "/opt", "/root", "/run", "/tmp", "/var/lib", "/var/log"];
+        let writable = ["/etc/kubernetes", "/etc/containerd", "/opt", "/root", "/run", "/tmp", "/var/lib", "/var/log"];
         let recipe = Recipe::userland()
             .fuse()
             .without(helpers())

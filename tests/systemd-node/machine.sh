@@ -33,7 +33,7 @@ make_initramfs() {
 }
 
 # boot MODE NAME WORDS DISK…: a machine with these words on the kernel's command line. Its consoles are MODE-NAME.log, and
-# MODE-NAME.out for what the service prints.
+# MODE-NAME.out for what the service prints. It ends when it is switched off, and when it reboots unless $at_reboot is `reset`.
 #
 # Its clock counts instructions (-icount): a slow emulation, on a busy machine, is not seen in there. Without cmpxchg16b, which
 # Debian 12's qemu gets wrong; and without what a real processor needs against speculation, which is slow in here.
@@ -50,7 +50,7 @@ boot() {
         set -- "$@" -drive "file=$work/$disk,format=raw,if=virtio,snapshot=on"
     done
     timeout 7200 qemu-system-x86_64 -accel tcg -icount shift=0,sleep=on -cpu qemu64,-cx16 -smp 2 -m 5G -nic none -display none -monitor none \
-        -no-reboot -serial "file:$work/$console.log" -serial "file:$work/$console.out" -kernel "$(find "$kernel" -name 'vmlinuz*')" \
+        -action "reboot=${at_reboot:-shutdown}" -serial "file:$work/$console.log" -serial "file:$work/$console.out" -kernel "$(find "$kernel" -name 'vmlinuz*')" \
         -initrd "$initramfs.gz" -append "console=ttyS0 panic=-1 audit=1 mitigations=off $words" "$@" </dev/null ||
         echo "qemu ended with exit code $?; see $work/$console.log" >&2
 }

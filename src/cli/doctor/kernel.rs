@@ -69,7 +69,7 @@ fn judge_selinux(enforces: Option<bool>, context: &str) -> Found {
         Some(true) => Found::warning(
             "selinux",
             format!("it is enforcing, and this container is {context}, which may not be allowed to mount"),
-            "give the container seLinuxOptions: {type: spc_t}, as the manifests have it",
+            "run it privileged: a policy with spc_t gives it that type then; or name one that may, in its seLinuxOptions",
         ),
     }
 }

@@ -95,8 +95,9 @@ fn look(client: &Client, config: Option<&Path>, state: &Path, host_proc: &Path) 
     let table = node::table(host_proc);
     let running = mounter::ask(client);
     let volumes = running.as_ref().map(|(_, volumes)| volumes.as_slice()).unwrap_or_default();
+    let driver = running.as_ref().ok().and_then(|(about, _)| about.plugins.as_deref()).map(Path::new);
     findings.extend([
-        node::kubelet(kubelet.as_ref(), node, &or_default),
+        node::kubelet(kubelet.as_ref(), node, &or_default, driver),
         node::propagation(&table, &or_default.kubelet_dir),
         mounter::answers(&running),
     ]);

@@ -136,15 +136,20 @@ pub(super) fn programs(running: &Running, node: Option<&MountNamespace>, config:
             ));
         }
     };
-    let differ = node.and_then(|node| node.visit(|| places.differ(&programs)).ok());
-    Some(match differ {
+    let looked = node.and_then(|node| node.visit(|| (places.usable(), places.differ(&programs))).ok());
+    Some(match looked.map(|(usable, differ)| usable.map(|()| differ)) {
+        Some(Err(error)) => Found::warning(
+            "programs",
+            chain(&error),
+            "mend that and restart the mounter, which installs its own, or have it install into another directory (--install)",
+        ),
         None => Found::warning("programs", "the node cannot be visited", "see the finding 'node'"),
-        Some(differ) if differ.is_empty() => {
+        Some(Ok(differ)) if differ.is_empty() => {
             let places =
                 [&about.programs, &about.plugins].into_iter().flatten().cloned().collect::<Vec<_>>().join(" and ");
             Found::ok("programs", format!("those in {places} on the node are this image's"))
         }
-        Some(differ) => {
+        Some(Ok(differ)) => {
             let paths: Vec<_> = differ.iter().map(|path| path.display().to_string()).collect();
             Found::warning(
                 "programs",

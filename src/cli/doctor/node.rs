@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const TRIED: usize = 64;
 /// How much of a file or an answer is read.
 const LONGEST: u64 = 1 << 20;
+/// Where kubelet looks for FlexVolume drivers if it is told nothing else.
+const DEFAULT_PLUGINS: &str = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec";
 
 /// Kubelet, as its process shows it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -118,32 +120,50 @@ fn said_by(command: &mut Command) -> Option<String> {
     String::from_utf8(text).ok().filter(|text| !text.trim().is_empty())
 }
 
-/// Kubelet's version and settings, and what of hostmount it would find.
-pub(super) fn kubelet(found: Option<&Kubelet>, node: Option<&MountNamespace>, config: &Config) -> Found {
+/// Kubelet's version and settings, and what of hostmount it would find; `driver` is the plugin directory that the mounter puts its driver into.
+pub(super) fn kubelet(
+    found: Option<&Kubelet>,
+    node: Option<&MountNamespace>,
+    config: &Config,
+    driver: Option<&Path>,
+) -> Found {
     let (Some(kubelet), Some(node)) = (found, node) else {
         let advice = "start it; or give the container the node's PID namespace (hostPID: true), to see it";
         return Found::warning("kubelet", "no process of that name is seen in the node's own mount namespace", advice);
     };
     let version = kubelet.version(node).unwrap_or_else(|| "of unknown version".to_owned());
-    let plugins = kubelet.plugins.as_ref().map_or_else(|| "its default".to_owned(), |path| path.display().to_string());
+    let plugins = kubelet.plugins.as_deref().unwrap_or(Path::new(DEFAULT_PLUGINS));
     let mount = node.visit(|| is_in_path("mount", &kubelet.path)).ok().flatten();
     let mount = match mount {
         Some((path, true)) => format!("{} (hostmount's)", path.display()),
         Some((path, false)) => format!("{} (the node's own)", path.display()),
         None => "none in its PATH".to_owned(),
     };
-    let (root, pid) = (kubelet.root.display(), kubelet.pid);
+    let (root, pid, shown_plugins) = (kubelet.root.display(), kubelet.pid, plugins.display());
     let words = format!(
-        "{version}, process {pid}\nits directory: {root}\nits FlexVolume plugin directory: {plugins}\nthe mount that it runs: {mount}"
+        "{version}, process {pid}\nits directory: {root}\nits FlexVolume plugin directory: {shown_plugins}\nthe mount that it runs: {mount}"
     );
-    if kubelet.root == config.kubelet_dir {
-        return Found::ok("kubelet", words);
+    let mut advice = Vec::new();
+    if kubelet.root != config.kubelet_dir {
+        advice.push(format!(
+            "its directory is not that of the mounter, {}: write kubelet_dir = \"{root}\" in config.toml",
+            config.kubelet_dir.display()
+        ));
     }
-    let advice = format!(
-        "its directory is not that of the mounter, {}: write kubelet_dir = \"{root}\" in config.toml",
-        config.kubelet_dir.display()
-    );
-    Found::warning("kubelet", words, advice)
+    if let Some(driver) = driver.filter(|driver| !node.visit(|| is_same(driver, plugins)).unwrap_or(true)) {
+        advice.push(format!(
+            "it does not look into {driver}, where the mounter puts the FlexVolume driver: set volumePluginDir: {driver} in kubelet's \
+             configuration, or --install-flexvolume={shown_plugins} in the mounter's arguments",
+            driver = driver.display()
+        ));
+    }
+    if advice.is_empty() { Found::ok("kubelet", words) } else { Found::warning("kubelet", words, advice.join("; ")) }
+}
+
+/// Whether two paths lead to one directory, if they lead anywhere.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    one == other || real(one) == real(other)
 }
 
 /// Whether mounts below kubelet's directory reach pods that run already.
