@@ -2,7 +2,7 @@
 //! otherwise, and none panics.
 
 use crate::harness::{Test, tests};
-use crate::node::{NODE_BIN, Place, TestNode, programs};
+use crate::node::{NODE_BIN, Place, TestNode, opened, programs};
 use hostmount::observe::events;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,13 +23,13 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Commands of `hostmount` that come to an end by themselves.
-const END: [&str; 38] = [
+const END: &[&str] = &[
     "serve --no-such-option",
     "mount --explain -t fuse.talk good /mnt/w",
     "mount --explain --output json -t fuse.talk good /mnt/w",
     "mount -v -t fuse.talk bad /mnt/w",
     "mount -v -t fuse.talk good /mnt/w",
-    "umount -v /mnt/none",
+    "umount --help",
     "flexvolume init",
     "list",
     "ls -o wide",
@@ -64,7 +64,7 @@ const END: [&str; 38] = [
 ];
 
 /// Those that go on, until nobody reads.
-const GO_ON: [&str; 5] = ["list --watch=1", "logs --follow /mnt/v", "events --follow", "events -f -o json", "top"];
+const GO_ON: &[&str] = &["list --watch=1", "logs --follow /mnt/v", "events --follow", "events -f -o json", "top"];
 
 /// Starts a command with a pipe without a reader as its standard output, and as its standard error, or else with one that we read.
 pub(crate) fn unread(command: &mut Command, both: bool) -> BufReader<io::PipeReader> {
@@ -123,7 +123,7 @@ fn of_hostmount() {
     let place = &test.container;
     let help = place.run(HOSTMOUNT, &["--help"]).ok("--help");
     for command in commands(&help) {
-        let tried = END.iter().chain(&GO_ON).any(|line| line.split(' ').next() == Some(command));
+        let tried = END.iter().chain(GO_ON).any(|line| line.split(' ').next() == Some(command));
         assert!(tried || command == "list", "no line of '{command}' is tried");
         assert_eq!(unread_in(place, HOSTMOUNT, &format!("{command} --help"), false), 0, "{command}");
     }
@@ -145,40 +145,40 @@ fn of_hostmount() {
 
 /// What would make a command another one the second time: something is mounted at its target, or nothing.
 fn before(test: &TestNode, line: &str) {
-    let is_mounted = |target| test.node.mount_at(target).is_some();
-    let mount = |target| drop(test.mount(&["-t", "fuse.talk", "good", target]).ok("mount"));
-    match line.rsplit_once(' ') {
-        Some((rest, "/mnt/w")) if rest.contains("umount") && !is_mounted("/mnt/w") => mount("/mnt/w"),
-        Some((rest, "/mnt/w")) if rest.contains("good") && is_mounted("/mnt/w") => {
-            drop(test.umount(&["/mnt/w"]).ok("umount"))
-        }
+    let Some((rest, target)) = line.rsplit_once(' ').filter(|(_, target)| target.starts_with('/')) else { return };
+    match (rest, test.node.mount_at(target).is_some()) {
+        ("umount", false) => drop(test.mount(&["-t", "fuse.talk", "good", target]).ok("mount")),
+        (rest, true) if rest.starts_with("mount ") => drop(test.umount(&[target]).ok("umount")),
         _ => {}
     }
 }
 
+/// Where kubelet would mount.
+const KUBELETS: &str = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~nfs/v";
+
 fn of_the_nodes_programs() {
     let test = talking_node();
+    test.node.sh_ok(&format!("mkdir -p {KUBELETS}"));
+    test.configure(&opened("kubelet", &["talk"]));
     let _mounter = test.start_mounter(&[], &[]);
     for (line, code) in [
-        ("mount -t fuse.talk bad /mnt/w", 32),
-        ("mount -t fuse.talk good /mnt/w", 0),
-        ("umount /mnt/w", 0),
-        ("umount /mnt/none", 32),
-        ("mount -t fuse.talk good relative", 1),
-        ("fuse init", 0),
-        ("fuse mount /mnt/v {}", 1),
-        ("fuse nonsense", 1),
-        ("--version", 0),
-        ("nonsense", 1),
+        (format!("mount -t fuse.talk bad {KUBELETS}"), 32),
+        (format!("mount -t fuse.talk good {KUBELETS}"), 0),
+        (format!("umount {KUBELETS}"), 0),
+        ("mount -t fuse.talk good relative".to_owned(), 1),
+        ("fuse init".to_owned(), 0),
+        (format!("fuse mount {KUBELETS} {{}}"), 1),
+        ("fuse nonsense".to_owned(), 1),
+        ("--version".to_owned(), 0),
+        ("nonsense".to_owned(), 1),
     ] {
-        // As operators run it on the node.
         let shim = format!("{NODE_BIN}/hostmount-shim");
         let words: Vec<_> = line.split(' ').collect();
-        before(&test, line);
+        before(&test, &line);
         assert_eq!(test.node.run(&shim, &words).code, Some(code), "{line}");
         for both in [false, true] {
-            before(&test, line);
-            assert_eq!(unread_in(&test.node, &shim, line, both), code, "{line}, {both}");
+            before(&test, &line);
+            assert_eq!(unread_in(&test.node, &shim, &line, both), code, "{line}, {both}");
         }
     }
 }
