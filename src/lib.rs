@@ -13,6 +13,9 @@
 //! | [`policy`], [`config`] | a request's plan and grant, and whether the caller may have it | anywhere; pure |
 //! | [`observe`] | the log and the metrics | in the mounter |
 
+// They panic where nobody reads: `linux::standard`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod config;
 pub mod engine;

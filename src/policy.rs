@@ -20,4 +20,4 @@ pub use grant::{Grant, GrantedTypes};
 pub use plan::{ChangeError, Plan, PlanError, below_root, normal};
 pub use rules::Refusal;
 pub use show::show;
-pub use shown_options::{line_without_secrets, source_without_secrets, without_secrets};
+pub use shown_options::{line_without_secrets, source_without_secrets, without_secrets, words_without_secrets_of};

@@ -22,7 +22,7 @@ pub struct Explained {
     pub user: String,
     /// The capabilities that it would keep.
     pub capabilities: Vec<String>,
-    /// The environment variables that are set for its type, by their names.
+    /// The environment variables that are set for its type, or to make it say why it fails, by their names.
     pub environment: Vec<String>,
     /// The files that are made for it, as paths that it alone sees.
     pub files: Vec<String>,

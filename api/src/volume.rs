@@ -184,6 +184,8 @@ pub struct HelperProcess {
     pub uid: u32,
     /// The program that it runs, as a path in the container.
     pub program: Option<String>,
+    /// The package that the program is from, and its version, if that is known.
+    pub package: Option<String>,
     /// How many processes the helper is.
     pub processes: u64,
     /// How many descriptors they have open.
@@ -203,7 +205,7 @@ pub struct HelperProcess {
 pub struct Options {
     /// What the caller has given.
     pub asked: String,
-    /// What the helper is given: the defaults of its type, and what the policy forces, among it.
+    /// What the helper is given: the defaults of its type, what the policy forces, and what makes it say why it fails, among it.
     pub given: String,
     /// The flags that the mount has, whatever the helper does.
     pub flags: Vec<String>,

@@ -22,6 +22,9 @@
 //! | [`socket`], [`serve`] | the sockets that kubelet connects to |
 //! | [`authority`] | what older kubelets send and HTTP/2 does not allow |
 
+// They panic where nobody reads: `linux::standard`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod api_server;
 pub mod authority;
 pub mod class;

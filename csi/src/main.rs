@@ -1,5 +1,8 @@
 //! `hostmount-csi`: see the library.
 
+// They panic where nobody reads: `linux::standard`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use api::exit::chain;
 use hostmount_csi::directories;
 use hostmount_csi::serve::serve;
@@ -11,19 +14,20 @@ fn main() -> ExitCode {
         Ok(Action::Serve(settings)) => settings,
         Ok(Action::MakeDirectories { owner, directories }) => {
             let Err(error) = directories::make(&directories, owner) else { return ExitCode::SUCCESS };
-            eprintln!("hostmount-csi: {}", chain(&error));
+            linux::complain!("hostmount-csi: {}", chain(&error));
             return ExitCode::from(2);
         }
         Ok(Action::Show(text)) => {
-            print!("{text}");
+            linux::standard::put(format_args!("{text}"));
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("hostmount-csi: {}; see hostmount-csi --help", chain(&error));
+            linux::complain!("hostmount-csi: {}; see hostmount-csi --help", chain(&error));
             return ExitCode::from(1);
         }
     };
-    tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
+    // Where nobody reads the log any more there is no other place to say so: its complaint would be a panic.
+    tracing_subscriber::fmt().json().with_writer(std::io::stderr).log_internal_errors(false).init();
     match serve(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

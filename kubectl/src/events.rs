@@ -10,23 +10,10 @@ use crate::list::with_nodes;
 use api::exit::Exit;
 use serde_json::Value;
 use show::document::{Event, Time};
-use show::events::{COLUMNS, Filter, Format, row};
+use show::events::{Arguments, COLUMNS, row};
 use show::terminal::Terminal;
 use show::words;
 use std::collections::HashSet;
-
-/// Its command line.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// How to show them
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
-    /// Go on with what happens from now on, until it is interrupted
-    #[arg(short, long)]
-    follow: bool,
-    #[command(flatten)]
-    filter: Filter,
-}
 
 /// Runs `kubectl hostmount events`.
 pub(crate) fn events(place: &Where, arguments: &Arguments) -> Outcome {
@@ -37,7 +24,7 @@ pub(crate) fn events(place: &Where, arguments: &Arguments) -> Outcome {
     events.retain(|event| arguments.filter.wants(&event.known));
     // Those of one node stay in their order.
     events.sort_by_key(|event| event.known.time);
-    linux::standard::put(format_args!("{}", arguments.text(&events, true)));
+    linux::standard::put(format_args!("{}", text(arguments, &events, true)));
     if !arguments.follow {
         return Ok(code);
     }
@@ -48,7 +35,7 @@ pub(crate) fn events(place: &Where, arguments: &Arguments) -> Outcome {
             Ok(raw) if !Seen::is_new(&mut seen, mounter, &raw) => {}
             raw => match raw.and_then(|raw| Element::<Event>::new(&mounter.node, raw)) {
                 Ok(event) if arguments.filter.wants(&event.known) => {
-                    linux::standard::put(format_args!("{}", arguments.text(&[event], false)));
+                    linux::standard::put(format_args!("{}", text(arguments, &[event], false)));
                 }
                 Ok(_) => {}
                 // Once for each node.
@@ -60,19 +47,10 @@ pub(crate) fn events(place: &Where, arguments: &Arguments) -> Outcome {
     Ok(if well && complained.is_empty() { code } else { Exit::System.into() })
 }
 
-impl Arguments {
-    fn text(&self, events: &[Element<Event>], head: bool) -> String {
-        let documents = || events.iter().map(Element::document);
-        match self.output {
-            Format::Table => {
-                let rows = events.iter().map(|event| (event.node.clone(), row(&event.known)));
-                let text = with_nodes(&COLUMNS, rows, Terminal::of_output());
-                if head { text } else { text.split_inclusive('\n').skip(1).collect() }
-            }
-            Format::Json if self.follow => documents().map(|event| show::json_line(&event)).collect(),
-            Format::Json => show::json(&documents().collect::<Vec<_>>()),
-        }
-    }
+fn text(arguments: &Arguments, events: &[Element<Event>], head: bool) -> String {
+    let rows = events.iter().map(|event| (event.node.clone(), row(&event.known)));
+    let documents: Vec<_> = events.iter().map(Element::document).collect();
+    arguments.text(&documents, || with_nodes(&COLUMNS, rows, Terminal::of_output()), head)
 }
 
 /// What was shown already of a node's last second: it comes again when that is followed from there.

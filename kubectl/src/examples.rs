@@ -9,7 +9,7 @@ pub(crate) fn of(command: &str) -> &'static [Example] {
     EXAMPLES.iter().find(|(name, _)| *name == command).map_or(&[], |(_, examples)| *examples)
 }
 
-const EXAMPLES: [(&str, &[Example]); 10] = [
+const EXAMPLES: [(&str, &[Example]); 11] = [
     (
         "",
         &[
@@ -55,6 +55,13 @@ const EXAMPLES: [(&str, &[Example]); 10] = [
         &[
             ("kubectl hostmount swap --all --dry-run", "which volumes would get a fresh helper"),
             ("kubectl hostmount swap --all --node worker-1,worker-2", "those of two nodes, up to the first that fails"),
+        ],
+    ),
+    (
+        "manual",
+        &[
+            ("kubectl hostmount manual --to /usr/local/share/man", "all pages, for man(1)"),
+            ("kubectl hostmount manual kubectl-hostmount-swap", "one of them, as groff reads it"),
         ],
     ),
     (

@@ -9,23 +9,8 @@ use crate::follow::{Followed, follow};
 use crate::status::that_know;
 use api::exit::Exit;
 use api::shown::shown;
+use show::logs::Arguments;
 use show::words;
-
-/// Its command line.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// Where it is, was or should have been mounted on the node
-    target: String,
-    /// Go on with what is written from now on, until the volume has ended on all these nodes
-    #[arg(short, long)]
-    follow: bool,
-    /// Only what was written since then: 90s, 10m, 2h30m, 3d, or a time as in RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = words::since)]
-    since: Option<u64>,
-    /// Show when each line was read
-    #[arg(long)]
-    timestamps: bool,
-}
 
 /// A line, and when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,9 +46,8 @@ pub(crate) fn logs(place: &Where, arguments: &Arguments) -> Outcome {
         answers.of.iter().flat_map(|(mounter, lines)| lines.iter().map(move |line| (mounter, line))).collect();
     // Those of one node stay in their order.
     lines.sort_by_key(|(_, line)| line.time);
-    let since = arguments.since.unwrap_or(0);
-    for (mounter, line) in lines.iter().filter(|(_, line)| line.time >= since) {
-        arguments.print(mounter, line);
+    for (mounter, line) in lines.iter().filter(|(_, line)| arguments.wants(line.time)) {
+        print(arguments, mounter, line);
     }
     if !arguments.follow {
         return Ok(answers.code());
@@ -72,20 +56,14 @@ pub(crate) fn logs(place: &Where, arguments: &Arguments) -> Outcome {
     let followed = seen.iter().map(|(mounter, newest)| followed(mounter, newest, target)).collect();
     let well = follow(place, followed, |mounter, line| match Line::parse(line) {
         None => {}
-        Some(line) if is_new(&mut seen, mounter, &line) => arguments.print(mounter, &line),
+        Some(line) if is_new(&mut seen, mounter, &line) => print(arguments, mounter, &line),
         Some(_) => {}
     })?;
     Ok(if well { answers.code() } else { Exit::System.into() })
 }
 
-impl Arguments {
-    fn print(&self, mounter: &Mounter, Line { time, text }: &Line) {
-        let (node, text) = (shown(&mounter.node), shown(text));
-        match self.timestamps {
-            true => linux::say!("{node}  {} {text}", words::time(*time)),
-            false => linux::say!("{node}  {text}"),
-        }
-    }
+fn print(arguments: &Arguments, mounter: &Mounter, Line { time, text }: &Line) {
+    linux::say!("{}  {}", shown(&mounter.node), arguments.line(*time, text));
 }
 
 /// The lines of the last second: they come again when it is followed from there.

@@ -3,6 +3,9 @@
 //! Runs on an administrator's machine, with that person's kubeconfig and no privilege. It talks to nobody but the `kubectl` in the PATH, which
 //! runs `hostmount` in the mounters' containers. What these and the API server answer is hostile: bounded, checked, and escaped.
 
+// They panic where nobody reads: `linux::standard`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod ask;
 mod change;
 mod cluster;
@@ -21,6 +24,7 @@ use api::exit::{Exit, chain};
 use api::shown::shown_lines;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use cluster::{ClusterError, Where};
+use show::manual::{self, CompletionArguments, ManualArguments, Program};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -48,9 +52,9 @@ enum Action {
     /// Show the volume at one target in detail, on each node that has it or had it
     Status(status::Arguments),
     /// Show the last lines that the helpers of the volume at one target wrote, by their time
-    Logs(logs::Arguments),
+    Logs(show::logs::Arguments),
     /// Show what happened to volumes on all nodes, the newest last
-    Events(events::Arguments),
+    Events(show::events::Arguments),
     /// Show what helpers on all nodes use of processor time and memory, again and again
     Top(top::Arguments),
     /// Show what works on each node, and what to do about the rest
@@ -60,10 +64,9 @@ enum Action {
     /// Put fresh helpers in the place of running ones on all nodes, one node after the other, up to the first that fails
     Swap(change::Arguments),
     /// Print a completion for `kubectl-hostmount`; kubectl's own asks `kubectl_complete-hostmount`, a link to this program
-    Completion {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
+    Completion(CompletionArguments),
+    /// Print a manual page, or write all of them
+    Manual(ManualArguments),
 }
 
 /// The command line, each command with its examples.
@@ -96,15 +99,30 @@ fn main() -> ExitCode {
         Action::Doctor(arguments) => doctor::doctor(&place, &arguments),
         Action::Heal(arguments) => change::change(&place, "heal", &arguments),
         Action::Swap(arguments) => change::change(&place, "swap", &arguments),
-        Action::Completion { shell } => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut command(), "kubectl-hostmount", &mut text);
-            linux::standard::put(format_args!("{}", String::from_utf8_lossy(&text)));
+        Action::Completion(arguments) => {
+            let text = manual::completion(command(), "kubectl-hostmount", &arguments);
+            linux::standard::put(format_args!("{text}"));
             Ok(ExitCode::SUCCESS)
         }
+        Action::Manual(arguments) => Ok(manual(&arguments)),
     };
     outcome.unwrap_or_else(|error| {
         linux::complain!("kubectl hostmount: {}.", shown_lines(&chain(&error)));
         Exit::System.into()
     })
+}
+
+fn manual(arguments: &ManualArguments) -> ExitCode {
+    let (name, examples) = ("kubectl-hostmount", examples::of);
+    let program = Program { command: command(), name, examples, section_8: &[], more: Vec::new() };
+    match program.pages().and_then(|pages| arguments.answer(&pages)) {
+        Ok(text) => {
+            linux::standard::put(format_args!("{text}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            linux::complain!("kubectl hostmount: {}.", shown_lines(&chain(&error)));
+            error.exit().into()
+        }
+    }
 }

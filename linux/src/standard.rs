@@ -4,7 +4,7 @@
 //! has it: a socket of the mounter's that is closed must be an error with words, and no end of the process.
 
 use std::fmt::Arguments;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, StdoutLock, Write};
 use std::process::exit;
 
 /// The exit status when standard output cannot take what was asked for: mount(8)'s for an error of the system.
@@ -13,8 +13,17 @@ const NOT_WRITTEN: i32 = 2;
 /// Writes to standard output. If its reader has gone the text is lost, and that is all; a disk that is full ends the process
 /// with status 2, after a line on standard error.
 pub fn put(text: Arguments<'_>) {
+    written(|output| output.write_fmt(text));
+}
+
+/// The same for what is no text.
+pub fn put_bytes(bytes: &[u8]) {
+    written(|output| output.write_all(bytes));
+}
+
+fn written(write: impl FnOnce(&mut StdoutLock<'_>) -> io::Result<()>) {
     let mut output = io::stdout().lock();
-    match output.write_fmt(text).and_then(|()| output.flush()) {
+    match write(&mut output).and_then(|()| output.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             complain(format_args!("cannot write to standard output: {error}\n"));
             exit(NOT_WRITTEN);

@@ -6,6 +6,9 @@
 //! it asks the mounter at the socket of the pod's volume ([`api::program`]), and passes on what it gets. Others in the pod may
 //! have put anything at that path: nothing that comes from there is read without a bound, or waited for without one.
 
+// They panic where nobody reads: `linux::standard`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod asking;
 mod copy;
 pub mod fusermount;

@@ -4,6 +4,9 @@
 //! kubelet runs it for every mount. Requests for the mounter go through [`api::client`]; for everything else the
 //! process executes the node's own program, so that a node works as if hostmount were not there.
 
+// They panic where nobody reads: `linux::standard`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod flexvolume;
 pub mod mark;
 pub mod mount8;

@@ -91,7 +91,7 @@ fn rows(volume: &Detail, now: u64) -> Vec<(&'static str, Vec<String>)> {
 }
 
 fn of_process(process: &Process, now: u64) -> Vec<(&'static str, Vec<String>)> {
-    let Process { pid, uid, program, processes, descriptors, memory, memory_limit, cgroup, started } = process;
+    let Process { pid, uid, program, package, processes, descriptors, memory, memory_limit, cgroup, started } = process;
     let count = |number: &u64, thing| words::count((*number).try_into().unwrap_or(usize::MAX), thing);
     let processes = if *processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") };
     let descriptors = count(descriptors, "descriptor");
@@ -103,6 +103,7 @@ fn of_process(process: &Process, now: u64) -> Vec<(&'static str, Vec<String>)> {
     vec![
         ("Process", vec![format!("pid {pid}, uid {uid}, for {since}; {processes}, {descriptors}")]),
         ("Program", program.iter().cloned().collect()),
+        ("Package", package.iter().cloned().collect()),
         ("Memory", vec![memory]),
         ("Cgroup", cgroup.iter().cloned().collect()),
     ]
@@ -136,6 +137,7 @@ mod tests {
             pid: 42,
             uid: 2_000_001,
             program: Some("/usr/bin/bindfs".into()),
+            package: Some("bindfs 1.14.7-1".into()),
             processes: 1,
             descriptors: 9,
             memory: 36 << 20,
@@ -161,6 +163,7 @@ Asked by    csi
 Helper      bindfs
 Process     pid 42, uid 2000001, for 3m12s; 1 process, 9 descriptors
 Program     /usr/bin/bindfs
+Package     bindfs 1.14.7-1
 Memory      36Mi of 1.0Gi
 Cgroup      hostmount/mnt-a.0
 Device      0:61

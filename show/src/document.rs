@@ -121,6 +121,8 @@ pub struct Process {
     pub uid: u32,
     /// The program that it runs.
     pub program: Option<String>,
+    /// The package that it is from, and its version.
+    pub package: Option<String>,
     /// How many processes the helper is.
     pub processes: u64,
     /// How many descriptors they have open.
@@ -142,6 +144,7 @@ impl From<&VolumeDetail> for Detail {
             pid: process.pid,
             uid: process.uid,
             program: process.program,
+            package: process.package,
             processes: process.processes,
             descriptors: process.descriptors,
             memory: process.memory,

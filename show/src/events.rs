@@ -8,6 +8,7 @@ use crate::table::{Cell, Colour, Column};
 use crate::words;
 use api::log_events as kinds;
 use clap::ValueEnum;
+use serde::Serialize;
 use std::path::Path;
 
 /// How events are shown.
@@ -17,6 +18,32 @@ pub enum Format {
     Table,
     /// An array of objects (docs/json.md); with --follow an object a line
     Json,
+}
+
+/// The command line of `events`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// How to show them
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+    /// Go on with what happens from now on, until it is interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Which of them.
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+impl Arguments {
+    /// Events as they are asked for: the documents, or the table of them, without its head if they follow others.
+    pub fn text(&self, documents: &[impl Serialize], table: impl FnOnce() -> String, head: bool) -> String {
+        match self.output {
+            Format::Table if head => table(),
+            Format::Table => table().split_inclusive('\n').skip(1).collect(),
+            Format::Json if self.follow => documents.iter().map(crate::json_line).collect(),
+            Format::Json => crate::json(&documents),
+        }
+    }
 }
 
 /// Which events.

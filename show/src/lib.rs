@@ -1,7 +1,10 @@
 //! What people and programs are shown of volumes: tables, words for times and sizes, and the documents of `--output json`.
 //!
 //! Runs in the operator's command line on a node, and in `kubectl hostmount`, which shows what those on all nodes have answered. Pure, but for
-//! what [`terminal`] asks about standard output.
+//! what [`terminal`] asks about standard output, and the files that [`manual`] writes if it is asked to.
+
+// They panic where nobody reads: `linux::standard`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod detail;
 pub mod document;
@@ -9,6 +12,8 @@ pub mod events;
 pub mod examples;
 pub mod findings;
 pub mod lines;
+pub mod logs;
+pub mod manual;
 pub mod pods;
 pub mod table;
 pub mod terminal;

@@ -1,27 +1,13 @@
 //! `hostmount events`: what happened to volumes, the newest last, also to those that are gone.
 
-use super::show;
 use super::show::document::Event;
-use super::show::events::{COLUMNS, Filter, Format, row};
+use super::show::events::{Arguments, COLUMNS, row};
 use super::show::table::table;
 use super::show::terminal::Terminal;
 use super::{Complaint, again};
 use api::client::Client;
 use api::origin::Origin;
 use api::shown::shown_lines;
-
-/// Its command line.
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// How to show them
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
-    /// Go on with what happens from now on, until it is interrupted
-    #[arg(short, long)]
-    follow: bool,
-    #[command(flatten)]
-    filter: Filter,
-}
 
 /// Runs `hostmount events`.
 pub(super) fn events(arguments: &Arguments) -> Result<(), Complaint> {
@@ -40,7 +26,7 @@ pub(super) fn events(arguments: &Arguments) -> Result<(), Complaint> {
         let mut events: Vec<_> = got.events.iter().map(Event::from).collect();
         events.retain(|event| arguments.filter.wants(event));
         if first || !events.is_empty() {
-            linux::standard::put(format_args!("{}", arguments.text(&events, first, Terminal::of_output())));
+            linux::standard::put(format_args!("{}", text(arguments, &events, first, Terminal::of_output())));
             // A table of none has a head all the same, for what follows.
             first = false;
         }
@@ -54,17 +40,9 @@ pub(super) fn events(arguments: &Arguments) -> Result<(), Complaint> {
     }
 }
 
-impl Arguments {
-    fn text(&self, events: &[Event], head: bool, terminal: Terminal) -> String {
-        match self.output {
-            Format::Table => {
-                let text = table(&COLUMNS, &events.iter().map(row).collect::<Vec<_>>(), terminal);
-                if head { text } else { text.split_inclusive('\n').skip(1).collect() }
-            }
-            Format::Json if self.follow => events.iter().map(show::json_line).collect(),
-            Format::Json => show::json(&events),
-        }
-    }
+fn text(arguments: &Arguments, events: &[Event], head: bool, terminal: Terminal) -> String {
+    let table = || table(&COLUMNS, &events.iter().map(row).collect::<Vec<_>>(), terminal);
+    arguments.text(events, table, head)
 }
 
 #[cfg(test)]
@@ -112,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_line_for_each_and_words_of_others_make_none() {
-        let text = arguments("").text(&some(), true, Terminal::default());
+        let text = text(&arguments(""), &some(), true, Terminal::default());
         assert_eq!(
             text,
             "\
@@ -121,9 +99,9 @@ TIME                  EVENT        NAMESPACE  POD    TYPE   SOURCE  TARGET      
 1970-01-01T00:33:20Z  dead         shop       web-0  sshfs  h:/     /k/pods/u1/v  -      -     the helper has ended
 "
         );
-        let more = arguments("--follow").text(&some(), false, Terminal::default());
+        let more = super::text(&arguments("--follow"), &some(), false, Terminal::default());
         assert_eq!(more, text.split_once('\n').unwrap().1);
-        let lines = arguments("--follow --output json").text(&some(), false, Terminal::default());
+        let lines = super::text(&arguments("--follow --output json"), &some(), false, Terminal::default());
         let [first, second] = lines.lines().collect::<Vec<_>>().try_into().unwrap();
         let json = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
         assert_eq!(json(first)["message"], some()[0].message, "it is exact for programs");

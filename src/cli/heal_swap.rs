@@ -258,7 +258,7 @@ fn not_silently<T>(target: &str, ask: impl FnOnce() -> T) -> T {
             if waits.recv_timeout(SILENT) == Err(RecvTimeoutError::Timeout) {
                 let words = "its fresh helper does not answer yet; perhaps the volume's server does not. The helper is given up after its \
                              ready_timeout_seconds (120 unless the configuration says otherwise)";
-                eprintln!("hostmount: {}: {words}.", shown(target));
+                linux::complain!("hostmount: {}: {words}.", shown(target));
             }
         });
         let answer = ask();

@@ -1,16 +1,12 @@
-//! `hostmount completion` and `hostmount manual`: completion for shells and manual pages, made from what the help is made from.
+//! `hostmount completion` and `hostmount manual`: the pages of the commands, and that of the configuration.
 //!
 //! Runs in the caller's process and asks nobody; `manual --to` writes files.
 
-use super::examples::{self, Example};
-use super::{Complaint, command};
-use api::exit::Exit;
-use clap::Command;
-use clap_complete::Shell;
-use clap_mangen::Man;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use super::show::manual::{
+    self, CompletionArguments, ManualArguments, ManualError, Page, Program, escaped, line, version,
+};
+use super::{Complaint, command, examples};
+use api::exit::chain;
 
 /// The configuration, with what each key is for: docs/configuration.md shows it.
 const CONFIGURATION: &str = include_str!("../../docs/hostmount.toml");
@@ -19,120 +15,28 @@ const OF_CONFIGURATION: &str = "hostmount.toml.5";
 /// What administrators alone use is in section 8, as mount(8) is.
 const SECTION_8: [&str; 2] = ["mount", "umount"];
 
-/// The command line of `hostmount completion`.
-#[derive(Debug, clap::Args)]
-pub(super) struct CompletionArguments {
-    /// The shell
-    #[arg(value_parser = shell)]
-    shell: Shell,
-}
-
-/// The command line of `hostmount manual`.
-#[derive(Debug, clap::Args)]
-pub(super) struct ManualArguments {
-    /// Print this page
-    page: Option<String>,
-    /// Write all pages into this directory, below man1, man5 and man8
-    #[arg(long, value_name = "DIR", conflicts_with = "page")]
-    to: Option<PathBuf>,
-}
-
-fn shell(name: &str) -> Result<Shell, String> {
-    let shells = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
-    let found = shells.into_iter().find(|(known, _)| *known == name);
-    found.map(|(_, shell)| shell).ok_or_else(|| "it is bash, zsh or fish".to_owned())
+impl From<ManualError> for Complaint {
+    fn from(error: ManualError) -> Self {
+        Self::new(error.exit(), chain(&error))
+    }
 }
 
 /// Runs `hostmount completion`.
-pub(super) fn completion(arguments: &CompletionArguments) -> Result<(), Complaint> {
-    let mut text = Vec::new();
-    clap_complete::generate(arguments.shell, &mut command(), "hostmount", &mut text);
-    linux::standard::put(format_args!("{}", String::from_utf8_lossy(&text)));
-    Ok(())
+pub(super) fn completion(arguments: &CompletionArguments) {
+    linux::standard::put(format_args!("{}", manual::completion(command(), "hostmount", arguments)));
 }
 
 /// Runs `hostmount manual`.
 pub(super) fn manual(arguments: &ManualArguments) -> Result<(), Complaint> {
-    let pages = pages().map_err(|error| Complaint::new(Exit::Internal, format!("cannot make the pages: {error}")))?;
-    let Some(directory) = &arguments.to else {
-        let Some(name) = &arguments.page else {
-            pages.iter().for_each(|(name, _)| linux::say!("{name}"));
-            return Ok(());
-        };
-        let page = pages
-            .iter()
-            .find(|(known, _)| known == name || known.rsplit_once('.').is_some_and(|(known, _)| known == name));
-        let none =
-            || Complaint::new(Exit::Usage, format!("there is no page '{name}'; `hostmount manual` lists all of them"));
-        let (_, text) = page.ok_or_else(none)?;
-        linux::standard::put(format_args!("{text}"));
-        return Ok(());
-    };
-    for (name, text) in &pages {
-        let section = name.rsplit_once('.').map_or("1", |(_, section)| section);
-        let file = directory.join(format!("man{section}")).join(name);
-        write(&file, text).map_err(|error| {
-            Complaint::new(Exit::System, format!("cannot write the manual page {}: {error}", file.display()))
-        })?;
-    }
+    let text = arguments.answer(&pages()?)?;
+    linux::standard::put(format_args!("{text}"));
     Ok(())
 }
 
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    file.parent().map_or(Ok(()), fs::create_dir_all)?;
-    fs::write(file, text)
-}
-
-/// All pages: the name of the file, and the text.
-fn pages() -> io::Result<Vec<(String, String)>> {
-    let mut root = command();
-    root.build();
-    let mut pages = Vec::new();
-    add(&root, "", &mut pages)?;
-    pages.push((OF_CONFIGURATION.to_owned(), of_configuration()));
-    let names: Vec<_> = pages.iter().map(|(name, _)| name.clone()).collect();
-    for (name, text) in &mut pages {
-        let others = names.iter().filter(|other| *other != name);
-        let others: Vec<_> = others.filter_map(|other| other.rsplit_once('.')).collect();
-        let others = others.iter().map(|(name, section)| format!("\\fB{}\\fR({section})", escaped(name)));
-        text.push_str(&format!(".SH \"SEE ALSO\"\n{}\n", others.collect::<Vec<_>>().join(",\n")));
-    }
-    Ok(pages)
-}
-
-/// The page of a command, and those of the commands below it.
-fn add(command: &Command, words: &str, pages: &mut Vec<(String, String)>) -> io::Result<()> {
-    let section = if SECTION_8.contains(&words) { "8" } else { "1" };
-    let name = format!("hostmount {words}").trim().replace(' ', "-");
-    let shown = command.clone().after_help("");
-    let man = Man::new(shown).title(name.clone()).section(section).source(version()).manual("hostmount");
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
-    let mut text = String::from_utf8_lossy(&page).into_owned();
-    let below: Vec<_> = command.get_subcommands().filter(|below| below.get_name() != "help").collect();
-    if !below.is_empty() {
-        text.push_str(".SH COMMANDS\n");
-        for below in &below {
-            let about = below.get_about().map(ToString::to_string).unwrap_or_default();
-            text.push_str(&format!(".TP\n\\fB{}\\fR\n{}\n", escaped(below.get_name()), line(&about)));
-        }
-    }
-    text.push_str(&of_examples(examples::of(words)));
-    pages.push((format!("{name}.{section}"), text));
-    below.into_iter().try_for_each(|below| add(below, format!("{words} {}", below.get_name()).trim(), pages))
-}
-
-fn version() -> String {
-    format!("hostmount {}", env!("CARGO_PKG_VERSION"))
-}
-
-fn of_examples(examples: &[Example]) -> String {
-    let example = |(command, what): &Example| format!(".TP\n{}\n\\fB{}\\fR\n", line(what), escaped(command));
-    format!(".SH EXAMPLES\n{}", examples.iter().map(example).collect::<String>())
+fn pages() -> Result<Vec<Page>, ManualError> {
+    let more = vec![(OF_CONFIGURATION.to_owned(), of_configuration())];
+    let (name, examples, section_8) = ("hostmount", examples::of, &SECTION_8);
+    Program { command: command(), name, examples, section_8, more }.pages()
 }
 
 /// The page of the configuration: a paragraph for each line of the file, with its comment.
@@ -157,19 +61,11 @@ fn of_configuration() -> String {
     text
 }
 
-/// A line of text, which is no request to groff whatever it begins with.
-fn line(text: &str) -> String {
-    format!("\\&{}", escaped(text))
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\e").replace('-', "\\-").replace('"', "\\(dq").replace('\'', "\\(aq").replace('~', "\\(ti")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Config;
+    use std::path::Path;
 
     #[test]
     fn the_configurations_page_is_what_is_read() {
@@ -198,5 +94,9 @@ mod tests {
         for name in ["hostmount.1", "hostmount-mount.8", "hostmount-policy-check.1", "hostmount.toml.5"] {
             assert!(names.iter().any(|known| known == name), "{names:?}");
         }
+        assert!(
+            !names.iter().any(|name| name.contains("serve-")),
+            "what the mounter starts is nobody's command: {names:?}"
+        );
     }
 }

@@ -79,9 +79,9 @@ enum Action {
     /// Show one volume in detail, also after it was unmounted
     Status(status::Arguments),
     /// Show the last lines that the helper of a volume wrote, also after it was unmounted or failed
-    Logs(logs::Arguments),
+    Logs(show::logs::Arguments),
     /// Show what happened to volumes, the newest last, also to those that are gone
-    Events(events::Arguments),
+    Events(show::events::Arguments),
     /// Show what helpers use of processor time and memory, again and again
     Top(top::Arguments),
     /// Show the metrics, in the text format of Prometheus
@@ -92,9 +92,9 @@ enum Action {
     /// Try what mounting needs on this node, and print what to do about failures (in the container)
     Doctor(doctor::Arguments),
     /// Print a completion for a shell
-    Completion(manual::CompletionArguments),
+    Completion(show::manual::CompletionArguments),
     /// Print a manual page, or write all of them
-    Manual(manual::ManualArguments),
+    Manual(show::manual::ManualArguments),
     /// Install the static programs in a directory of the node, or remove them
     Install(install::Arguments),
 }
@@ -132,7 +132,10 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Action::Top(arguments) => end(top::top(&arguments)),
         Action::Metrics => end(metrics::metrics()),
         Action::Policy(action) => end(policy::policy(action)),
-        Action::Completion(arguments) => end(manual::completion(&arguments)),
+        Action::Completion(arguments) => end({
+            manual::completion(&arguments);
+            Ok(())
+        }),
         Action::Manual(arguments) => end(manual::manual(&arguments)),
         Action::Doctor(arguments) => doctor::main(&arguments),
         Action::Install(arguments) => end(install::install(arguments)),

@@ -49,15 +49,8 @@ pub fn arguments(
     place: &Path,
     files: &Path,
 ) -> Result<Vec<OsString>, OptionNotTaken> {
-    let mut options = for_helpers(&request.options);
-    let program = name.rsplit('.').next().unwrap_or(name);
-    for (_, word, value) in
-        WORDS.iter().filter(|(called, ..)| *called == program && !matches!(style, Style::Configured(_)))
-    {
-        if !options.iter().any(|option| option.name == *word) {
-            options.push(MountOption { name: (*word).to_owned(), value: value.map(str::to_owned) });
-        }
-    }
+    let has_command = matches!(style, Style::Configured(_));
+    let mut options = with_words(name, has_command, &for_helpers(&request.options));
     let mut arguments: Vec<OsString> = vec![request.source.clone().into(), place.into()];
     match style {
         Style::Mount8 => {
@@ -91,6 +84,19 @@ pub fn arguments(
         }
     }
     Ok(arguments)
+}
+
+/// Options, and those that make a program of this name say why it fails, unless a command is configured for its type.
+pub fn with_words(name: &str, has_command: bool, options: &MountOptions) -> MountOptions {
+    let mut options = options.clone();
+    let program = name.rsplit('.').next().unwrap_or(name);
+    let ours = WORDS.iter().filter(|(called, ..)| *called == program && !has_command);
+    for (_, word, value) in ours {
+        if !options.iter().any(|option| option.name == *word) {
+            options.push(MountOption { name: (*word).to_owned(), value: value.map(str::to_owned) });
+        }
+    }
+    options
 }
 
 /// What mount(8) makes of options for its helpers: `ro` or `rw` first; then the flags that are left when the later word

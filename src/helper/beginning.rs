@@ -19,6 +19,19 @@ use std::os::unix::ffi::OsStrExt;
 const SPEAK: [(&str, &str, [&str; 3]); 1] =
     [("mount.rclone", "RCLONE_SYSLOG", ["RCLONE_LOG_FILE", "log-file", "log_file"])];
 
+/// The variable that a program of this name is told by to say why it fails. `None`: it needs none, or is told so otherwise, in an argument or in a
+/// variable that is set.
+pub fn told_to_speak(
+    program: &str,
+    arguments: &[impl AsRef<OsStr>],
+    is_set: impl Fn(&str) -> bool,
+) -> Option<&'static str> {
+    let (_, variable, elsewhere) = SPEAK.iter().find(|(called, ..)| *called == program)?;
+    let argument = |word: &str| arguments.iter().any(|argument| argument.as_ref().to_string_lossy().contains(word));
+    let otherwise = elsewhere.iter().any(|word| is_set(word) || argument(word));
+    (!otherwise && !is_set(variable)).then_some(variable)
+}
+
 /// Our own environment, without the variables that lead to the mounter, and with those of its account and those configured for
 /// the type; for a program of this name and these arguments.
 pub fn environment(
@@ -37,11 +50,8 @@ pub fn environment(
     }
     let configured = handover.environment.iter();
     environment.extend(configured.map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned())));
-    for (_, variable, elsewhere) in SPEAK.iter().filter(|(called, ..)| *called == program) {
-        let argument = |word: &str| arguments.iter().any(|argument| argument.to_string_lossy().contains(word));
-        if !elsewhere.iter().any(|word| environment.contains_key(OsStr::new(word)) || argument(word)) {
-            environment.entry((*variable).into()).or_insert_with(|| "true".into());
-        }
+    if let Some(variable) = told_to_speak(program, arguments, |name| environment.contains_key(OsStr::new(name))) {
+        environment.insert(variable.into(), "true".into());
     }
     environment
 }

@@ -124,6 +124,8 @@ pub enum LaunchError {
 pub struct Start<'a> {
     /// The state directory.
     pub state: &'a Path,
+    /// What the volume is of.
+    pub source: &'a str,
     /// The program.
     pub program: &'a HelperProgram,
     /// Its arguments, without its name.
@@ -144,8 +146,9 @@ pub struct Start<'a> {
 /// It holds no descriptor but 0 (`/dev/null`, or a pipe with what it shall read), 1 and 2 (one pipe to us): all of ours
 /// are close-on-exec.
 pub fn launch(method: &Method, reaper: &Reaper, start: Start<'_>) -> Result<Helper, LaunchError> {
-    let Start { state, program, arguments, settings, account: (account, shown), handover, mut placement } = start;
-    let (mut output, writer) = HelperOutput::new().map_err(LaunchError::Prepare)?;
+    let Start { state, source, program, arguments, settings, account: (account, shown), handover, mut placement } =
+        start;
+    let (mut output, writer) = HelperOutput::new(source).map_err(LaunchError::Prepare)?;
     output.hear_syslog(state);
     let processes = HelperProcesses::of_this_thread().map_err(LaunchError::Prepare)?;
     let failed = if handover.stdin.is_some() { LaunchError::Stdin } else { LaunchError::Prepare };
@@ -384,8 +387,16 @@ mod tests {
             let arguments = vec!["started".into()];
             let (root, placement) = (Account::root(), placement());
             let state = Path::new("/run/hostmount");
-            let start =
-                Start { state, program: &program, arguments, settings, account: (&root, None), handover, placement };
+            let start = Start {
+                state,
+                source: "",
+                program: &program,
+                arguments,
+                settings,
+                account: (&root, None),
+                handover,
+                placement,
+            };
             let mut helper = launch(&Method::Seccomp, &Reaper::default(), start)?;
             let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
             poll(&mut [readable(helper.output.descriptors().next().unwrap())], Some(&patience)).unwrap();

@@ -11,6 +11,7 @@ pub mod launch;
 pub mod log_files;
 pub mod namespace;
 pub mod output;
+pub mod packages;
 pub mod readable;
 pub mod reaper;
 pub mod scratch;

@@ -6,6 +6,7 @@
 use super::syslog::Syslog;
 use crate::observe::events;
 use crate::observe::ration::Ration;
+use crate::policy::words_without_secrets_of;
 use api::volume::Line;
 use linux::processes::Process;
 use linux::statx;
@@ -45,19 +46,21 @@ pub struct HelperOutput {
     partial: Vec<u8>,
     lines: VecDeque<Line>,
     log: Ration,
+    /// What the volume is of: of a URL with a password helpers repeat all of it.
+    source: String,
 }
 
 impl HelperOutput {
     /// The reading end for us, and an end for a helper, which both reads and writes: as long as the helper lives the pipe
     /// has a reader, so that SIGPIPE does not kill it when the mounter exits. A full pipe makes it wait, as any pipe does
     /// (programs give up when they get EAGAIN instead): while the mounter is away it may write a megabyte.
-    pub fn new() -> io::Result<(Self, File)> {
+    pub fn new(source: &str) -> io::Result<(Self, File)> {
         let (pipe, _writer) = io::pipe()?;
         ioctl_fionbio(&pipe, true)?;
         fcntl_setpipe_size(&pipe, PIPE)?;
         let file = format!("/proc/self/fd/{}", pipe.as_raw_fd());
         let writer = OpenOptions::new().read(true).write(true).open(file)?;
-        Ok((Self::reading(Some(pipe)), writer))
+        Ok((Self::reading(Some(pipe), source), writer))
     }
 
     /// Hears what the helper says by syslog(3) as well. The calling thread is in its mount namespace.
@@ -81,7 +84,7 @@ impl HelperOutput {
 
     /// What these processes write, which an earlier mounter started: to the same pipe, if one of them still has it, and by
     /// syslog(3). `None`: neither can be heard.
-    pub fn of_processes(processes: &[Process], state: &Path) -> Option<Self> {
+    pub fn of_processes(processes: &[Process], state: &Path, source: &str) -> Option<Self> {
         let files = processes.iter().flat_map(|process| ["fd/1", "fd/2"].map(|name| process.file(name)));
         // All of them are in one filesystem, the kernel's own.
         let pipes = io::pipe().and_then(|(pipe, _)| statx::identity(pipe.as_fd())).map(|(device, _)| device);
@@ -97,11 +100,11 @@ impl HelperOutput {
         });
         (pipe.is_some() || syslog.is_some()).then(|| {
             let pipe = pipe.map(OwnedFd::into);
-            Self { ended: pipe.is_none(), syslog, ..Self::reading(pipe) }
+            Self { ended: pipe.is_none(), syslog, ..Self::reading(pipe, source) }
         })
     }
 
-    fn reading(pipe: Option<PipeReader>) -> Self {
+    fn reading(pipe: Option<PipeReader>, source: &str) -> Self {
         Self {
             pipe,
             syslog: None,
@@ -109,6 +112,7 @@ impl HelperOutput {
             partial: Vec::new(),
             lines: VecDeque::new(),
             log: Ration::new("lines of the helper's", LOGGED),
+            source: source.to_owned(),
         }
     }
 
@@ -157,7 +161,7 @@ impl HelperOutput {
 
     /// The last lines, and what was written of one more.
     pub fn lines(&self) -> Vec<Line> {
-        let partial = (!self.partial.is_empty()).then(|| aside(String::from_utf8_lossy(&self.partial).into_owned()));
+        let partial = (!self.partial.is_empty()).then(|| aside(self.written()));
         self.lines.iter().cloned().chain(partial).collect()
     }
 
@@ -171,8 +175,13 @@ impl HelperOutput {
         }
     }
 
+    /// What is written of a line.
+    fn written(&self) -> String {
+        words_without_secrets_of(&self.source, &String::from_utf8_lossy(&self.partial))
+    }
+
     fn end_line(&mut self) {
-        let line = String::from_utf8_lossy(&self.partial).trim_end().to_owned();
+        let line = self.written().trim_end().to_owned();
         self.partial.clear();
         if line.is_empty() {
             return;
@@ -214,7 +223,10 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept_and_long_ones_cut() {
-        let (mut output, mut writer) = HelperOutput::new().unwrap();
+        let (mut output, mut writer) = HelperOutput::new("https://me:hunter2@host/").unwrap();
+        writeln!(writer, "cannot reach https://me:hunter2@host/a").unwrap();
+        output.drain();
+        assert_eq!(texts(output.lines()), ["cannot reach https://me:***@host/a"]);
         for number in 0..100 {
             writeln!(writer, "line {number}").unwrap();
         }

@@ -7,16 +7,19 @@ use super::{Mounter, replies};
 use crate::config::Config;
 use crate::config::user::{Readable, User};
 use crate::helper::account::mounters_home;
-use crate::helper::arguments::arguments;
+use crate::helper::arguments::{arguments, with_words};
+use crate::helper::beginning::told_to_speak;
 use crate::helper::find;
 use crate::helper::namespace::{files_directory, mount_point};
-use crate::policy::{NotServed, Plan, is_seen, rules_of, source_without_secrets, without_secrets};
+use crate::policy::{NotServed, Plan, is_seen, rules_of, without_secrets};
 use api::exit::{Exit, chain};
 use api::explained::Explained;
 use api::message::Failure;
+use api::options::MountOptions;
 use api::origin::Origin;
 use api::request::Request;
 use api::volume::Options;
+use std::env;
 use std::path::Path;
 
 /// Whether a request from `origin` would get as far as to a helper.
@@ -50,10 +53,7 @@ pub(super) fn explain(mounter: &Mounter, origin: Origin, request: Request) -> Re
     let plan = Plan::new(&config, origin, request).map_err(|error| replies::to_mount(error.into()))?;
     let settings = &plan.settings;
     let files = files_directory(&mounter.state);
-    let (program, arguments, problem) = match command(mounter, &plan, &files) {
-        Ok((program, arguments)) => (Some(program), arguments, None),
-        Err(why) => (None, Vec::new(), Some(why)),
-    };
+    let Called { program, arguments, given, speaks, problem } = command(mounter, &plan, &files);
     let user = match config.user(&plan.request) {
         User::Root => "uid 0".to_owned(),
         User::Own => format!("a uid of its own, one of {}", config.uids),
@@ -69,13 +69,13 @@ pub(super) fn explain(mounter: &Mounter, origin: Origin, request: Request) -> Re
         arguments,
         user,
         capabilities: settings.capabilities.iter().map(ToString::to_string).collect(),
-        environment: settings.handover.environment.keys().cloned().collect(),
+        environment: settings.handover.environment.keys().cloned().chain(speaks.map(str::to_owned)).collect(),
         files: settings.handover.files.keys().map(|name| text(&files.join(name))).collect(),
         secrets: settings.handover.secrets(),
         readable: readable.iter().map(|path| text(path)).collect(),
         options: Options {
             asked: without_secrets(&plan.asked).to_string(),
-            given: without_secrets(&plan.request.options).to_string(),
+            given: without_secrets(&given).to_string(),
             flags: plan.grant.flag_words(),
         },
         memory_limit: settings.memory_limit.map(|limit| limit.bytes()),
@@ -84,17 +84,40 @@ pub(super) fn explain(mounter: &Mounter, origin: Origin, request: Request) -> Re
     })
 }
 
-/// The program and its arguments.
-fn command(mounter: &Mounter, plan: &Plan, files: &Path) -> Result<(String, Vec<String>), String> {
-    let program = find::helper(&plan.request.fstype, &plan.request.source, &plan.settings);
-    let program = program.map_err(|error| chain(&error))?;
+/// How a program would be called.
+#[derive(Default)]
+struct Called {
+    program: Option<String>,
+    arguments: Vec<String>,
+    /// The options of the plan, and those that the mounter adds.
+    given: MountOptions,
+    /// The variable that the mounter adds.
+    speaks: Option<&'static str>,
+    /// Why it cannot be called.
+    problem: Option<String>,
+}
+
+fn command(mounter: &Mounter, plan: &Plan, files: &Path) -> Called {
     let mut request = plan.request.clone();
+    let cannot =
+        |problem: String| Called { problem: Some(problem), given: plan.request.options.clone(), ..Called::default() };
+    let program = match find::helper(&request.fstype, &request.source, &plan.settings) {
+        Ok(program) => program,
+        Err(error) => return cannot(chain(&error)),
+    };
     plan.settings.handover.point_to_files(&mut request.options, files);
     request.options = without_secrets(&request.options);
-    request.source = source_without_secrets(&request.source);
+    request.source = plan.source_shown();
     let place = mount_point(&mounter.state, &plan.target);
-    let arguments = arguments(&program.style, &program.name(), &request, &place, files);
-    let arguments = arguments.map_err(|error| chain(&error))?;
+    let name = program.name();
+    let arguments = match arguments(&program.style, &name, &request, &place, files) {
+        Ok(arguments) => arguments,
+        Err(error) => return cannot(chain(&error)),
+    };
+    let is_set = |name: &str| plan.settings.handover.environment.contains_key(name) || env::var_os(name).is_some();
+    let speaks = told_to_speak(&name, &arguments, is_set);
+    let given = with_words(&name, plan.settings.command.is_some(), &plan.request.options);
     let words = arguments.iter().map(|word| word.to_string_lossy().into_owned());
-    Ok((program.path.to_string_lossy().into_owned(), std::iter::once(program.name()).chain(words).collect()))
+    let arguments = std::iter::once(name.clone()).chain(words).collect();
+    Called { program: Some(program.path.to_string_lossy().into_owned()), arguments, given, speaks, problem: None }
 }

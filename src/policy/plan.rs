@@ -6,6 +6,7 @@
 
 use super::grant::{Grant, GrantedTypes};
 use super::idmap::{self, IdMap};
+use super::shown_options::source_without_secrets;
 use crate::config::Config;
 use crate::config::settings::Settings;
 use api::message::Changes;
@@ -134,6 +135,11 @@ impl Plan {
             settings: config.settings(&request),
             request,
         }
+    }
+
+    /// What is to be mounted, as people may see it: without secrets.
+    pub fn source_shown(&self) -> String {
+        source_without_secrets(&self.request.source)
     }
 
     /// The plan for a fresh helper, with these changes, which a caller from `origin` asks for.

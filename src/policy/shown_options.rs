@@ -47,6 +47,12 @@ pub fn source_without_secrets(source: &str) -> String {
     }
 }
 
+/// What a helper says, without what its volume's source has of secrets, however often it repeats that.
+pub fn words_without_secrets_of(source: &str, words: &str) -> String {
+    let shown = source_without_secrets(source);
+    if shown == source { words.to_owned() } else { words.replace(source, &shown) }
+}
+
 /// A line of anybody's with `***` for what may be a secret in it: the value behind a telling name and `=` or `:`, and what a URL has of them.
 pub fn line_without_secrets(line: &str) -> String {
     let urls = line.split_inclusive(char::is_whitespace).map(|word| match word.split_once("://") {

@@ -1,6 +1,7 @@
 //! `kubectl hostmount`: nodes with real mounters, and some that do not answer as they should. kubectl is a stand-in here: what it runs is real.
 //! With a real one: `csi/tests/cluster`.
 
+use crate::closed_pipes::{ended, unread};
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
 use crate::node::{Done, TestNode, programs};
@@ -20,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_node_that_does_not_answer_is_a_line.needs(&["nsenter"]).quick(),
         nodes_are_swapped_one_after_the_other.needs(&["nsenter"]).quick(),
         what_happens_on_all_nodes_is_followed.needs(&["nsenter"]).quick(),
+        what_nobody_reads_is_no_panic.needs(&["nsenter"]).quick(),
     ]
 }
 
@@ -363,4 +365,58 @@ fn what_happens_on_all_nodes_is_followed() {
     assert_eq!(child.wait().unwrap().code(), Some(2));
     let said = fs::read_to_string(cluster.directory.join("said")).unwrap();
     assert_eq!(said, "kubectl hostmount: alpha: kubectl was ended by a signal.\n");
+}
+
+/// As in `kubectl hostmount list | head -1`, with each command.
+fn what_nobody_reads_is_no_panic() {
+    let mut cluster = Cluster::new();
+    let _node = cluster.add_real("worker-1", &["/mnt/a"]);
+    cluster.add("worker-2", "echo nonsense");
+    for line in [
+        "list",
+        "list -o wide",
+        "list -o json",
+        "list -o yaml",
+        "list -o name",
+        "status /mnt/a",
+        "status -o json /mnt/a",
+        "status /mnt/none",
+        "logs --timestamps /mnt/a",
+        "logs --follow --node worker-1 /mnt/a",
+        "events",
+        "events -o json",
+        "events --follow --node worker-1",
+        "top --once",
+        "top -o json",
+        "top --interval 1",
+        "doctor",
+        "doctor -o json",
+        "heal --all",
+        "heal --all --dry-run",
+        "swap --all --dry-run",
+        "swap --all --keep-going",
+        "completion bash",
+        "manual",
+        "manual kubectl-hostmount",
+        "manual none",
+        "--help",
+        "--version",
+        "swap --help",
+    ] {
+        // Those that go on do so until nobody reads.
+        let ends = !["logs --follow", "events --follow", "top --interval"].iter().any(|start| line.starts_with(start));
+        let code = if ends { self::code(&mut cluster.command(line)) } else { None };
+        for both in [false, true] {
+            let mut command = cluster.command(line);
+            let errors = unread(&mut command, both);
+            let mut child = command.spawn().unwrap();
+            drop(command);
+            let got = ended(line, &mut child, errors);
+            assert!(code.is_none_or(|code| code == got), "{line}, {both}: {got}, and not {code:?}");
+        }
+    }
+}
+
+fn code(command: &mut Command) -> Option<i32> {
+    command.output().unwrap().status.code()
 }

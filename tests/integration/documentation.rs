@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_words_that_we_say_are_said.anywhere().quick(),
         no_block_goes_unseen.anywhere().quick(),
         each_page_is_in_the_book.anywhere().quick(),
+        the_book_has_what_pages_link_to.anywhere().quick(),
     ]
 }
 
@@ -215,6 +216,31 @@ fn each_page_is_in_the_book() {
         let from_there = page.name.strip_prefix("docs/").map_or_else(|| format!("../{}", page.name), str::to_owned);
         assert!(contents.contains(&format!("]({from_there})")), "docs/SUMMARY.md has no {from_there}");
     }
+}
+
+/// docs/make-book copies what pages link to, also where that is no page.
+fn the_book_has_what_pages_link_to() {
+    let script = fs::read_to_string(project().join("docs/make-book")).unwrap();
+    let (_, list) = script.split_once("cp -r --parents ./*.md ").unwrap();
+    let copied: Vec<_> = list.split_whitespace().take_while(|word| !word.starts_with('"')).collect();
+    let mut seen = 0;
+    for page in pages::all() {
+        for link in page.text.split("](").skip(1) {
+            let file = link.split([')', '#']).next().unwrap();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            let mut path = Path::new(&page.name).parent().unwrap().to_owned();
+            for part in Path::new(file) {
+                if part == ".." { assert!(path.pop(), "{}: {file}", page.name) } else { path.push(part) }
+            }
+            let is_copied = copied.iter().any(|name| path.starts_with(name));
+            let is_at_the_top = path.extension().is_some_and(|end| end == "md") && path.components().count() == 1;
+            assert!(is_copied || is_at_the_top, "{}: docs/make-book does not copy {}", page.name, path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "only {seen} links were seen");
 }
 
 /// What the other tests rely on.

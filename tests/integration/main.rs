@@ -15,6 +15,7 @@ mod callers;
 mod cgroups;
 mod chaos;
 mod client;
+mod closed_pipes;
 mod configuration;
 mod costs;
 mod csi_chart;
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
         pod_containers,
         pod_programs,
         operator,
+        closed_pipes,
         costs,
         shim,
         shown,

@@ -4,15 +4,12 @@ use crate::harness::{Test, tests};
 use crate::node::{Done, NODE_BIN, Place, TestNode};
 use hostmount::observe::events;
 use std::fs;
-use std::io::{self, Read};
-use std::process::Stdio;
-use testbed::machine::Room;
 
 pub(crate) fn tests() -> Vec<Test> {
     tests![
         doctor_reports_what_works_and_what_to_do.needs(&["bindfs"]).quick(),
         the_probe_is_quiet.quick(),
-        a_reader_that_has_gone.quick(),
+        a_source_is_shown_without_its_password.needs(&["bindfs"]).quick(),
         a_volumes_output_outlives_it.quick()
     ]
 }
@@ -20,39 +17,6 @@ pub(crate) fn tests() -> Vec<Test> {
 /// A helper for type `fuse.talk` that prints `started` and its source, and fails if the source is `bad`.
 const TALK: &str =
     "#!/bin/sh\necho started for $2\necho told $1 >&2\n[ $1 != bad ] || exit 3\nexec mount.memfs \"$@\"\n";
-
-/// As `hostmount doctor | head -1`: no panic, and the exit code is what it is otherwise.
-fn a_reader_that_has_gone() {
-    let test = talking_node();
-    let _mounter = test.start_mounter(&[], &[]);
-    // The code, with a pipe without a reader as standard output, and perhaps as standard error.
-    let run = |words: &[&str], both: bool| {
-        let mut command = Room::command(format!("/usr/local/bin/{}", words[0]));
-        let (_, writer) = io::pipe().unwrap();
-        let (mut errors, error_writer) = io::pipe().unwrap();
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(writer.try_clone().unwrap());
-        let (stderr, _) = if both { (writer, drop(error_writer)) } else { (error_writer, drop(writer)) };
-        command.stderr(stderr);
-        let code = test.container.spawn(command).wait().unwrap().code();
-        let mut said = String::new();
-        errors.read_to_string(&mut said).unwrap();
-        assert!(!said.contains("panicked"), "{words:?}: {said}");
-        code
-    };
-    for words in ["doctor", "metrics", "list", "list --output json", "policy show", "--help"] {
-        let words: Vec<_> = ["hostmount"].into_iter().chain(words.split(' ')).collect();
-        assert_eq!(run(&words, false), Some(0), "{words:?}");
-    }
-    for words in
-        [&["hostmount", "status", "/mnt/none"][..], &["hostmount-shim", "mount", "-t", "fuse.talk", "bad", "/mnt/v"]]
-    {
-        let code = test.container.run(format!("/usr/local/bin/{}", words[0]), &words[1..]).code;
-        assert_eq!(run(words, true), code, "{words:?}");
-    }
-    let full = test.container.sh("/usr/local/bin/hostmount doctor >/dev/full");
-    assert_eq!(full.code, Some(2));
-    assert_eq!(full.stderr, "cannot write to standard output: No space left on device (os error 28)\n");
-}
 
 fn hostmount(place: &Place, arguments: &[&str]) -> Done {
     let program =
@@ -153,4 +117,47 @@ fn a_volumes_output_outlives_it() {
     // The last volume at a target counts.
     test.mount(&["-t", "fuse.talk", "better", "/mnt/w"]).ok("mount");
     assert_eq!(look(&["logs", "/mnt/w"]).ok("logs"), "started for /mnt/w\ntold better\n");
+}
+
+/// Of a URL, wherever volumes are shown, while they are there, and afterwards. Their helpers, which repeat it, are heard without it.
+fn a_source_is_shown_without_its_password() {
+    let test = talking_node();
+    let mounter = test.start_mounter(&[], &[]);
+    let (source, shown) = ("https://me:hunter2@host/x?sig=hunter3", "https://me:***@host/x?***");
+    test.mount(&["-t", "fuse.talk", source, "/mnt/v"]).ok("mount");
+    test.mount(&["-t", "fuse.bindfs", source, "/mnt/w"]);
+    let look = |words: &str| {
+        let said = hostmount(&test.node, &words.split(' ').collect::<Vec<_>>()).ok(words);
+        assert!(!said.contains("hunter"), "{words}: {said}");
+        said
+    };
+    let everywhere = [
+        "list",
+        "list -o wide",
+        "list -o json",
+        "list -o yaml",
+        "status /mnt/v",
+        "status -o json /mnt/v",
+        "status /mnt/w",
+        "status -o json /mnt/w",
+        "top --once",
+        "top -o json",
+        "events",
+        "events -o json",
+    ];
+    everywhere.iter().for_each(|words| assert!(look(words).contains(shown), "{words}"));
+    assert_eq!(look("logs /mnt/v"), format!("started for /mnt/v\ntold {shown}\n"));
+    look("metrics");
+    // The next helper gets all of it, and so does that of the next mounter.
+    look("swap /mnt/v");
+    drop(mounter);
+    let mounter = test.start_mounter(&[], &[]);
+    test.node.sh_ok("kill -9 $(pidof mount.memfs)");
+    mounter.wait_for(events::HEALED, 1);
+    assert!(look("logs /mnt/v").ends_with(&format!("told {shown}\n")));
+    assert!(test.processes().values().any(|line| line.contains(source)), "{:?}", test.processes());
+    test.umount(&["/mnt/v"]).ok("umount");
+    mounter.wait_for(events::UNMOUNTED, 1);
+    assert!(look("status /mnt/v").contains(shown));
+    assert!(!mounter.said().contains("hunter"), "{}", mounter.said());
 }

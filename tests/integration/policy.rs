@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         what_is_mounted_is_not_judged_again.needs(&["bindfs"]).quick(),
         a_check_says_what_a_mount_would.needs(&["bindfs"]).quick(),
         what_is_explained_is_what_is_run.quick(),
+        what_the_mounter_adds_is_explained.quick(),
     ]
 }
 
@@ -260,7 +261,7 @@ fn what_is_explained_is_what_is_run() {
     let words: Vec<_> = explained["arguments"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
     assert_eq!(words[0], "mount.fuse.talk");
     let args = words[1..].join(" ").replace("/run/hostmount/mnt/", "/");
-    assert!(said.contains(&format!("args {}\n", args.replace("***", "hunter2"))), "{args}: {said}");
+    assert!(said.contains(&format!("args {}\n", args.replace("password=***", "password=hunter2"))), "{args}: {said}");
     assert_eq!(explained["program"], "/usr/sbin/mount.fuse.talk");
     assert_eq!(explained["options"]["flags"], json!(["noexec", "nosuid", "nodev"]));
     assert_eq!(explained["files"], json!(["/run/hostmount/files/conf"]));
@@ -282,4 +283,42 @@ fn what_is_explained_is_what_is_run() {
         Some(2),
         "only what is explained has an origin"
     );
+}
+
+/// So that helpers say why they fail: of that, too, what is explained is what is run, and what a status shows.
+fn what_the_mounter_adds_is_explained() {
+    let (test, _mounter) = start("");
+    test.container.program("/usr/local/bin/rclone", "#!/bin/sh\nenv | grep ^RCLONE_\nexec mount.memfs x \"$2\"\n");
+    test.container.helper("nfs", "echo \"args $*\"; exit 32");
+    test.node.sh_ok(&format!("echo nfs >{NODE_BIN}/served-types"));
+    let hostmount = |words: &str| test.node.sh(&format!("{NODE_BIN}/hostmount {words}"));
+    let explained = |words: &str| -> Value {
+        serde_json::from_str(&hostmount(&format!("mount --explain --output json {words}")).ok(words)).unwrap()
+    };
+    let rclone = "-t fuse.rclone s3:bucket /mnt/v";
+    assert_eq!(explained(rclone)["environment"], json!(["RCLONE_SYSLOG"]));
+    hostmount(&format!("mount {rclone}")).ok("mount");
+    assert_eq!(hostmount("logs /mnt/v").ok("logs"), "RCLONE_SYSLOG=true\n");
+    // It is told elsewhere.
+    assert_eq!(explained(&format!("-o log_file=/x {rclone}"))["environment"], json!([]));
+
+    let given = |words: &str| {
+        let explained = explained(words);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let called = explained["arguments"].as_array().unwrap().last().map(text).unwrap();
+        (text(&explained["options"]["given"]), called)
+    };
+    let run = |words: &str| hostmount(&format!("mount {words}")).stderr;
+    for (options, expected) in [("vers=3", "vers=3,retry=0"), ("vers=3,retry=2", "vers=3,retry=2")] {
+        let words = format!("-t nfs -o {options} h:/x /srv");
+        let (given, called) = given(&words);
+        assert_eq!((given.as_str(), called), (expected, format!("rw,{expected}")));
+        assert!(run(&words).contains(&format!("-o rw,{expected}\n")), "{}", run(&words));
+    }
+    // The type's own, which no caller of its knows.
+    let status = "-t fuse.sshfs h:/x /srv";
+    test.container.program("/usr/bin/sshfs", "#!/bin/sh\nexec mount.memfs x \"$2\"\n");
+    hostmount(&format!("mount {status}")).ok("mount");
+    let shown: Value = serde_json::from_str(&hostmount("status --output json /srv").ok("status")).unwrap();
+    assert_eq!((&shown["options"]["asked"], &shown["options"]["given"]), (&json!(""), &json!("sshfs_verbose")));
 }

@@ -2,7 +2,8 @@
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
-use crate::node::{NODE_BIN, TestNode, opened};
+use crate::node::two_pods::{self, DRIVER, FLEX, PLAIN};
+use crate::node::{NODE_BIN, TestNode};
 use hostmount::observe::events;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -16,20 +17,9 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-const DRIVER: &str = "/run/hostmount/plugins/hostmount~fuse/fuse";
-/// As kubelet has them: one volume of FlexVolume, and one that kubelet mounts by itself.
-const FLEX: &str = "/var/lib/kubelet/pods/uid-1/volumes/hostmount~fuse/data";
-const PLAIN: &str = "/var/lib/kubelet/pods/uid-2/volumes/kubernetes.io~nfs/data";
-
 fn start() -> (TestNode, Mounter) {
-    let test = TestNode::start();
-    test.container.sh_ok(
-        "/usr/local/bin/hostmount install --to /run/hostmount/bin --flexvolume /run/hostmount/plugins
-         mkdir /tmp/source && echo served >/tmp/source/f",
-    );
-    test.node.sh_ok(&format!("mkdir -p {FLEX} {PLAIN} && mount -t tmpfs log /var/log"));
-    test.configure(&(opened("flexvolume", &["bindfs"]) + &opened("kubelet", &["bindfs"])));
-    let mounter = test.start_mounter(&[], &[]);
+    let (test, mounter) = two_pods::start(&["flexvolume", "kubelet"]);
+    test.node.sh_ok("mount -t tmpfs log /var/log");
     (test, mounter)
 }
 
@@ -43,12 +33,7 @@ fn pods(test: &TestNode) -> Vec<Value> {
 
 fn pods_have_names_without_an_api_server() {
     let (test, mut mounter) = start();
-    let said = json!({
-        "kubernetes.io/pod.name": "web-0",
-        "kubernetes.io/pod.namespace": "shop",
-        "fstype": "bindfs",
-        "source": "/tmp/source",
-    });
+    let said = two_pods::of_the_first();
     let done = test.node.run(DRIVER, &["mount", FLEX, &said.to_string()]);
     assert!(done.stdout.contains("Success"), "{done:?}");
     test.kubelets_mount(&["-t", "fuse.bindfs", "/tmp/source", PLAIN]).ok("mount");
@@ -109,6 +94,8 @@ fn what_is_shown_of_a_helper_is_what_it_is() {
     let uid: u64 = test.node.sh_ok(&format!("stat -c %u /proc/{pid}")).trim().parse().unwrap();
     assert_eq!(process["uid"], json!(uid));
     assert!(process["program"].as_str().unwrap().ends_with("bindfs"), "{first}");
+    let version = test.container.sh_ok("dpkg-query --show --showformat '${Package} ${Version}' bindfs");
+    assert_eq!(process["package"], json!(version));
     let descriptors = test.descriptors(pid).len() as u64;
     assert_eq!(process["descriptors"], json!(descriptors));
     assert!(process["memory"].as_u64().unwrap() > 10_000, "{first}");

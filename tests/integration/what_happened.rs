@@ -2,6 +2,7 @@
 
 use crate::harness::{Test, tests};
 use crate::node::mounter::Mounter;
+use crate::node::two_pods::{self, DRIVER, FLEX, PLAIN};
 use crate::node::{NODE_BIN, TestNode, opened};
 use hostmount::observe::events;
 use nix::sys::signal::Signal;
@@ -20,19 +21,9 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-const DRIVER: &str = "/run/hostmount/plugins/hostmount~fuse/fuse";
-const FLEX: &str = "/var/lib/kubelet/pods/uid-1/volumes/hostmount~fuse/data";
-const PLAIN: &str = "/var/lib/kubelet/pods/uid-2/volumes/kubernetes.io~nfs/data";
-
 fn start() -> (TestNode, Mounter) {
-    let test = TestNode::start();
-    test.container.sh_ok(
-        "/usr/local/bin/hostmount install --to /run/hostmount/bin --flexvolume /run/hostmount/plugins
-         mkdir /tmp/source && echo served >/tmp/source/f",
-    );
-    test.node.sh_ok(&format!("mkdir -p {FLEX} {PLAIN} /mnt/v"));
-    test.configure(&opened("flexvolume", &["bindfs"]));
-    let mounter = test.start_mounter(&[], &[]);
+    let (test, mounter) = two_pods::start(&["flexvolume"]);
+    test.node.sh_ok("mkdir -p /mnt/v");
     (test, mounter)
 }
 
@@ -66,19 +57,9 @@ fn line(output: &mut BufReader<ChildStdout>) -> String {
     line
 }
 
-/// What kubelet tells the FlexVolume driver of a volume of bindfs.
-fn of_a_pod() -> Value {
-    json!({
-        "kubernetes.io/pod.name": "web-0",
-        "kubernetes.io/pod.namespace": "shop",
-        "fstype": "bindfs",
-        "source": "/tmp/source",
-    })
-}
-
 fn what_happened_is_known_over_restarts_and_of_volumes_that_are_gone() {
     let (test, mounter) = start();
-    let said = of_a_pod();
+    let said = two_pods::of_the_first();
     let done = test.node.run(DRIVER, &["mount", FLEX, &said.to_string()]);
     assert!(done.stdout.contains("Success"), "{done:?}");
     test.node.sh_ok("kill -9 $(pidof bindfs)");
@@ -127,7 +108,7 @@ fn what_happened_is_known_over_restarts_and_of_volumes_that_are_gone() {
 /// The word is its target; the volume of another pod beside it has none of these lines.
 fn one_volumes_life_is_one_grep() {
     let (test, mounter) = start();
-    let said = of_a_pod();
+    let said = two_pods::of_the_first();
     test.mount(&["-t", "fuse.bindfs", "/tmp/source", "/mnt/v"]).ok("mount");
     let others = test.pids_of("bindfs");
     let mut refused = said.clone();

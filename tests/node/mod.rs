@@ -28,6 +28,7 @@ pub mod programs;
 pub mod servers;
 pub mod setting;
 pub mod sshd;
+pub mod two_pods;
 
 use mounter::Mounter;
 use notes::note;

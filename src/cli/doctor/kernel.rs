@@ -41,7 +41,7 @@ fn judge(release: &str, beneath: bool) -> Found {
     let missing: Vec<_> = FEATURES.iter().filter(is_missing).collect();
     if missing.is_empty() {
         let users = "pods with hostUsers: false can have volumes with the option x-hostmount.host-users=false (CSI: hostUsers); without \
-                     it the runtime says \"failed to set MOUNT_ATTR_IDMAP\" of most (docs/ownership.md)";
+                     it the runtime says \"failed to set MOUNT_ATTR_IDMAP\" of most (docs/user-namespaces.md)";
         return Found::ok("kernel", format!("Linux {release} has all that is used\n{users}"));
     }
     let lines = missing.iter().map(|((major, minor), what)| format!("\nno {what}; since Linux {major}.{minor}"));
@@ -84,7 +84,13 @@ mod tests {
         let found = judge("5.10.0-32-amd64", false);
         assert_eq!(found.level, Level::Warning);
         assert!(found.message.contains("no mount_setattr(2)") && !found.message.contains("5.9\n"), "{}", found.message);
-        assert_eq!(judge("6.18.5", true).level, Level::Ok);
+        let new = judge("6.18.5", true);
+        assert_eq!(new.level, Level::Ok);
+        for words in ["MOUNT_ATTR_IDMAP", "x-hostmount.host-users=false", "docs/user-namespaces.md"] {
+            assert!(new.message.contains(words), "{}", new.message);
+        }
+        let older = "pods with hostUsers: false cannot have volumes; since Linux 6.12";
+        assert!(judge("6.9.1", true).message.contains(older));
         assert!(judge("6.18.5", false).message.contains("MOVE_MOUNT_BENEATH"));
         assert!(!judge("6.1.0", true).message.contains("MOVE_MOUNT_BENEATH"), "it was put into an older kernel");
         assert_eq!(judge("?", true).level, Level::Warning);

@@ -12,7 +12,7 @@ use crate::policy::{line_without_secrets, source_without_secrets, without_secret
 use api::client::Client;
 use api::exit::Exit;
 use api::options::MountOptions;
-use api::volume::{VolumeDetail, VolumeView};
+use api::volume::VolumeDetail;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -51,7 +51,10 @@ pub(super) fn write(
         Complaint::new(Exit::System, format!("cannot write the report to {}: {error}", file.display()))
     };
     if file == Path::new("-") {
-        return archive(io::stdout().lock(), &entries).map_err(failed);
+        let mut bytes = Vec::new();
+        archive(&mut bytes, &entries).map_err(failed)?;
+        linux::standard::put_bytes(&bytes);
+        return Ok(());
     }
     let create = || File::options().write(true).create_new(true).mode(0o600).open(file);
     create().and_then(|file| archive(file, &entries)).map_err(failed)?;
@@ -78,7 +81,7 @@ fn of_mounter(client: &Client) -> Vec<Entry> {
         entries.push((name.to_owned(), text.unwrap_or_else(|error| error.into_failure().message + "\n")));
     };
     add("about.json", client.about().map(|about| show::json(&about)));
-    let volumes = client.list().map(|volumes| volumes.into_iter().map(view).collect::<Vec<_>>());
+    let volumes = client.list();
     let targets: Vec<_> = volumes.iter().flatten().take(VOLUMES).map(|volume| volume.target.clone()).collect();
     add("volumes.json", volumes.map(|volumes| show::json(&volumes.iter().map(Volume::from).collect::<Vec<_>>())));
     for (number, target) in targets.iter().enumerate() {
@@ -95,13 +98,9 @@ fn of_mounter(client: &Client) -> Vec<Entry> {
     entries
 }
 
-fn view(view: VolumeView) -> VolumeView {
-    VolumeView { source: source_without_secrets(&view.source), ..view }
-}
-
 fn detail(detail: VolumeDetail) -> VolumeDetail {
     let lines = detail.lines.iter().map(|line| line_without_secrets(line)).collect();
-    VolumeDetail { view: view(detail.view), lines, ..detail }
+    VolumeDetail { lines, ..detail }
 }
 
 /// The configuration without what may be a secret, or why it is not understood.

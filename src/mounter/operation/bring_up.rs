@@ -23,7 +23,7 @@ use crate::node::cgroup::{Placement, Resident};
 use crate::node::connections::Identity;
 use crate::node::log_file::{self, LogFileError};
 use crate::observe::metrics::Step;
-use crate::policy::{Plan, source_without_secrets};
+use crate::policy::{Plan, words_without_secrets_of};
 use api::exit::chain;
 use api::request::Request;
 use linux::mount_namespace::NamespaceError;
@@ -163,9 +163,16 @@ pub fn bring_up(
     show_log_file(mounter, &mut request, &account)?;
     let arguments = arguments(&program.style, &program.name(), &request, place.path(), &files)?;
     let placement = placement(mounter, &plan.target, purpose.process(), settings.memory_limit);
-    let state = &mounter.state;
-    let start =
-        Start { state, program: &program, arguments, settings, account: (&account, shown), handover, placement };
+    let start = Start {
+        state: &mounter.state,
+        source: &plan.request.source,
+        program: &program,
+        arguments,
+        settings,
+        account: (&account, shown),
+        handover,
+        placement,
+    };
     let prepared = Instant::now();
     let mut helper = launch(&mounter.method, &mounter.reaper, start)?;
     let launched = Instant::now();
@@ -212,12 +219,8 @@ fn failed(
     }
     objections.extend(helper.ran_out_of_memory());
     let mut words = end(helper, broker).lines();
-    words.extend(log_files::last_errors().into_iter().map(aside));
-    let (source, source_name) = (&plan.request.source, source_without_secrets(&plan.request.source));
-    if *source != source_name {
-        // Of a URL with a password helpers repeat all of it.
-        words.iter_mut().for_each(|line| line.text = line.text.replace(source, &source_name));
-    }
+    let in_files = log_files::last_errors().into_iter();
+    words.extend(in_files.map(|line| aside(words_without_secrets_of(&plan.request.source, &line))));
     let lines = texts(words.clone());
     if !account.is_root() && lines.iter().any(|line| speaks_of_permission(line)) {
         objections.push(
@@ -231,7 +234,7 @@ fn failed(
     mounter.registry.keep_failed(plan, program.clone(), words);
     let cause = waits.or_else(|| telling_line(&output));
     let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-    let what = format!("{program} could not mount {source_name}{cause}");
+    let what = format!("{program} could not mount {}{cause}", plan.source_shown());
     BringUpError::Helper { what, reason, output, objections }
 }
 

@@ -16,7 +16,7 @@ use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::observe::metrics::Step;
 use crate::policy::{Denied, authorize, authorize_place};
-use crate::policy::{Grant, GrantedTypes, Plan, PlanError, source_without_secrets};
+use crate::policy::{Grant, GrantedTypes, Plan, PlanError};
 use api::message::{Mount, Mounted};
 use api::origin::Origin;
 use api::request::Request;
@@ -260,8 +260,7 @@ fn already() -> Mounted {
 }
 
 fn already_mounted(plan: &Plan) -> MountError {
-    let source_name = source_without_secrets(&plan.request.source);
-    MountError::AlreadyMounted { source_name, target: plan.request.target.clone() }
+    MountError::AlreadyMounted { source_name: plan.source_shown(), target: plan.request.target.clone() }
 }
 
 #[cfg(test)]

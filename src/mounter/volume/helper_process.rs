@@ -29,6 +29,7 @@ pub fn look(processes: &HelperProcesses) -> Option<HelperProcess> {
         pid: serving.pid().as_raw_nonzero().get().unsigned_abs(),
         uid: numbers(&status, "Uid:").nth(1).and_then(|uid| uid.try_into().ok()).unwrap_or_default(),
         program: fs::read_link(serving.file("exe")).ok().map(|path| path.to_string_lossy().into_owned()),
+        package: None,
         processes: all.len() as u64,
         descriptors,
         memory,

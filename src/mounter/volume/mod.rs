@@ -25,7 +25,7 @@ pub(super) mod whole_file;
 use crate::config::open_files::OpenFiles;
 use crate::engine::helper_processes::HelperProcesses;
 use crate::node::connections::Identity;
-use crate::policy::{Plan, source_without_secrets};
+use crate::policy::Plan;
 use api::origin::Origin;
 use api::pod::PodName;
 use api::volume::{VolumeState, VolumeView};
@@ -149,30 +149,43 @@ impl Volume {
     /// How it is shown in a list, in this state.
     fn view(&self, state: VolumeState) -> VolumeView {
         VolumeView {
-            target: self.plan.target.to_string_lossy().into_owned(),
-            fstype: self.plan.request.fstype.clone(),
-            source: self.plan.request.source.clone(),
-            state,
-            helper: self.helper.clone(),
             device: self.identity.device.to_string(),
             since: seconds(self.since),
-            waiting: None,
-            hung_since: None,
-            note: None,
             origin: self.history.origin,
-            pods: Vec::new(),
-            memory: None,
             heals: self.history.heals,
             swaps: self.history.swaps,
             hangs: self.history.hangs,
+            ..view_of(&self.plan, self.helper.clone(), state)
         }
     }
 
     /// What marks log lines about it.
     pub fn span(&self) -> tracing::Span {
         let Plan { target, request, .. } = &self.plan;
-        let (source, pod) = (source_without_secrets(&request.source), self.history.pod.as_ref().map(PodName::path));
+        let (source, pod) = (self.plan.source_shown(), self.history.pod.as_ref().map(PodName::path));
         tracing::info_span!("volume", target = %target.display(), fstype = request.fstype, source, pod)
+    }
+}
+
+/// What is shown of a volume by its plan alone, in this state, as of now.
+fn view_of(plan: &Plan, helper: String, state: VolumeState) -> VolumeView {
+    VolumeView {
+        target: plan.target.to_string_lossy().into_owned(),
+        fstype: plan.request.fstype.clone(),
+        source: plan.source_shown(),
+        state,
+        helper,
+        device: String::new(),
+        since: seconds(SystemTime::now()),
+        waiting: None,
+        hung_since: None,
+        note: None,
+        origin: None,
+        pods: Vec::new(),
+        memory: None,
+        heals: 0,
+        swaps: 0,
+        hangs: 0,
     }
 }
 

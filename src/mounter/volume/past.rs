@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use super::{Volume, seconds};
+use super::{Volume, seconds, view_of};
 use crate::helper::output::texts;
 use crate::policy::Plan;
 use api::volume::{Line, VolumeDetail, VolumeState, VolumeView};
@@ -40,25 +40,7 @@ impl Past {
 
     /// Keeps what is known of a volume that its helper could not mount.
     pub(super) fn keep_failed(&mut self, plan: &Plan, helper: String, lines: Vec<Line>) {
-        let view = VolumeView {
-            target: plan.target.to_string_lossy().into_owned(),
-            fstype: plan.request.fstype.clone(),
-            source: plan.request.source.clone(),
-            state: VolumeState::Failed,
-            helper,
-            device: String::new(),
-            since: seconds(SystemTime::now()),
-            waiting: None,
-            hung_since: None,
-            note: None,
-            origin: None,
-            pods: Vec::new(),
-            memory: None,
-            heals: 0,
-            swaps: 0,
-            hangs: 0,
-        };
-        self.keep(view, lines);
+        self.keep(view_of(plan, helper, VolumeState::Failed), lines);
     }
 
     /// The last one at `target`.

@@ -91,7 +91,7 @@ fn take_in(mounter: &Mounter, volume: Volume, home: &PopulatedNamespace) {
         Ok(None) => mounter.registry.add_ended(volume),
         Ok(Some(watch)) => {
             info!(event = events::ADOPTED, device = %volume.identity.device, "an earlier mounter's volume is taken in");
-            let output = HelperOutput::of_processes(&home.processes, &mounter.state);
+            let output = HelperOutput::of_processes(&home.processes, &mounter.state, &volume.plan.request.source);
             let cgroup = mounter.cgroups.of(home.processes[0].pid());
             let upgrade = volume.earlier_image && volume.plan.settings.upgrade == Upgrade::Swap;
             let id = mounter.registry.add(volume, Serving { engine: Engine::Adopted(watch), output, cgroup });

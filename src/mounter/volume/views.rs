@@ -4,8 +4,10 @@
 
 use super::registry::Entry;
 use super::{Known, Volume, VolumeId, helper_process, pods, seconds};
+use crate::helper::arguments::with_words;
 use crate::helper::namespace::in_words_of_the_node;
 use crate::helper::output::{aside, texts};
+use crate::helper::packages::versions;
 use crate::mounter::Mounter;
 use crate::node::connections::Identity;
 use crate::node::placeholder;
@@ -50,7 +52,8 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
                 options: options(&entry.volume),
                 ..VolumeDetail::of(view_now(mounter, *id, entry, &on_node), None, texts(entry.lines()))
             };
-            (detail, Some(entry.volume.processes.clone()).filter(|_| entry.state.has_helper()))
+            let helper = (entry.volume.processes.clone(), entry.volume.earlier_image);
+            (detail, Some(helper).filter(|_| entry.state.has_helper()))
         });
         match there.or_else(|| Some((volumes.past.at(target)?.detail(), None))) {
             Some(found) => found,
@@ -58,7 +61,14 @@ pub fn detail(mounter: &Mounter, target: &Path) -> io::Result<Option<VolumeDetai
         }
     };
     // It walks through /proc: nobody waits for it.
-    let process = processes.and_then(|processes| helper_process::look(&processes)).map(|seen| match &found.process {
+    let process = processes.and_then(|(processes, earlier_image)| {
+        let seen = helper_process::look(&processes)?;
+        // Of an earlier image the packages are not here.
+        let program = seen.program.as_deref().map(Path::new).filter(|_| !earlier_image);
+        let package = program.and_then(|program| versions(&[program]).remove(program));
+        Some(HelperProcess { package, ..seen })
+    });
+    let process = process.map(|seen| match &found.process {
         Some(HelperProcess { cgroup: Some(cgroup), memory, memory_limit, .. }) => {
             HelperProcess { cgroup: Some(cgroup.clone()), memory: *memory, memory_limit: *memory_limit, ..seen }
         }
@@ -226,9 +236,10 @@ fn of_cgroup(entry: &Entry) -> HelperProcess {
 /// What became of its options.
 fn options(volume: &Volume) -> Option<Options> {
     let plan = &volume.plan;
+    let given = || with_words(&volume.helper, plan.settings.command.is_some(), &plan.request.options);
     (volume.known != Known::MountAlone).then(|| Options {
         asked: without_secrets(&plan.asked).to_string(),
-        given: without_secrets(&plan.request.options).to_string(),
+        given: without_secrets(&given()).to_string(),
         flags: plan.grant.flag_words(),
     })
 }
