@@ -19,8 +19,14 @@ pub struct Waiters {
     pub once: bool,
 }
 
-/// Those that live in `namespaces` just now; killed are those of processes that live no longer than `until`.
-pub fn waiting_in(namespaces: &HashSet<NamespaceId>, until: Life, host_proc: &Path) -> io::Result<Waiters> {
+/// Those that live in `namespaces` just now; killed are those of processes that live no longer than `until`. `write_again`: the helper stores
+/// at a place what is written there, however often it comes.
+pub fn waiting_in(
+    namespaces: &HashSet<NamespaceId>,
+    until: Life,
+    host_proc: &Path,
+    write_again: bool,
+) -> io::Result<Waiters> {
     let mut waiters = Waiters::default();
     let populated = processes::mount_namespaces(host_proc)?.into_iter();
     for process in populated.filter(|each| namespaces.contains(&each.id)).flat_map(|each| each.processes) {
@@ -32,7 +38,7 @@ pub fn waiting_in(namespaces: &HashSet<NamespaceId>, until: Life, host_proc: &Pa
         for thread in waits {
             match thread.file_name().and_then(|name| name.to_str()?.parse().ok()) {
                 Some(id) if killed => _ = waiters.killed.insert(id),
-                _ => waiters.once |= !killed && !may_be_repeated(&process, &thread),
+                _ => waiters.once |= !killed && !may_be_repeated(&process, &thread, write_again),
             }
         }
     }
@@ -46,15 +52,18 @@ fn waits(thread: &Path) -> bool {
     place == "request_wait_answer" || place.contains("fuse") && !place.contains("fuse_dev")
 }
 
-fn may_be_repeated(process: &Process, thread: &Path) -> bool {
+fn may_be_repeated(process: &Process, thread: &Path, write_again: bool) -> bool {
     let call = fs::read_to_string(thread.join("syscall")).unwrap_or_default();
     let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
-    let appends = |file: u64| {
+    let writes_once = |file: u64| {
+        if !write_again {
+            return true;
+        }
         let told = process.read(&format!("fdinfo/{file}")).unwrap_or_default();
         let flags = told.lines().find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
         flags.is_none_or(|flags| flags & libc::O_APPEND != 0)
     };
-    !is_for_io_uring(&stat) && is_repeatable(&call, appends)
+    !is_for_io_uring(&stat) && is_repeatable(&call, writes_once)
 }
 
 /// Whether a thread is the kernel's, which works for a process that used io_uring(7): its call says nothing.
@@ -162,6 +171,6 @@ mod tests {
     #[test]
     fn this_process_waits_for_no_filesystem() {
         let own = HashSet::from([NamespaceId::of_this_threads_mounts().unwrap()]);
-        assert_eq!(waiting_in(&own, Life::Killed, Path::new(processes::OWN)).unwrap(), Waiters::default());
+        assert_eq!(waiting_in(&own, Life::Killed, Path::new(processes::OWN), true).unwrap(), Waiters::default());
     }
 }

@@ -4,6 +4,7 @@
 //! Runs in the mounter, on the thread of the look that has found the volume idle ([`abandoned`](super::abandoned)). It never touches
 //! the filesystem. The helper is held still for milliseconds at a time, some of which pass in /proc.
 
+use crate::config::open_files::OpenFiles;
 use crate::engine::standstill::while_still;
 use crate::mounter::Mounter;
 use crate::mounter::volume::{Volume, VolumeId};
@@ -56,7 +57,9 @@ pub(super) fn let_go_of_killed(
 /// Returns how many were answered.
 fn try_to(mounter: &Mounter, id: VolumeId, volume: &Volume, visible: &VisibleMounts, until: Life) -> io::Result<usize> {
     let namespaces: HashSet<_> = visible.mounts.iter().map(|mount| mount.namespace()).collect();
-    let look = || waiting_in(&namespaces, until, &mounter.host_proc);
+    // Others may take only what follows on what they have had.
+    let write_again = volume.open_files() == OpenFiles::Write;
+    let look = || waiting_in(&namespaces, until, &mounter.host_proc, write_again);
     if look()?.killed.is_empty() {
         return Ok(0);
     }
