@@ -36,7 +36,7 @@ fn start(arguments: &[&str]) -> (TestNode, Mounter) {
         install(&test.container);
     }
     test.node.sh_ok(&format!("mkdir -p {TARGET} /mnt/other"));
-    test.configure("ready_timeout_seconds = 2\n");
+    test.configure("ready_timeout_seconds = 2\nheal = false\n");
     let mounter = test.start_mounter(arguments, &[]);
     (test, mounter)
 }
