@@ -16,7 +16,7 @@ use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{info, warn};
@@ -78,14 +78,17 @@ impl HelperOutput {
         self.pipe.take_if(|_| self.ended)
     }
 
+    /// What a process of our own writes to its standard error, which an earlier mounter started.
+    pub fn of_own_process(process: &Process) -> Option<Self> {
+        let pipe = open_pipe(process.file("fd/2"))?;
+        Some(Self::reading(Some(OwnedFd::from(pipe).into())))
+    }
+
     /// What these processes write, which an earlier mounter started: to the same pipe, if one of them still has it, and by
     /// syslog(3). `None`: neither can be heard.
     pub fn of_processes(processes: &[Process], state: &Path) -> Option<Self> {
         let files = processes.iter().flat_map(|process| ["fd/1", "fd/2"].map(|name| process.file(name)));
-        let pipe = files.into_iter().find_map(|file| {
-            std::fs::read_link(&file).ok().filter(|leads_to| leads_to.as_os_str().as_bytes().starts_with(b"pipe:"))?;
-            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()
-        });
+        let pipe = files.into_iter().find_map(open_pipe);
         let syslog = processes.first().and_then(|process| match Syslog::listen_again(process, state) {
             Ok(syslog) => Some(syslog),
             Err(error) => {
@@ -181,6 +184,12 @@ impl HelperOutput {
         }
         self.lines.push_back(numbered(line));
     }
+}
+
+/// Another reading end of the pipe that a process has there.
+fn open_pipe(file: PathBuf) -> Option<File> {
+    std::fs::read_link(&file).ok().filter(|leads_to| leads_to.as_os_str().as_bytes().starts_with(b"pipe:"))?;
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()
 }
 
 /// A line, read just now. The next mounter's have greater numbers than ours: they are microseconds.

@@ -11,7 +11,7 @@ use linux::mount_table::Device;
 use linux::processes;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,13 @@ pub struct VisibleMounts {
     /// A detached copy, which hinders no umount(2). While it is held the filesystem lives, and no other gets its device
     /// number. None if every mount is covered by another.
     pub pin: Option<Tree>,
+}
+
+impl VisibleMounts {
+    /// A detached copy of one that shows this directory of the filesystem.
+    pub fn copy_of(&self, root: &Path) -> Option<Tree> {
+        self.mounts.iter().filter(|mount| mount.mount.root == root).find_map(|mount| mount.pin().ok())
+    }
 }
 
 /// The mounts of filesystems, by device number.

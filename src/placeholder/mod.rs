@@ -22,6 +22,7 @@ mod requests;
 mod room;
 mod serve;
 pub mod told;
+mod users;
 
 use caps::Capability;
 use std::io;

@@ -9,12 +9,15 @@ use super::looks;
 use super::nodes::Nodes;
 use super::requests::{self, Asked, Request};
 use super::told::Told;
+use super::users::Users;
+use crate::observe::ration::Ration;
+use api::exit::chain;
 use linux::processes::Process;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Room for a request: the kernel wants no less than 8192 bytes, and nobody writes here.
@@ -25,11 +28,17 @@ struct Server {
     told: Told,
     connection: OwnedFd,
     nodes: Mutex<Nodes>,
+    users: Users,
     /// For the thread that finds out who asks.
     all: Line,
     /// For the thread that asks the volume's filesystem.
     looks: Line,
+    /// What it says of what went wrong: pods can cause that.
+    words: Mutex<Ration>,
 }
+
+/// How many lines it says a minute.
+const WORDS: u64 = 20;
 
 /// Serves until the connection has ended. The other threads end with the process.
 pub(super) fn serve(told: &Told, connection: OwnedFd) -> io::Result<()> {
@@ -37,8 +46,10 @@ pub(super) fn serve(told: &Told, connection: OwnedFd) -> io::Result<()> {
         told: told.clone(),
         connection,
         nodes: Mutex::default(),
+        users: Users::of_pod(told),
         all: Line::default(),
         looks: Line::default(),
+        words: Mutex::new(Ration::new("lines", WORDS)),
     };
     let server: &'static Server = Box::leak(Box::new(server));
     thread::Builder::new().name("gives-way".into()).spawn(|| {
@@ -49,7 +60,7 @@ pub(super) fn serve(told: &Told, connection: OwnedFd) -> io::Result<()> {
     thread::Builder::new().name("looks".into()).spawn(|| {
         loop {
             let request = server.looks.next();
-            server.write(&looks::answer(&request, &server.nodes));
+            server.write(&looks::answer(&request, &server.nodes, &server.users));
         }
     })?;
     let mut room = vec![0; ROOM];
@@ -83,7 +94,9 @@ impl Server {
             // A directory is closed, or written to the disk.
             Asked::OpenFile => self.write(&request.with(&[])),
             // While it gives way, for the thread that does.
-            Asked::Attributes if self.is_own(request.thread) => self.write(&looks::answer(&request, &self.nodes)),
+            Asked::Attributes if self.is_own(request.thread) => {
+                self.write(&looks::answer(&request, &self.nodes, &self.users))
+            }
             _ => {
                 let added = self.all.add(request);
                 added.err().into_iter().for_each(|request| self.write(&request.error(libc::EBUSY)));
@@ -113,7 +126,18 @@ impl Server {
             Asker::Elsewhere => self.write(&request.look_again()),
             Asker::Container(mounts) => match give_way(mounts) {
                 Ok(()) => self.write(&request.look_again()),
-                Err(_) => self.write(&request.error(libc::EIO)),
+                Err(error) => {
+                    let say = || {
+                        linux::complain!(
+                            "cannot show the volume in the container of process {}: {}",
+                            request.thread,
+                            chain(&error)
+                        );
+                    };
+                    // Nothing is left half-done by a thread that panics while it holds it.
+                    self.words.lock().unwrap_or_else(PoisonError::into_inner).log(say);
+                    self.write(&request.error(libc::EIO));
+                }
             },
         }
     }

@@ -52,6 +52,7 @@ mod open_files_of_all;
 mod operator;
 mod outlive;
 mod own_uid;
+mod placeholders;
 mod pod_containers;
 mod pod_programs;
 mod pod_start;
@@ -149,6 +150,7 @@ fn main() -> ExitCode {
         user_namespaces,
         walls,
         host_users,
+        placeholders,
         idmap,
         secrets,
         secrets_recorded,
