@@ -64,7 +64,7 @@ impl MountPoint {
     }
 
     /// The same for this user namespace, as FUSE filesystems can be: its users are theirs. `device` is a descriptor that `data` names; returns
-    /// the one that it is served by, which is another.
+    /// the one that it is served by, which is another. By its path: for a mount namespace without a helper.
     pub fn mount_for(
         &self,
         users: BorrowedFd<'_>,

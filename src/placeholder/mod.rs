@@ -23,6 +23,7 @@ mod room;
 mod serve;
 pub mod told;
 mod users;
+mod waits;
 
 use caps::Capability;
 use std::io;

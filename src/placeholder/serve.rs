@@ -10,6 +10,7 @@ use super::nodes::Nodes;
 use super::requests::{self, Asked, Request};
 use super::told::Told;
 use super::users::Users;
+use super::waits::Waits;
 use crate::observe::ration::Ration;
 use api::exit::chain;
 use linux::processes::Process;
@@ -33,6 +34,8 @@ struct Server {
     all: Line,
     /// For the thread that asks the volume's filesystem.
     looks: Line,
+    /// For the volume's program.
+    waits: Waits,
     /// What it says of what went wrong: pods can cause that.
     words: Mutex<Ration>,
 }
@@ -49,6 +52,7 @@ pub(super) fn serve(told: &Told, connection: OwnedFd) -> io::Result<()> {
         users: Users::of_pod(told),
         all: Line::default(),
         looks: Line::default(),
+        waits: Waits::new()?,
         words: Mutex::new(Ration::new("lines", WORDS)),
     };
     let server: &'static Server = Box::leak(Box::new(server));
@@ -61,6 +65,11 @@ pub(super) fn serve(told: &Told, connection: OwnedFd) -> io::Result<()> {
         loop {
             let request = server.looks.next();
             server.write(&looks::answer(&request, &server.nodes, &server.users));
+        }
+    })?;
+    thread::Builder::new().name("waits".into()).spawn(|| {
+        loop {
+            server.waits.next().into_iter().for_each(|request| server.line_up(request));
         }
     })?;
     let mut room = vec![0; ROOM];
@@ -86,6 +95,7 @@ impl Server {
             }
             Asked::Interrupt(unique) => {
                 let called_off = [&self.all, &self.looks].into_iter().find_map(|line| line.call_off(*unique));
+                let called_off = called_off.or_else(|| self.waits.call_off(*unique));
                 called_off.into_iter().for_each(|request| self.write(&request.error(libc::EINTR)));
             }
             // The kernel remembers that there are none, and asks otherwise.
@@ -97,11 +107,14 @@ impl Server {
             Asked::Attributes if self.is_own(request.thread) => {
                 self.write(&looks::answer(&request, &self.nodes, &self.users))
             }
-            _ => {
-                let added = self.all.add(request);
-                added.err().into_iter().for_each(|request| self.write(&request.error(libc::EBUSY)));
-            }
+            _ => self.line_up(request),
         }
+    }
+
+    /// Has it found out who asks.
+    fn line_up(&self, request: Request) {
+        let added = self.all.add(request);
+        added.err().into_iter().for_each(|request| self.write(&request.error(libc::EBUSY)));
     }
 
     /// Whether a process asks that this one has started, or one of its threads.
@@ -124,6 +137,10 @@ impl Server {
                 added.err().into_iter().for_each(|request| self.write(&request.error(libc::EBUSY)));
             }
             Asker::Elsewhere => self.write(&request.look_again()),
+            Asker::Container(_) if Waits::must_wait(&request) => {
+                let not_added = self.waits.add(request).err();
+                not_added.into_iter().for_each(|request| self.line_up(request.after_waiting()));
+            }
             Asker::Container(mounts) => match give_way(mounts) {
                 Ok(()) => self.write(&request.look_again()),
                 Err(error) => {

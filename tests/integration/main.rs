@@ -58,6 +58,7 @@ mod pod_programs;
 mod pod_start;
 mod pods;
 mod pods_and_mounters;
+mod pods_with_users;
 mod policy;
 mod preload;
 mod races;
@@ -108,6 +109,7 @@ fn main() -> ExitCode {
         policy,
         pods,
         pods_and_mounters,
+        pods_with_users,
         pod_containers,
         pod_programs,
         operator,
