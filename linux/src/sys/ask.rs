@@ -204,6 +204,7 @@ type Words = [u64; STATX];
 const STATX: usize = size_of::<libc::statx>() / 8;
 
 /// What came of a question.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, on the stack of who asks")]
 enum Asked {
     /// What the system call said.
     Told { errno: i32, words: Words, descriptor: Option<OwnedFd> },

@@ -96,8 +96,15 @@ fn mounted(users: RawFd, call: Call<'_>) -> RawFd {
     // As the node's root still: nobody else may open it everywhere.
     // SAFETY: the path is a C string.
     let opened = unsafe { libc::open(c"/dev/fuse".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
-    // SAFETY: in this process nothing owns the descriptor that is closed; `unshare` changes its own mount namespace.
-    if opened < 0 || unsafe { libc::dup2(opened, device.as_raw_fd()) < 0 || libc::unshare(libc::CLONE_NEWNS) != 0 } {
+    if opened < 0 {
+        return -1;
+    }
+    // SAFETY: in this process nothing owns the descriptor that is closed.
+    if unsafe { libc::dup2(opened, device.as_raw_fd()) } < 0 {
+        return -1;
+    }
+    // SAFETY: changes this process's own mount namespace.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
         return -1;
     }
     // SAFETY: five C strings that outlive the call.

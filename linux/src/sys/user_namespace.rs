@@ -12,17 +12,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 /// Enters one, and becomes its root, with all capabilities there. What the kernel said: 0 or -1 (errno). For a process with one thread,
 /// between fork and `_exit`: system calls only.
 pub(super) fn enter_as_root(namespace: RawFd) -> c_long {
-    // By system calls: libc's functions would have all threads do the same.
-    // SAFETY: change this process's credentials, and touch no memory.
-    unsafe {
-        if libc::setns(namespace, libc::CLONE_NEWUSER) != 0
-            || libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
-            || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
-        {
-            return -1;
-        }
+    // SAFETY: changes this process's own user namespace.
+    if unsafe { libc::setns(namespace, libc::CLONE_NEWUSER) } != 0 {
+        return -1;
     }
-    0
+    // By system calls: libc's functions would have all threads do the same.
+    // SAFETY: changes this process's credentials, and touches no memory.
+    if unsafe { libc::syscall(libc::SYS_setresgid, 0, 0, 0) } != 0 {
+        return -1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) }
 }
 
 /// Makes one with these maps, in the format of /proc/PID/uid_map (user_namespaces(7)).

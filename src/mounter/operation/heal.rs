@@ -48,7 +48,10 @@ fn take_in(mounter: &Mounter, id: VolumeId, volume: &Volume, visible: Option<Vis
     let _span = volume.span().entered();
     let (found, pin) = match visible {
         // It has ended with its placeholder's process, and is to be had there again.
-        None if !volume.plan.host_users && has_placeholder(mounter, &volume.plan.target).unwrap_or(true) => {
+        None if !volume.plan.host_users
+            && !mounter.registry.another_serves(&volume.plan.target, id)
+            && has_placeholder(mounter, &volume.plan.target).unwrap_or(true) =>
+        {
             (Where::Mounted, None)
         }
         None => (Where::Nowhere, None),

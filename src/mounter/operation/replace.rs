@@ -145,13 +145,27 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
     };
     mounter.registry.report(id, Event::ReplacementBegun);
     mounter.registry.expect(id, fresh.identity);
+    let next = Volume {
+        plan,
+        helper: fresh.program.clone(),
+        identity: fresh.identity,
+        processes: fresh.processes(),
+        since: volume.since,
+        known: Known::All,
+        earlier_image: false,
+        history,
+    };
+    // Before it shows: a mounter that is killed then leaves one that the next knows.
+    mounter.registry.records().keep(&next);
+    let plan = &next.plan;
     let new = fresh.root().map_err(ReplaceError::Search).and_then(|root| {
         let new = Replacement { root, identity: fresh.identity, ids: fresh.ids(), empty: false, at: Places::All };
         let (shown, detached) = show_everywhere(mounter, volume.identity, mounter.registry.is_dead(id), new)?;
-        Ok((with_placeholders(mounter, &plan, root, shown)?, detached))
+        Ok((with_placeholders(mounter, plan, root, shown)?, detached))
     });
     match new {
         Ok((Replaced::Gone, _)) => {
+            mounter.registry.records().drop(fresh.identity);
             fresh.discard();
             mounter.registry.report(id, Event::ReplacementFailed);
             mounter.registry.report(id, Event::Found(Where::Nowhere));
@@ -159,17 +173,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
         }
         Ok((shown, detached)) => {
             let estate = estate(mounter, &volume, &fresh, detached);
-            let (helper, identity, processes) = (fresh.program.clone(), fresh.identity, fresh.processes());
-            let next = Volume {
-                plan,
-                helper,
-                identity,
-                processes,
-                since: volume.since,
-                known: Known::All,
-                earlier_image: false,
-                history,
-            };
+            let identity = fresh.identity;
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
             let released = fresh.release(&mounter.state);
@@ -180,6 +184,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
             Ok(shown)
         }
         Err(error) => {
+            mounter.registry.records().drop(fresh.identity);
             fresh.discard();
             mounter.registry.report(id, Event::ReplacementFailed);
             Err(error)
