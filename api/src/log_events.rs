@@ -25,6 +25,12 @@ pub const MOUNTED: &str = "volume.mounted";
 pub const SHOWN: &str = "volume.shown";
 /// A volume shows by a placeholder, which gives way in each pod with a user namespace.
 pub const PLACEHOLDER: &str = "volume.placeholder";
+/// The process of a volume's placeholder has ended.
+pub const PLACEHOLDER_ENDED: &str = "volume.placeholder-ended";
+/// Another process serves the placeholder's places.
+pub const PLACEHOLDER_RENEWED: &str = "volume.placeholder-renewed";
+/// A placeholder stays without a process, for now or for good.
+pub const PLACEHOLDER_LEFT: &str = "volume.placeholder-left";
 /// A volume was taken away from a place, by request.
 pub const TAKEN_AWAY: &str = "volume.taken-away";
 /// A mounted volume's helper has fresh service-account tokens.

@@ -32,6 +32,14 @@ pub struct ProgramVolume {
     pub name: String,
     /// Nobody writes, whatever the program says.
     pub read_only: bool,
+    /// As in the pod's specification: without, it has a user namespace of its own.
+    #[serde(default = "are_nodes")]
+    pub host_users: bool,
+}
+
+/// What a CSI driver of before means.
+fn are_nodes() -> bool {
+    true
 }
 
 /// A call of the program's, or of what stands by it.

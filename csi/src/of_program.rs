@@ -4,7 +4,7 @@
 
 use crate::csi::VolumeCapability;
 use crate::csi::volume_capability::AccessType;
-use crate::volume::{BadVolume, access, is_of_kubernetes};
+use crate::volume::{BadVolume, access, host_users, is_of_kubernetes};
 use api::program::{DEFAULT_NAME, ProgramVolume};
 use std::collections::HashMap;
 
@@ -14,6 +14,7 @@ pub struct OfProgram {
     empty_dir: String,
     name: String,
     read_only: bool,
+    host_users: bool,
 }
 
 impl OfProgram {
@@ -31,23 +32,25 @@ impl OfProgram {
             return Err(BadVolume::Block);
         }
         let (read_only, _) = access(capability)?;
-        let (mut empty_dir, mut name) = (None, DEFAULT_NAME.to_owned());
+        let (mut empty_dir, mut name, mut users_of_host) = (None, DEFAULT_NAME.to_owned(), true);
         for (key, value) in context {
             match key.as_str() {
                 "mode" => {}
                 "emptyDir" => empty_dir = Some(value.clone()),
                 "name" => name.clone_from(value),
+                "hostUsers" => users_of_host = host_users(value)?,
                 key if is_of_kubernetes(key) => {}
                 key => return Err(BadVolume::Programs(key.to_owned())),
             }
         }
-        Ok(Some(Self { empty_dir: empty_dir.ok_or(BadVolume::EmptyDir)?, name, read_only }))
+        let empty_dir = empty_dir.ok_or(BadVolume::EmptyDir)?;
+        Ok(Some(Self { empty_dir, name, read_only, host_users: users_of_host }))
     }
 
     /// The request for it at a target.
     pub fn request(self, target: String, read_only: bool) -> ProgramVolume {
-        let Self { empty_dir, name, read_only: always } = self;
-        ProgramVolume { target, empty_dir, name, read_only: read_only || always }
+        let Self { empty_dir, name, read_only: always, host_users } = self;
+        ProgramVolume { target, empty_dir, name, read_only: read_only || always, host_users }
     }
 }
 
@@ -79,6 +82,10 @@ mod tests {
         let all: Vec<_> = program.into_iter().chain([("name", "data")]).collect();
         let volume = of(Mode::SingleNodeReaderOnly, &all).unwrap().unwrap().request("/t".into(), false);
         assert_eq!((&*volume.name, volume.read_only), ("data", true));
+        assert!(volume.host_users);
+        let with_users = |of_host| [program[0], program[1], ("hostUsers", of_host)];
+        assert!(!of(many, &with_users("false")).unwrap().unwrap().request("/t".into(), false).host_users);
+        assert_eq!(of(many, &with_users("no")), Err(BadVolume::HostUsers));
         assert_eq!(of(many, &program[..1]), Err(BadVolume::EmptyDir));
         for key in ["type", "source", "options", "subDir"] {
             assert_eq!(of(many, &[program[0], program[1], (key, "x")]), Err(BadVolume::Programs(key.into())));

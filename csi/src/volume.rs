@@ -93,7 +93,7 @@ pub enum BadVolume {
     Mode,
     /// What the pod's program decides.
     #[error(
-        "with mode 'program' the volume has no attribute '{0}': the pod's program knows; known are mode, emptyDir and name"
+        "with mode 'program' the volume has no attribute '{0}': the pod's program knows; known are mode, emptyDir, name and hostUsers"
     )]
     Programs(String),
     /// `emptyDir`.
@@ -119,6 +119,15 @@ pub enum BadVolume {
     /// Options that are none.
     #[error(transparent)]
     Options(#[from] OptionsError),
+}
+
+/// The attribute `hostUsers`.
+pub(crate) fn host_users(said: &str) -> Result<bool, BadVolume> {
+    match said {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(BadVolume::HostUsers),
+    }
 }
 
 /// An attribute that Kubernetes adds.
@@ -159,7 +168,7 @@ impl Wanted {
         let (read_only, alone) = access?;
         let (mut fstype, mut source, mut subdir, mut options, mut helper, mut no_group) =
             (None, None, None, MountOptions::default(), Helper::OfVolume, false);
-        let mut host_users = true;
+        let mut users_of_host = true;
         for (key, value) in context {
             match (key.as_str(), value.as_str()) {
                 ("type", value) => fstype = Some(value.to_owned()),
@@ -170,9 +179,7 @@ impl Wanted {
                 ("mode", "volume") => {}
                 ("mode", "pod") => helper = Helper::OfPod,
                 ("mode", _) => return Err(BadVolume::Mode),
-                ("hostUsers", "true") => {}
-                ("hostUsers", "false") => host_users = false,
-                ("hostUsers", _) => return Err(BadVolume::HostUsers),
+                ("hostUsers", said) => users_of_host = host_users(said)?,
                 ("fsGroup", "ignore") => no_group = true,
                 ("fsGroup", _) => return Err(BadVolume::FsGroup),
                 (key, _) if is_of_kubernetes(key) => {}
@@ -192,7 +199,7 @@ impl Wanted {
                 options.push_value(option, group);
             }
         }
-        if !host_users {
+        if !users_of_host {
             options.push_value(HOST_USERS, false);
         }
         // The last of them counts.

@@ -114,6 +114,13 @@ impl Process {
         MountNamespace::at(self.file("ns/mnt"))
     }
 
+    /// Its user namespace, if that is not the caller's.
+    pub fn other_user_namespace(&self) -> io::Result<Option<File>> {
+        let its = File::open(self.file("ns/user"))?;
+        let ours = NamespaceId::at(&Path::new(OWN).join("self/ns/user"))?;
+        Ok((NamespaceId::of(&its)? != ours).then_some(its))
+    }
+
     /// The mount table it sees.
     pub fn mounts(&self) -> io::Result<Vec<Mount>> {
         Ok(mount_table::parse(&fs::read(self.file("mountinfo"))?))

@@ -49,7 +49,17 @@ pub fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
 pub fn cached(fd: BorrowedFd<'_>) -> io::Result<rustix::fs::Statx> {
     // DONT_SYNC: FUSE answers from what the kernel has and sends no request to the helper.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    Ok(statx(fd, c"", flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)?)
+    match statx(fd, c"", flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID) {
+        // Of a FUSE filesystem of a user namespace that we are not in, a pod's, it tells only which one it is, and by which mount.
+        Err(Errno::ACCESS) => Ok(statx(fd, c"", flags, StatxFlags::empty())?),
+        told => Ok(told?),
+    }
+}
+
+/// Whether what is behind a descriptor is in a FUSE filesystem of a user namespace that we are not in: it tells us nothing.
+pub fn is_closed(fd: BorrowedFd<'_>) -> bool {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    statx(fd, c"", flags, StatxFlags::TYPE).err() == Some(Errno::ACCESS)
 }
 
 /// STATX_MNT_ID_UNIQUE, Linux 6.8: a mount's number that no other mount is ever given.

@@ -7,12 +7,14 @@
 use linux::mount_table::Device;
 use linux::processes::name_of;
 use linux::statx::{identity, mount_root};
+use linux::sys::fuse_of_users;
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use std::ffi::{CStr, OsString};
+use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags, mount, move_mount, unmount};
+use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A directory in the helper's mount namespace.
@@ -59,6 +61,27 @@ impl MountPoint {
     pub fn mount(&self, source: &CStr, fstype: &str, flags: MountFlags, data: &CStr) -> io::Result<Mounted> {
         mount(source, name_of(self.directory.as_fd()), fstype, flags, data)?;
         self.mounted()
+    }
+
+    /// The same for this user namespace, as FUSE filesystems can be: its users are theirs. `device` is a descriptor that `data` names; returns
+    /// the one that it is served by, which is another. By its path: for a mount namespace without a helper.
+    pub fn mount_for(
+        &self,
+        users: BorrowedFd<'_>,
+        (source, fstype): (&CStr, &str),
+        flags: MountFlags,
+        data: &CStr,
+        device: BorrowedFd<'_>,
+    ) -> io::Result<(OwnedFd, Mounted)> {
+        let [at, fstype] = [self.path.as_os_str().as_bytes(), fstype.as_bytes()].map(CString::new);
+        let (at, fstype) = (at?, fstype?);
+        let flags = flags.bits().into();
+        let call = fuse_of_users::Call { source, at: &at, fstype: &fstype, flags, data, device };
+        let (device, mount) = fuse_of_users::mount(users, call)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&mount, c"", &self.directory, c"", flags)?;
+        drop(mount);
+        Ok((device, self.mounted()?))
     }
 
     /// What is mounted there.

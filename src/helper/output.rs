@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{info, warn};
@@ -82,15 +82,17 @@ impl HelperOutput {
         self.pipe.take_if(|_| self.ended)
     }
 
+    /// What a process of our own writes to its standard error, which an earlier mounter started.
+    pub fn of_own_process(process: &Process) -> Option<Self> {
+        let pipe = open_pipe(process.file("fd/2"))?;
+        Some(Self::reading(Some(pipe.into()), ""))
+    }
+
     /// What these processes write, which an earlier mounter started: to the same pipe, if one of them still has it, and by
     /// syslog(3). `None`: neither can be heard.
     pub fn of_processes(processes: &[Process], state: &Path, source: &str) -> Option<Self> {
         let files = processes.iter().flat_map(|process| ["fd/1", "fd/2"].map(|name| process.file(name)));
-        // All of them are in one filesystem, the kernel's own.
-        let pipes = io::pipe().and_then(|(pipe, _)| statx::identity(pipe.as_fd())).map(|(device, _)| device);
-        let is_pipe = |file: BorrowedFd<'_>| Ok(statx::identity(file)?.0 == *pipes.as_ref().map_err(io::Error::kind)?);
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let pipe = files.into_iter().find_map(|file| open_if(&file, flags, is_pipe).ok());
+        let pipe = files.into_iter().find_map(open_pipe);
         let syslog = processes.first().and_then(|process| match Syslog::listen_again(process, state) {
             Ok(syslog) => Some(syslog),
             Err(error) => {
@@ -192,6 +194,14 @@ impl HelperOutput {
         }
         self.lines.push_back(numbered(line));
     }
+}
+
+/// Another reading end of the pipe that a process has there. No other file that it may have put there is opened: it might never answer.
+fn open_pipe(file: PathBuf) -> Option<OwnedFd> {
+    // All of them are in one filesystem, the kernel's own.
+    let (pipes, _) = io::pipe().and_then(|(pipe, _)| statx::identity(pipe.as_fd())).ok()?;
+    let is_pipe = |file: BorrowedFd<'_>| Ok(statx::identity(file)?.0 == pipes);
+    open_if(&file, OFlags::RDONLY | OFlags::NONBLOCK, is_pipe).ok()
 }
 
 /// A line, read just now. The next mounter's have greater numbers than ours: they are microseconds.

@@ -9,6 +9,7 @@ use super::configuration::Watched;
 use super::door::{CONNECTIONS, Door, Shut};
 use super::looks::{Look, Looks};
 use super::operation::{heal, heirs, servers};
+use super::placeholders;
 use super::pods;
 use super::requests::{converse, turn_away};
 use super::step::{StepError, step};
@@ -37,6 +38,7 @@ use tracing::{error, info, warn};
 const CONNECTION: u64 = 0;
 const SIGNAL: u64 = 1;
 const PODS: u64 = 2;
+const PLACEHOLDERS: u64 = 3;
 /// No volume has the highest id.
 const NODE_MOUNTS: u64 = u64::MAX;
 const THREAD_ENDED: u64 = u64::MAX - 1;
@@ -99,6 +101,7 @@ impl EventLoop {
         this.add(&this.node_mounts, NODE_MOUNTS, epoll::EventFlags::PRI)?;
         this.add(&this.threads, THREAD_ENDED, epoll::EventFlags::IN)?;
         this.add(this.mounter.pods.descriptor(), PODS, epoll::EventFlags::IN)?;
+        this.add(this.mounter.placeholders.descriptor(), PLACEHOLDERS, epoll::EventFlags::IN)?;
         if let Some(configuration) = &this.configuration {
             this.add(configuration, CONFIGURATION, epoll::EventFlags::IN)?;
         }
@@ -125,10 +128,11 @@ impl EventLoop {
                 self.begin_heirs();
             }
             let pods = if stop { None } else { self.begin_for_pods() };
+            let placeholders = if stop { None } else { self.begin_for_placeholders() };
             let servers = self.look_at_servers_if_due();
-            let next =
-                [self.mounter.registry.next_due(), begin, pods, servers, self.look_if_due(), self.open_again(stop)];
-            let timeout = next.into_iter().flatten().min().and_then(|wait| Timespec::try_from(wait).ok());
+            let next = [self.mounter.registry.next_due(), begin, pods, placeholders, servers];
+            let next = next.into_iter().chain([self.look_if_due(), self.open_again(stop)]);
+            let timeout = next.flatten().min().and_then(|wait| Timespec::try_from(wait).ok());
             match epoll::wait(&self.events, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(step("wait for events")(errno)),
@@ -144,6 +148,7 @@ impl EventLoop {
                         }
                     }
                     PODS => self.mounter.pods.take_in(),
+                    PLACEHOLDERS => self.mounter.placeholders.take_in(),
                     CONFIGURATION => self.reload(),
                     NODE_MOUNTS => self.report_to_all(Event::MountsChanged),
                     THREAD_ENDED => {
@@ -221,6 +226,22 @@ impl EventLoop {
             }
         }
         due
+    }
+
+    /// The same for placeholders whose processes have ended.
+    fn begin_for_placeholders(&mut self) -> Option<Duration> {
+        while let Some(number) = self.mounter.placeholders.next() {
+            let work = move |mounter: &Mounter| {
+                let _under_way = mounter.placeholders.under_way();
+                placeholders::renew(mounter, number);
+            };
+            if let Err(error) = self.start("placeholder", None, work) {
+                self.log.log(|| error!("cannot start a thread for a placeholder: {error}"));
+                drop(self.mounter.placeholders.under_way());
+                self.mounter.placeholders.again(number, true);
+            }
+        }
+        self.mounter.placeholders.due()
     }
 
     /// Has helpers looked at of which a process has ended, a moment after that: most helpers end as a whole, and nothing is left

@@ -15,6 +15,7 @@ mod looks;
 mod metrics_http;
 pub mod operation;
 pub mod peer;
+pub mod placeholders;
 pub mod pods;
 mod process;
 mod reasons;
@@ -47,6 +48,7 @@ use operation::abandoned::Waiting;
 use operation::hang::Hangs;
 use operation::heirs::Heirs;
 use operation::stats::Spaces;
+use placeholders::Placeholders;
 use pods::Pods;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -89,6 +91,8 @@ pub struct Mounter {
     pub registry: Registry,
     /// Those that programs of pods serve.
     pub pods: Pods,
+    /// What shows in volumes' places, for pods with a user namespace.
+    pub placeholders: Placeholders,
     /// What is to be done about volumes without a helper.
     pub to_do: ToDo,
     /// For which of them requests wait.

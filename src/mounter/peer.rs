@@ -13,7 +13,7 @@ use linux::statx;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
 use rustix::process::Pid;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -92,19 +92,20 @@ pub(super) fn check(
     Ok(own_id)
 }
 
-/// Looks whether the process that connected `stream` is one of the pod with this UID.
-pub(super) fn check_pod(stream: &UnixStream, uid: &str, host_proc: &Path) -> Result<(), PeerError> {
+/// Looks whether the process that connected `stream` is one of the pod with this UID. Returns its user namespace, if that is not ours.
+pub(super) fn check_pod(stream: &UnixStream, uid: &str, host_proc: &Path) -> Result<Option<File>, PeerError> {
     let peer = getsockopt(stream, PeerCredentials).map_err(|errno| PeerError::Unknown(errno.into()))?;
     let Some((Found::Process(process), held)) = connected(stream, Pid::from_raw(peer.pid()), host_proc)? else {
         return Err(PeerError::NotOfPod);
     };
     let cgroups = process.read("cgroup");
+    let users = process.other_user_namespace();
     // What was read is its own as long as it has not ended.
     if has_ended(&held).map_err(PeerError::Unknown)? {
         return Err(PeerError::Ended);
     }
     let is_its = cgroups.is_ok_and(|text| is_of_pod(&text, uid));
-    if is_its { Ok(()) } else { Err(PeerError::NotOfPod) }
+    if is_its { users.map_err(PeerError::Unknown) } else { Err(PeerError::NotOfPod) }
 }
 
 /// The process that connected `stream`, which had this id in our PID namespace, with a descriptor that holds it; none if it is in none of

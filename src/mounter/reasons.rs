@@ -33,7 +33,7 @@ impl FailsFor for ReplaceError {
             Self::Denied(_) => "denied",
             Self::Busy(_) => "busy",
             Self::BringUp(error) => error.reason(),
-            Self::Search(_) | Self::Nowhere(_) => "system",
+            Self::Search(_) | Self::Nowhere(_) | Self::Placeholder => "system",
         }
     }
 }

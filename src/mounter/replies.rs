@@ -94,7 +94,9 @@ pub(super) fn to_publish(error: PublishError) -> Failure {
         PublishError::Busy(_) => (Exit::MountFailure, Reason::Busy),
         PublishError::Occupied(_) => (Exit::MountFailure, Reason::Occupied),
         PublishError::Node(_) => (Exit::System, Reason::Other),
-        PublishError::Door(_) | PublishError::Fresh(_) | PublishError::Graft(_) => (Exit::MountFailure, Reason::Other),
+        PublishError::Door(_) | PublishError::Fresh(_) | PublishError::Placeholder(_) | PublishError::Graft(_) => {
+            (Exit::MountFailure, Reason::Other)
+        }
     };
     Failure::new(exit, chain(&error)).because(reason)
 }
@@ -131,7 +133,7 @@ pub(super) fn to_replace(result: Result<Option<Replaced>, ReplaceError>) -> Repl
                 | ReplaceError::Change(_)
                 | ReplaceError::Denied(_) => Exit::Usage,
                 ReplaceError::Busy(_) | ReplaceError::BringUp(_) => Exit::MountFailure,
-                ReplaceError::Search(_) | ReplaceError::Nowhere(_) => Exit::System,
+                ReplaceError::Search(_) | ReplaceError::Nowhere(_) | ReplaceError::Placeholder => Exit::System,
             };
             Err(Failure::new(exit, chain(&error)))
         }

@@ -9,6 +9,7 @@ use super::operation::abandoned::Waiting;
 use super::operation::hang::Hangs;
 use super::operation::heirs::Heirs;
 use super::operation::stats::Spaces;
+use super::placeholders::{self, Placeholders};
 use super::pods::{self, Pods};
 use super::step::{StepError, step};
 use super::target_locks::TargetLocks;
@@ -152,6 +153,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let events = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(step("create an epoll descriptor"))?;
     let stopping = event_descriptor()?;
     let connections = Connections::open().map_err(step("open the kernel's list of FUSE connections (fusectl)"))?;
+    let connections = Arc::new(connections);
+    let placeholders = Placeholders::new(Arc::clone(&connections)).map_err(step("create an epoll descriptor"))?;
     let scratch = Scratch::new().map_err(step("look for the directories that helpers write to"))?;
     let world = World::new(&namespace::syslog_socket(&settings.state))?;
     let uids = Uids::new(settings.config.uids.clone());
@@ -163,7 +166,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         world,
         scratch,
         uids,
-        connections: Arc::new(connections),
+        connections,
         can_hold: kernel::has_move_mount_beneath(),
         search: MountSearch::new(settings.host_proc.clone(), Arc::clone(&cgroups)),
         host_proc: settings.host_proc,
@@ -171,6 +174,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         own_paths,
         registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
         pods,
+        placeholders,
         waiting: Waiting::default(),
         heirs: Heirs::default(),
         hangs: Hangs::default(),
@@ -190,6 +194,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     mounter.cgroups.remove_empty();
     recover(&mounter).map_err(step("look for the volumes of an earlier mounter"))?;
     pods::recovery::recover(&mounter);
+    placeholders::recovery::recover(&mounter);
     let event_loop = EventLoop::new(Arc::clone(&mounter), events, doors)?;
     // After it, as it blocks signals: a thread that does not would swallow them.
     if let Some(address) = settings.metrics {

@@ -31,6 +31,13 @@ pub struct VisibleMounts {
     pub pin: Option<Tree>,
 }
 
+impl VisibleMounts {
+    /// A detached copy of one that shows this directory of the filesystem.
+    pub fn copy_of(&self, root: &Path) -> Option<Tree> {
+        self.mounts.iter().filter(|mount| mount.mount.root == root).find_map(|mount| mount.pin().ok())
+    }
+}
+
 /// The mounts of filesystems, by device number.
 type Found = HashMap<Device, InNamespaces>;
 

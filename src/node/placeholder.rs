@@ -34,8 +34,14 @@ pub fn mount(volume: &Path, read_only: bool) -> io::Result<(OwnedFd, Tree)> {
     Ok((device, Tree::of_mount(mounted)))
 }
 
-/// The target of the volume that a mount is a placeholder of, if it is one. Whoever is not root mounts with a name and a type of his
-/// choice as well (fusermount3), and as himself.
+/// Whether a mount of one shows it as on the node, by a path with the end `view`: to kubelet, to agents that see the node's mounts, to a
+/// container runtime at work. No pod can have one without a mapping of ids unless it was given one.
+pub fn is_as_on_node(mount: &Mount, view: &Path) -> bool {
+    !mount.maps_ids() && mount.target.ends_with(view)
+}
+
+/// The target of the volume that a mount is a placeholder of, if it is one. A user mounts with a name and a type of his choice as well
+/// (fusermount3), but as himself.
 pub fn volume_of(mount: &Mount) -> Option<&Path> {
     let is_roots = mount.super_options.split(',').any(|word| word == "user_id=0");
     (mount.fstype == PLACEHOLDER && is_roots).then(|| Path::new(&mount.source))

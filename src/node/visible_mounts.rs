@@ -16,6 +16,7 @@ use linux::sys::ask::{self, Patience};
 use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -243,8 +244,10 @@ impl VisibleMount {
             return Err(ReplaceMountStep::Deleted);
         }
         // Who uses the volume may have made a link of it since.
+        let users = self.users_of(new.root);
+        let inside = Patience { users: users.as_ref().map(AsFd::as_fd), ..new.patience };
         let directory =
-            open_in_filesystem(new.root, &self.mount.root, new.patience).map_err(ReplaceMountStep::NoDirectory)?;
+            open_in_filesystem(new.root, &self.mount.root, inside).map_err(ReplaceMountStep::NoDirectory)?;
         let tree = Tree::copy_at(directory.as_fd()).map_err(ReplaceMountStep::NoDirectory)?;
         let tree = master.and_then(|master| self.copy_of(master, &tree, new.patience)).unwrap_or(tree);
         if self.mount.maps_ids() {
@@ -265,11 +268,16 @@ impl VisibleMount {
             let cover = new.cover.then_some(Cover { dead: new.dead });
             let (root, detached) = tree.replace(old, &self.mount, cover).map_err(ReplaceMountStep::Replace)?;
             let attached =
-                copies.into_iter().map(|copy| copy.attach(root.as_fd(), &self.mount.target, namespace, new.patience));
+                copies.into_iter().map(|copy| copy.attach(root.as_fd(), &self.mount.target, namespace, inside));
             Ok::<_, ReplaceMountStep>((attached.filter_map(Result::err).collect(), number.filter(|_| detached)))
         })??;
         self.detached = detached;
         Ok(lost)
+    }
+
+    /// Who may look into a filesystem that is closed to us, as it is a pod's own: the users of the processes that are to see it here.
+    fn users_of(&self, root: BorrowedFd<'_>) -> Option<File> {
+        if statx::is_closed(root) { self.namespace.populated.open_user_namespace() } else { None }
     }
 
     /// What it is once it has been replaced, where the kernel can tell it from others.

@@ -5,6 +5,7 @@
 
 use super::room;
 use super::told::Told;
+use crate::node::placeholder::is_as_on_node;
 use crate::node::visible_mounts::{Fresh, VisibleMount, mounts_seen_by};
 use linux::processes::Process;
 use linux::sys::ask::Patience;
@@ -35,9 +36,7 @@ pub(super) fn asker(told: &Told, thread: i32) -> Asker {
         return Asker::Looks;
     }
     let mut mounts = mounts_seen_by(process, &told.host_proc, told.device);
-    // No pod can have a mount of it without a mapping of ids unless it was given one.
-    let is_nodes = |mount: &VisibleMount| !mount.mount.maps_ids() && mount.mount.target.ends_with(&told.view);
-    if mounts.iter().any(is_nodes) {
+    if mounts.iter().any(|mount| is_as_on_node(&mount.mount, &told.view)) {
         return Asker::Looks;
     }
     mounts.retain(|mount| !mount.is_covered());

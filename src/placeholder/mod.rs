@@ -22,6 +22,8 @@ mod requests;
 mod room;
 mod serve;
 pub mod told;
+mod users;
+mod waits;
 
 use caps::Capability;
 use std::io;

@@ -60,6 +60,8 @@ pub(super) struct Request {
     pub(super) thread: i32,
     /// What is asked.
     pub(super) asked: Asked,
+    /// It has waited for the volume's program as long as it may.
+    pub(super) waited: bool,
     /// The answer after which the kernel looks again.
     again: [u8; 16],
 }
@@ -91,7 +93,12 @@ impl Request {
             _ => Asked::Other,
         };
         let again = answer(head).unwrap_or_default();
-        Some(Self { unique, node, thread, asked, again })
+        Some(Self { unique, node, thread, asked, waited: false, again })
+    }
+
+    /// The same when it has waited as long as it may.
+    pub(super) fn after_waiting(self) -> Self {
+        Self { waited: true, ..self }
     }
 
     /// The answer after which the kernel walks the path once more.

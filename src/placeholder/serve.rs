@@ -9,12 +9,16 @@ use super::looks;
 use super::nodes::Nodes;
 use super::requests::{self, Asked, Request};
 use super::told::Told;
+use super::users::Users;
+use super::waits::Waits;
+use crate::observe::ration::Ration;
+use api::exit::chain;
 use linux::processes::Process;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Room for a request: the kernel wants no less than 8192 bytes, and nobody writes here.
@@ -25,11 +29,19 @@ struct Server {
     told: Told,
     connection: OwnedFd,
     nodes: Mutex<Nodes>,
+    users: Users,
     /// For the thread that finds out who asks.
     all: Line,
     /// For the thread that asks the volume's filesystem.
     looks: Line,
+    /// For the volume's program.
+    waits: Waits,
+    /// What it says of what went wrong: pods can cause that.
+    words: Mutex<Ration>,
 }
+
+/// How many lines it says a minute.
+const WORDS: u64 = 20;
 
 /// Serves until the connection has ended. The other threads end with the process.
 pub(super) fn serve(told: &Told, connection: OwnedFd) -> io::Result<()> {
@@ -37,8 +49,11 @@ pub(super) fn serve(told: &Told, connection: OwnedFd) -> io::Result<()> {
         told: told.clone(),
         connection,
         nodes: Mutex::default(),
+        users: Users::of_pod(told),
         all: Line::default(),
         looks: Line::default(),
+        waits: Waits::new()?,
+        words: Mutex::new(Ration::new("lines", WORDS)),
     };
     let server: &'static Server = Box::leak(Box::new(server));
     thread::Builder::new().name("gives-way".into()).spawn(|| {
@@ -49,7 +64,12 @@ pub(super) fn serve(told: &Told, connection: OwnedFd) -> io::Result<()> {
     thread::Builder::new().name("looks".into()).spawn(|| {
         loop {
             let request = server.looks.next();
-            server.write(&looks::answer(&request, &server.nodes));
+            server.write(&looks::answer(&request, &server.nodes, &server.users));
+        }
+    })?;
+    thread::Builder::new().name("waits".into()).spawn(|| {
+        loop {
+            server.waits.next().into_iter().for_each(|request| server.line_up(request));
         }
     })?;
     let mut room = vec![0; ROOM];
@@ -75,6 +95,7 @@ impl Server {
             }
             Asked::Interrupt(unique) => {
                 let called_off = [&self.all, &self.looks].into_iter().find_map(|line| line.call_off(*unique));
+                let called_off = called_off.or_else(|| self.waits.call_off(*unique));
                 called_off.into_iter().for_each(|request| self.write(&request.error(libc::EINTR)));
             }
             // The kernel remembers that there are none, and asks otherwise.
@@ -83,12 +104,17 @@ impl Server {
             // A directory is closed, or written to the disk.
             Asked::OpenFile => self.write(&request.with(&[])),
             // While it gives way, for the thread that does.
-            Asked::Attributes if self.is_own(request.thread) => self.write(&looks::answer(&request, &self.nodes)),
-            _ => {
-                let added = self.all.add(request);
-                added.err().into_iter().for_each(|request| self.write(&request.error(libc::EBUSY)));
+            Asked::Attributes if self.is_own(request.thread) => {
+                self.write(&looks::answer(&request, &self.nodes, &self.users))
             }
+            _ => self.line_up(request),
         }
+    }
+
+    /// Has it found out who asks.
+    fn line_up(&self, request: Request) {
+        let added = self.all.add(request);
+        added.err().into_iter().for_each(|request| self.write(&request.error(libc::EBUSY)));
     }
 
     /// Whether a process asks that this one has started, or one of its threads.
@@ -111,9 +137,24 @@ impl Server {
                 added.err().into_iter().for_each(|request| self.write(&request.error(libc::EBUSY)));
             }
             Asker::Elsewhere => self.write(&request.look_again()),
+            Asker::Container(_) if Waits::must_wait(&request) => {
+                let not_added = self.waits.add(request).err();
+                not_added.into_iter().for_each(|request| self.line_up(request.after_waiting()));
+            }
             Asker::Container(mounts) => match give_way(mounts) {
                 Ok(()) => self.write(&request.look_again()),
-                Err(_) => self.write(&request.error(libc::EIO)),
+                Err(error) => {
+                    let say = || {
+                        linux::complain!(
+                            "cannot show the volume in the container of process {}: {}",
+                            request.thread,
+                            chain(&error)
+                        );
+                    };
+                    // Nothing is left half-done by a thread that panics while it holds it.
+                    self.words.lock().unwrap_or_else(PoisonError::into_inner).log(say);
+                    self.write(&request.error(libc::EIO));
+                }
             },
         }
     }

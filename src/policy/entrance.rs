@@ -118,6 +118,7 @@ mod tests {
                 empty_dir: "e".into(),
                 name: "n".into(),
                 read_only: false,
+                host_users: true,
             }),
             Call::Heal { target: target() },
             Call::Swap { target: target(), changes: Default::default() },

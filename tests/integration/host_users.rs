@@ -28,13 +28,13 @@ pub(crate) fn tests() -> Vec<Test> {
     all.into_iter().map(|test| test.needs(&["bindfs", "crun", "busybox"]).needs_linux(6, 12)).collect()
 }
 
-const POD: &str = "/var/lib/kubelet/pods/p";
-const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/kubernetes.io~csi/v/mount";
+pub(crate) const POD: &str = "/var/lib/kubelet/pods/p";
+pub(crate) const TARGET: &str = "/var/lib/kubelet/pods/p/volumes/kubernetes.io~csi/v/mount";
 const STAGED: &str = "/var/lib/kubelet/plugins/kubernetes.io/csi/d/h/globalmount";
-const OPTION: &str = "x-hostmount.host-users=false";
+pub(crate) const OPTION: &str = "x-hostmount.host-users=false";
 
 /// A node with a volume at `target`, whose files are those of a container's root.
-fn start(target: &str, options: &str) -> (TestNode, Mounter) {
+pub(crate) fn start(target: &str, options: &str) -> (TestNode, Mounter) {
     let test = TestNode::start();
     test.node.sh_ok(&format!("mkdir -p {target}"));
     test.container.sh_ok(&format!(
@@ -52,7 +52,7 @@ fn mount(test: &TestNode, target: &str, options: &str) {
 
 /// Whether the placeholder is what shows at a place of a container, with its ids mapped; or else the volume, as it is.
 #[track_caller]
-fn has_placeholder(container: &MappedContainer<'_>, place: &str) -> bool {
+pub(crate) fn has_placeholder(container: &MappedContainer<'_>, place: &str) -> bool {
     let (fstype, options) = container.mounted_at(place);
     let placeholder = fstype == "fuse.placeholder";
     assert_eq!(options.contains("idmapped"), placeholder, "{fstype} {options}");
@@ -61,12 +61,12 @@ fn has_placeholder(container: &MappedContainer<'_>, place: &str) -> bool {
 }
 
 #[track_caller]
-fn node_has_placeholder(test: &TestNode, target: &str) {
+pub(crate) fn node_has_placeholder(test: &TestNode, target: &str) {
     assert!(test.node.mount_at(target).unwrap().contains(" fuse.placeholder "), "{:?}", test.node.mount_at(target));
 }
 
 /// Kubelet takes the volume away when the containers are gone: nothing is left of it.
-fn unmounted(test: &TestNode, mounter: &Mounter) {
+pub(crate) fn unmounted(test: &TestNode, mounter: &Mounter) {
     test.node.sh_ok(&format!("umount {TARGET}"));
     gone(test, mounter);
 }

@@ -57,11 +57,13 @@ mod open_files_of_all;
 mod operator;
 mod outlive;
 mod own_uid;
+mod placeholders;
 mod pod_containers;
 mod pod_programs;
 mod pod_start;
 mod pods;
 mod pods_and_mounters;
+mod pods_with_users;
 mod policy;
 mod preload;
 mod races;
@@ -113,6 +115,7 @@ fn main() -> ExitCode {
         policy,
         pods,
         pods_and_mounters,
+        pods_with_users,
         pod_containers,
         pod_programs,
         operator,
@@ -159,6 +162,7 @@ fn main() -> ExitCode {
         user_namespaces,
         walls,
         host_users,
+        placeholders,
         idmap,
         secrets,
         secrets_recorded,

@@ -68,7 +68,7 @@ impl Pod {
     /// What the CSI driver asks for.
     pub fn volume(&self) -> ProgramVolume {
         let (target, empty_dir, name) = (self.target(), "fuse".to_owned(), "volume".to_owned());
-        ProgramVolume { target, empty_dir, name, read_only: false }
+        ProgramVolume { target, empty_dir, name, read_only: false, host_users: true }
     }
 
     /// Asks for it.

@@ -7,9 +7,10 @@ pub mod directories;
 
 use super::descriptor::close_range;
 use super::fork::fork_held;
+use super::user_namespace::enter_as_root;
 use crate::processes::has_ended;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Statx, openat2};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 use rustix::net::{recvmsg, socketpair};
@@ -47,11 +48,13 @@ pub struct Patience<'a> {
     pub limit: Duration,
     /// And not when this has become readable.
     pub stopping: Option<BorrowedFd<'a>>,
+    /// It is asked as root of this user namespace: a FUSE filesystem of a pod's own answers nobody outside of that.
+    pub users: Option<BorrowedFd<'a>>,
 }
 
 impl Patience<'_> {
     /// Longer than a filesystem that works takes for one answer.
-    pub const USUAL: Self = Self { limit: Duration::from_secs(5), stopping: None };
+    pub const USUAL: Self = Self { limit: Duration::from_secs(5), stopping: None, users: None };
 }
 
 /// Opens what `path` leads to from `at`, for naming it only (O_PATH), with these `flags` besides; by openat2(2) if it is to be
@@ -66,9 +69,11 @@ pub fn open(
     let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
     // What the kernel knows by itself it tells without asking anybody: 5.12.
     let known = resolve.unwrap_or(ResolveFlags::empty()) | ResolveFlags::CACHED;
-    match openat2(at, path, flags, Mode::empty(), known) {
-        Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS) => {}
-        known => return Ok(known?),
+    if patience.users.is_none() {
+        match openat2(at, path, flags, Mode::empty(), known) {
+            Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS) => {}
+            known => return Ok(known?),
+        }
     }
     let path = CString::new(path.as_os_str().as_bytes())?;
     let flags = flags.bits();
@@ -109,6 +114,22 @@ pub fn answers_at(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<()> 
     }
 }
 
+/// All attributes of what is behind a descriptor, as the kernel has them or its filesystem says.
+pub fn attributes(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<Statx> {
+    let question = |fd: RawFd, words: &mut Words| {
+        let (flags, mask) = (libc::AT_STATX_SYNC_AS_STAT | libc::AT_EMPTY_PATH, libc::STATX_BASIC_STATS);
+        // SAFETY: the path is a C string, and there is room for a `struct statx`, aligned as it needs.
+        unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, words.as_mut_ptr().cast()) }.into()
+    };
+    // SAFETY: it makes system calls only.
+    match unsafe { ask(fd, question, false, patience) }? {
+        // SAFETY: the kernel has filled a `struct statx`, which is what rustix's type is on every Linux; any bits are valid in it.
+        Asked::Told { errno: 0, words, .. } => Ok(unsafe { std::mem::transmute::<Words, Statx>(words) }),
+        Asked::Told { errno, .. } => Err(io::Error::from_raw_os_error(errno)),
+        Asked::GivenUp(_) => Err(Errno::TIMEDOUT.into()),
+    }
+}
+
 /// What a filesystem says of its space (statfs(2)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Space {
@@ -145,13 +166,14 @@ pub fn space(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<Result<Sp
         // SAFETY: `stat` lives in this frame.
         let done = unsafe { libc::fstatfs64(fd, &raw mut stat) };
         let block = if stat.f_frsize > 0 { stat.f_frsize } else { stat.f_bsize };
-        *words = [block as u64, stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_files, stat.f_ffree];
+        let told = [block as u64, stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_files, stat.f_ffree];
+        words[..told.len()].copy_from_slice(&told);
         done.into()
     };
     // SAFETY: it makes system calls only.
     match unsafe { ask(fd, question, false, patience) }? {
         Asked::GivenUp(process) => Ok(Err(process)),
-        Asked::Told { errno: 0, words: [block, blocks, free, available, files, files_free], .. } => {
+        Asked::Told { errno: 0, words: [block, blocks, free, available, files, files_free, ..], .. } => {
             Ok(Ok(Space { block, blocks, free, available, files, files_free }))
         }
         Asked::Told { errno, .. } => Err(io::Error::from_raw_os_error(errno)),
@@ -176,9 +198,13 @@ pub fn unmount(directory: BorrowedFd<'_>, name: &OsStr, patience: Patience<'_>) 
 }
 
 /// Numbers of an answer.
-type Words = [u64; 6];
+type Words = [u64; STATX];
+
+/// As long as `struct statx` is.
+const STATX: usize = size_of::<libc::statx>() / 8;
 
 /// What came of a question.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, on the stack of who asks")]
 enum Asked {
     /// What the system call said.
     Told { errno: i32, words: Words, descriptor: Option<OwnedFd> },
@@ -220,8 +246,14 @@ unsafe fn ask(
     let limit = Timespec::try_from(patience.limit).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let (about, socket) = (about.as_raw_fd(), theirs.as_raw_fd());
-    // SAFETY: `tell_and_end` makes system calls only, and the caller vouches for the question.
-    let (_, process) = unsafe { fork_held(0, None, || tell_and_end(about, socket, question, wanted)) }?;
+    let users = patience.users.map(|users| users.as_raw_fd());
+    let ask = || {
+        let entered = users.map_or(0, enter_as_root);
+        let question = |about: RawFd, words: &mut Words| if entered == 0 { question(about, words) } else { entered };
+        tell_and_end(about, socket, question, wanted)
+    };
+    // SAFETY: it makes system calls only, and the caller vouches for the question.
+    let (_, process) = unsafe { fork_held(0, None, ask) }?;
     drop(theirs);
     let mut fds = vec![PollFd::new(&ours, PollFlags::IN)];
     fds.extend(patience.stopping.as_ref().map(|stopping| PollFd::new(stopping, PollFlags::IN)));
@@ -282,7 +314,7 @@ fn tell_and_end(about: RawFd, socket: RawFd, question: impl Fn(RawFd, &mut Words
     unsafe { libc::dup2(socket, 1) };
     // SAFETY: the same with all others.
     unsafe { close_range(2, u32::MAX) };
-    let mut told = Answer { errno: 0, words: [0; 6] };
+    let mut told = Answer { errno: 0, words: [0; STATX] };
     let answer = question(if about == libc::AT_FDCWD { about } else { 0 }, &mut told.words);
     if answer < 0 {
         told.errno = nix::errno::Errno::last_raw().unsigned_abs().into();
@@ -328,7 +360,7 @@ mod tests {
     use super::*;
     use rustix::fs::CWD;
 
-    const PATIENCE: Patience<'_> = Patience { limit: Duration::from_secs(10), stopping: None };
+    const PATIENCE: Patience<'_> = Patience { limit: Duration::from_secs(10), stopping: None, users: None };
 
     #[test]
     fn what_is_opened_comes_back() {
@@ -356,7 +388,7 @@ mod tests {
             // SAFETY: waits for a signal, and touches no memory.
             c_long::from(unsafe { libc::pause() })
         };
-        let patience = Patience { limit: Duration::from_millis(20), stopping: None };
+        let patience = Patience { limit: Duration::from_millis(20), ..PATIENCE };
         // SAFETY: the question makes a system call only.
         let given_up = unsafe { asked(CWD, never, false, patience) };
         assert_eq!(given_up.unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));

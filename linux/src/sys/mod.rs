@@ -11,6 +11,7 @@ pub mod entry;
 pub mod file_handle;
 pub mod fork;
 pub mod fuse;
+pub mod fuse_of_users;
 pub mod keyring;
 pub mod mount_attr;
 pub mod mount_ids;

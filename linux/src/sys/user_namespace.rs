@@ -1,15 +1,33 @@
-//! User namespaces: one without processes, which mount_setattr(2) takes a mapping of ids from; and which one another namespace belongs to.
+//! User namespaces: one without processes, which mount_setattr(2) takes a mapping of ids from; which one another namespace belongs to; and
+//! entering one.
 //!
-//! Runs in the mounter, with CAP_SETUID and CAP_SETGID.
+//! Runs in the mounter, with CAP_SETUID and CAP_SETGID; and entering one, in a process that the mounter or a placeholder has forked.
 
 use super::fork::{fork_held, live_until_closed};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use std::ffi::c_long;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// NS_GET_USERNS of linux/nsfs.h.
 const GET_USER_NAMESPACE: libc::Ioctl = 0xb701;
+
+/// Enters one, and becomes its root, with all capabilities there. What the kernel said: 0 or -1 (errno). For a process with one thread,
+/// between fork and `_exit`: system calls only.
+pub(super) fn enter_as_root(namespace: RawFd) -> c_long {
+    // SAFETY: changes this process's own user namespace.
+    if unsafe { libc::setns(namespace, libc::CLONE_NEWUSER) } != 0 {
+        return -1;
+    }
+    // By system calls: libc's functions would have all threads do the same.
+    // SAFETY: changes this process's credentials, and touches no memory.
+    if unsafe { libc::syscall(libc::SYS_setresgid, 0, 0, 0) } != 0 {
+        return -1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) }
+}
 
 /// Makes one with these maps, in the format of /proc/PID/uid_map (user_namespaces(7)).
 ///

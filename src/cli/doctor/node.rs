@@ -204,7 +204,7 @@ pub(super) fn orphans(
         .map(|mount| mount.target.as_path())
         .collect();
     let is_dead = |target: &&&Path| {
-        let patience = Patience { limit: PATIENCE, stopping: None };
+        let patience = Patience { limit: PATIENCE, ..Patience::USUAL };
         let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let trial = open(CWD, target, flags, None, patience).and_then(|mount| answers_at(mount.as_fd(), patience));
         trial.err().is_some_and(|error| [libc::ENOTCONN, libc::ECONNABORTED].map(Some).contains(&error.raw_os_error()))

@@ -184,7 +184,7 @@ fn longest_life(mounter: &Mounter, visible: &VisibleMounts) -> Life {
 }
 
 /// What a path is called wherever `directory`, or the directory `pods` or `plugins` in it, is shown.
-pub(super) fn below(path: &Path, directory: &Path) -> PathBuf {
+pub(in crate::mounter) fn below(path: &Path, directory: &Path) -> PathBuf {
     path.strip_prefix(directory).map_or_else(|_| path.to_owned(), |below| below.components().skip(1).collect())
 }
 

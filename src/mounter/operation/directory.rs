@@ -112,7 +112,7 @@ impl InFilesystem<'_> {
     fn patience(&self, whole: bool) -> Patience<'_> {
         let left = self.until.saturating_duration_since(Instant::now());
         let limit = if whole { left } else { left.min(Patience::USUAL.limit) };
-        Patience { limit, stopping: Some(self.gone) }
+        Patience { limit, stopping: Some(self.gone), users: None }
     }
 
     fn work(&self, path: &Path, work: &Work) -> Result<Worked, DirectoryError> {

@@ -4,7 +4,7 @@
 //! helpers. When is decided by the volume's [state](crate::mounter::volume::state).
 
 use super::kill::kill_helper;
-use super::replace::{Cause, ReplaceError, Replaced, replace};
+use super::replace::{Cause, ReplaceError, Replaced, has_placeholder, replace};
 use super::upgrade::upgrade;
 use crate::mounter::Mounter;
 use crate::mounter::to_do::Task;
@@ -47,6 +47,13 @@ fn search(mounter: &Mounter, ids: &[VolumeId]) {
 fn take_in(mounter: &Mounter, id: VolumeId, volume: &Volume, visible: Option<VisibleMounts>) {
     let _span = volume.span().entered();
     let (found, pin) = match visible {
+        // It has ended with its placeholder's process, and is to be had there again.
+        None if !volume.plan.host_users
+            && !mounter.registry.another_serves(&volume.plan.target, id)
+            && has_placeholder(mounter, &volume.plan.target).unwrap_or(true) =>
+        {
+            (Where::Mounted, None)
+        }
         None => (Where::Nowhere, None),
         Some(VisibleMounts { pin: Some(pin), .. }) => (Where::Mounted, Some(pin)),
         Some(_) => (Where::Covered, None),

@@ -70,7 +70,7 @@ pub fn start(mounter: &Mounter, orphan: Orphan) {
         let placement = mounter.cgroups.placement(Resident::Helper, &target, None, None)?;
         let connection = answers.connection().try_clone_to_owned()?;
         let given = [connection.as_fd(), inheritance.tree.as_fd()];
-        Ok(start_own(mounter, &placement, &CAPABILITIES, inherited.command_line(), given)?.process()?)
+        Ok(start_own(mounter, &placement, &CAPABILITIES, inherited.command_line(), given, None)?.process()?)
     })();
     match started {
         Ok(process) => {

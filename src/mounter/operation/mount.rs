@@ -23,9 +23,11 @@ use api::request::Request;
 use linux::mount_namespace::NamespaceError;
 use linux::mount_table::Mount as TableMount;
 use linux::statx::is_directory;
+use linux::sys::ask::Patience;
 use rustix::mount::MountFlags;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tracing::info;
 
@@ -233,17 +235,9 @@ fn mount_at(
 /// Attaches the filesystem on the node, or the directory of it that is to be shown: all of that at once.
 fn graft(mounter: &Mounter, fresh: &FreshFilesystem, plan: &Plan, target: Target) -> Result<(), MountError> {
     let root = fresh.root().map_err(MountError::Graft)?;
-    let tree = match &plan.subdir {
-        None => Tree::copy_at(root),
-        Some(subdir) => {
-            let directory = open_in_filesystem(root, subdir, mounter.patience()).map_err(MountError::Subdir)?;
-            if !is_directory(directory.as_fd()).map_err(MountError::Subdir)? {
-                return Err(MountError::Subdir(io::ErrorKind::NotADirectory.into()));
-            }
-            Tree::copy_at(directory.as_fd())
-        }
-    };
-    let tree = tree.map_err(MountError::Graft)?;
+    let subdir = plan.subdir.as_deref();
+    let failed = |error| if subdir.is_some() { MountError::Subdir(error) } else { MountError::Graft(error) };
+    let tree = tree_at(root, subdir, mounter.patience()).map_err(failed)?;
     fresh.ids().map_or(Ok(()), |ids| tree.map_ids(ids)).map_err(MountError::NoIdMap)?;
     let tree = if plan.host_users || !is_for_pods(mounter, &plan.target) {
         tree
@@ -253,6 +247,16 @@ fn graft(mounter: &Mounter, fresh: &FreshFilesystem, plan: &Plan, target: Target
     };
     // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
     mounter.node.visit_on_this_thread(move || tree.graft(&target))?.map_err(MountError::Graft)
+}
+
+/// What is to be shown of a filesystem: all of it, or a directory.
+pub fn tree_at(root: BorrowedFd<'_>, subdir: Option<&Path>, patience: Patience<'_>) -> io::Result<Tree> {
+    let Some(subdir) = subdir else { return Tree::copy_at(root) };
+    let directory = open_in_filesystem(root, subdir, patience)?;
+    if !is_directory(directory.as_fd())? {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Tree::copy_at(directory.as_fd())
 }
 
 fn already() -> Mounted {

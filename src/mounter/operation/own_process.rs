@@ -26,13 +26,14 @@ pub enum OwnProcessError {
 }
 
 /// Starts it with these arguments, its name among them, these capabilities and no other, and these two descriptors as its standard input and
-/// output. It says nothing.
+/// output. What it says goes to `words`, if to anybody.
 pub(super) fn start_own(
     mounter: &Mounter,
     placement: &Placement<'_>,
     capabilities: &[Capability],
     arguments: Vec<OsString>,
     [input, output]: [BorrowedFd<'_>; 2],
+    words: Option<BorrowedFd<'_>>,
 ) -> Result<Ending, OwnProcessError> {
     let null = File::options().write(true).open("/dev/null").map_err(SpawnError::Prepare)?;
     placement.enter().map_err(SpawnError::Prepare)?;
@@ -41,7 +42,7 @@ pub(super) fn start_own(
         file: "/proc/self/exe".into(),
         arguments,
         environment: BTreeMap::new(),
-        standard: [input, output, null.as_fd()],
+        standard: [input, output, words.unwrap_or(null.as_fd())],
         user: None,
         descriptors: None,
         filter: Vec::new(),

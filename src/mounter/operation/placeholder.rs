@@ -7,9 +7,12 @@
 use super::abandoned::below;
 use super::own_process::{OwnProcessError, start_own};
 use super::place::mounts_of;
+use crate::helper::output::HelperOutput;
 use crate::mounter::Mounter;
+use crate::mounter::placeholders::{Placeholder, Served};
 use crate::node::cgroup::{EndsWithContainer, Resident, has_own_pid_namespace};
 use crate::node::connections::Identity;
+use crate::node::fuse_device::FuseDevice;
 use crate::node::placeholder;
 use crate::node::tree::Tree;
 use crate::observe::events;
@@ -19,10 +22,12 @@ use linux::mount_table::{Device, Mount};
 use linux::sys::ask;
 use linux::sys::spawn::SpawnError;
 use linux::sys::user_namespace::new_user_namespace;
+use rustix::io::ioctl_fionbio;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread;
+use std::time::Instant;
 use tracing::info;
 
 /// Why there is none. Nothing is left of it then.
@@ -81,42 +86,62 @@ pub fn for_users_of_pods(mounter: &Mounter, tree: Tree, behind: Behind<'_>) -> R
     if has_own_pid_namespace(&mounter.host_proc) {
         return Err(PlaceholderError::PidNamespace);
     }
-    let (connection, placeholder) =
-        placeholder::mount(behind.volume, behind.read_only).map_err(PlaceholderError::Mount)?;
-    let told = Told {
-        host_proc: mounter.host_proc.clone(),
-        device: placeholder.device().map_err(PlaceholderError::Mount)?,
-        target: behind.target.to_owned(),
-        view: below(behind.target, &mounter.kubelet_dir),
-    };
-    start(mounter, &told, connection.as_fd(), tree.as_fd())?;
-    // Held here as well, neither would end with its process.
-    drop((connection, tree));
-    ask::answers_at(placeholder.as_fd(), mounter.patience()).map_err(PlaceholderError::Silent)?;
+    let (placeholder, served) = bring_up(mounter, tree, behind)?;
     let (placeholder, may) = placeholder.may_map_ids(mapping.as_fd()).map_err(PlaceholderError::Mount)?;
     may.map_err(PlaceholderError::Kernel)?;
-    info!(event = events::PLACEHOLDER, device = %told.device, "pods with a user namespace get a placeholder, which gives way in each");
+    let device = served.placeholder.filesystem.device;
+    mounter.placeholders.add(served);
+    info!(event = events::PLACEHOLDER, %device, "pods with a user namespace get a placeholder, which gives way in each");
     Ok(placeholder)
+}
+
+/// Mounts a placeholder that `tree` is behind, visible nowhere yet, and starts its process.
+pub fn bring_up(mounter: &Mounter, tree: Tree, behind: Behind<'_>) -> Result<(Tree, Served), PlaceholderError> {
+    let Behind { volume, target, read_only } = behind;
+    let (connection, placeholder) = placeholder::mount(volume, read_only).map_err(PlaceholderError::Mount)?;
+    let device = placeholder.device().map_err(PlaceholderError::Mount)?;
+    let filesystem = mounter.connections.identify(device);
+    let view = below(target, &mounter.kubelet_dir);
+    let told = Told { host_proc: mounter.host_proc.clone(), device, target: target.to_owned(), view };
+    let (process, words) = start(mounter, &told, connection.as_fd(), tree.as_fd())?;
+    // Held here as well, the volume's filesystem would not end with the placeholder's.
+    drop(tree);
+    ask::answers_at(placeholder.as_fd(), mounter.patience()).map_err(PlaceholderError::Silent)?;
+    let served = Served {
+        placeholder: Placeholder { filesystem, volume: volume.to_owned(), target: target.to_owned() },
+        process,
+        connection: Some(FuseDevice::new(connection, filesystem, &mounter.connections)),
+        words: Some(words),
+        since: Instant::now(),
+        failures: 0,
+    };
+    Ok((placeholder, served))
 }
 
 /// A mapping like that of a pod.
 const ANY: &str = "0 65536 65536";
 
-/// Starts its process, with these as its standard input and output.
+/// Starts its process, with these as its standard input and output. Returns it, and what it says.
 fn start(
     mounter: &Mounter,
     told: &Told,
     connection: BorrowedFd<'_>,
     volume: BorrowedFd<'_>,
-) -> Result<(), PlaceholderError> {
+) -> Result<(OwnedFd, HelperOutput), PlaceholderError> {
+    let prepare = |error| OwnProcessError::from(SpawnError::Prepare(error));
+    let (output, words) = HelperOutput::new("").map_err(prepare)?;
+    // Nobody may be there to read it.
+    ioctl_fionbio(&words, true).map_err(|errno| prepare(errno.into()))?;
+    let given = [connection, volume];
     let starts = || {
         let placement = mounter.cgroups.placement(Resident::Placeholder, &told.target, None, None)?;
-        start_own(mounter, &placement, &CAPABILITIES, told.command_line(), [connection, volume])?;
-        Ok(())
+        let words = Some(words.as_fd());
+        let started = start_own(mounter, &placement, &CAPABILITIES, told.command_line(), given, words)?;
+        Ok((started.process().map_err(prepare)?, output))
     };
     thread::scope(|scope| {
         let started = thread::Builder::new().name("placeholder".into()).spawn_scoped(scope, starts);
-        let started = started.map_err(|error| OwnProcessError::from(SpawnError::Prepare(error)))?.join();
+        let started = started.map_err(prepare)?.join();
         started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
@@ -124,9 +149,11 @@ fn start(
 /// The filesystem that shows at a place where `device` is mounted: of a placeholder's, the volume's own.
 pub fn filesystem_at(mounter: &Mounter, place: &Path, device: Device) -> Identity {
     let mounts = mounts_of(mounter, device).unwrap_or_default();
-    let volume = volume_behind(&mounts, place).and_then(|volume| mounter.registry.at(volume));
-    let volume = volume.and_then(|(id, _)| mounter.registry.volume(id));
-    volume.map_or_else(|| mounter.connections.identify(device), |volume| volume.identity)
+    let behind = volume_behind(&mounts, place).and_then(|volume| {
+        let of_helper = mounter.registry.at(volume).and_then(|(id, _)| mounter.registry.volume(id));
+        of_helper.map(|volume| volume.identity).or_else(|| mounter.pods.filesystem_of(volume))
+    });
+    behind.unwrap_or_else(|| mounter.connections.identify(device))
 }
 
 /// The target of the volume that shows at a place by a placeholder, by the mounts there.

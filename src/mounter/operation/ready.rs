@@ -9,6 +9,7 @@ use crate::helper::launch::Helper;
 use crate::mounter::Mounter;
 use crate::node::connections::Identity;
 use linux::statx::ask;
+use linux::sys::ask::{Patience, answers_at};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::{self, PipeReader};
@@ -154,7 +155,7 @@ fn wait<'scope>(
             *asked = broker.mounted().map(|mounted| mounter.connections.identify(mounted.device));
             probe = broker
                 .mounted()
-                .map(|mounted| start_probe(scope, mounted.as_fd()))
+                .map(|mounted| start_probe(scope, mounted.as_fd(), None))
                 .transpose()
                 .map_err(NotReady::Wait)?;
         }
@@ -261,17 +262,28 @@ pub(in crate::mounter) struct Probe<'scope> {
     thread: thread::ScopedJoinHandle<'scope, io::Result<()>>,
 }
 
-/// Starts one that asks for a root's attributes.
+/// How long a filesystem of a pod's own is asked: until it is ended.
+const UNTIL_ENDED: Duration = Duration::from_secs(24 * 3600);
+
+/// Starts one that asks for a root's attributes; as root of this user namespace, if it is one's.
 pub(in crate::mounter) fn start_probe<'scope>(
     scope: &'scope Scope<'scope, '_>,
     root: BorrowedFd<'_>,
+    users: Option<BorrowedFd<'_>>,
 ) -> io::Result<Probe<'scope>> {
     let (done, finished) = io::pipe()?;
     let root = root.try_clone_to_owned()?;
+    let users = users.map(|users| users.try_clone_to_owned()).transpose()?;
     let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, move || {
         // Closed when this thread is through, which makes the other end readable.
         let _finished = finished;
-        ask(root.as_fd())
+        match &users {
+            None => ask(root.as_fd()),
+            Some(users) => {
+                let patience = Patience { limit: UNTIL_ENDED, stopping: None, users: Some(users.as_fd()) };
+                answers_at(root.as_fd(), patience)
+            }
+        }
     })?;
     Ok(Probe { done, thread })
 }

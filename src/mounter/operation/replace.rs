@@ -4,14 +4,18 @@
 //! Runs in the mounter, on a thread of its own. It is the movement of mounting, with other places to graft to.
 
 use super::bring_up::{BringUpError, FreshFilesystem, Purpose, bring_up};
+use super::mount::tree_at;
+use super::place::placeholders_of;
 use crate::config::open_files::OpenFiles;
 use crate::mounter::Mounter;
+use crate::mounter::placeholders::renew_all_of;
 use crate::mounter::target_locks::TargetBusy;
 use crate::mounter::volume::orphan::Inheritance;
 use crate::mounter::volume::state::{Event, Where};
 use crate::mounter::volume::{Known, Volume, VolumeId};
 use crate::node::connections::{Dead, Identity};
 use crate::node::mount_search::VisibleMounts;
+use crate::node::placeholder;
 use crate::node::tree::Tree;
 use crate::node::visible_mounts::{DetachedMount, Fresh, VisibleMount};
 use crate::observe::events;
@@ -20,6 +24,7 @@ use api::exit::chain;
 use api::message::Changes;
 use api::origin::Origin;
 use linux::sys::ask::Patience;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -65,6 +70,9 @@ pub enum ReplaceError {
     /// /proc cannot be read.
     #[error("cannot search the mount tables for the volume")]
     Search(#[source] io::Error),
+    /// It shows by its placeholder alone.
+    #[error("its placeholder could not be given another process")]
+    Placeholder,
     /// Not at a single place.
     #[error("the new filesystem could not be shown anywhere: {0}")]
     Nowhere(String),
@@ -138,12 +146,27 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
     };
     mounter.registry.report(id, Event::ReplacementBegun);
     mounter.registry.expect(id, fresh.identity);
+    let next = Volume {
+        plan,
+        helper: fresh.program.clone(),
+        identity: fresh.identity,
+        processes: fresh.processes(),
+        since: volume.since,
+        known: Known::All,
+        earlier_image: false,
+        history,
+    };
+    // Before it shows: a mounter that is killed then leaves one that the next knows.
+    mounter.registry.records().keep(&next);
+    let plan = &next.plan;
     let new = fresh.root().map_err(ReplaceError::Search).and_then(|root| {
-        let new = Replacement { root, identity: fresh.identity, ids: fresh.ids(), empty: false };
-        show_everywhere(mounter, volume.identity, mounter.registry.is_dead(id), new)
+        let new = Replacement { root, identity: fresh.identity, ids: fresh.ids(), empty: false, at: Places::All };
+        let (shown, detached) = show_everywhere(mounter, volume.identity, mounter.registry.is_dead(id), new)?;
+        Ok((with_placeholders(mounter, plan, root, shown)?, detached))
     });
     match new {
         Ok((Replaced::Gone, _)) => {
+            mounter.registry.records().drop(fresh.identity);
             fresh.discard();
             mounter.registry.report(id, Event::ReplacementFailed);
             mounter.registry.report(id, Event::Found(Where::Nowhere));
@@ -151,17 +174,7 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
         }
         Ok((shown, detached)) => {
             let estate = estate(mounter, &volume, &fresh, detached);
-            let (helper, identity, processes) = (fresh.program.clone(), fresh.identity, fresh.processes());
-            let next = Volume {
-                plan,
-                helper,
-                identity,
-                processes,
-                since: volume.since,
-                known: Known::All,
-                earlier_image: false,
-                history,
-            };
+            let identity = fresh.identity;
             let (old, new) = (volume.identity.device, identity.device);
             info!(event = events::REPLACED, %old, %new, "a fresh helper serves the volume");
             let released = fresh.release(&mounter.state);
@@ -172,11 +185,37 @@ pub fn replace(mounter: &Mounter, id: VolumeId, cause: Cause) -> Result<Replaced
             Ok(shown)
         }
         Err(error) => {
+            mounter.registry.records().drop(fresh.identity);
             fresh.discard();
             mounter.registry.report(id, Event::ReplacementFailed);
             Err(error)
         }
     }
+}
+
+/// Placeholders of the volume's whose processes have ended are put there anew, with the fresh filesystem behind: where it showed by them alone,
+/// the old one has ended with them.
+fn with_placeholders(
+    mounter: &Mounter,
+    plan: &Plan,
+    root: BorrowedFd<'_>,
+    shown: Replaced,
+) -> Result<Replaced, ReplaceError> {
+    if plan.host_users {
+        return Ok(shown);
+    }
+    let behind = || tree_at(root, plan.subdir.as_deref(), mounter.patience());
+    match (renew_all_of(mounter, &plan.target, behind), shown) {
+        (0, Replaced::Gone) if has_placeholder(mounter, &plan.target)? => Err(ReplaceError::Placeholder),
+        (0, shown) => Ok(shown),
+        (more, Replaced::Gone) => Ok(Replaced::Shown { places: more, left: Vec::new() }),
+        (more, Replaced::Shown { places, left }) => Ok(Replaced::Shown { places: places + more, left }),
+    }
+}
+
+/// Whether the volume at `target` shows on the node by a placeholder.
+pub fn has_placeholder(mounter: &Mounter, target: &Path) -> Result<bool, ReplaceError> {
+    placeholders_of(mounter, target).map(|found| !found.is_empty()).map_err(ReplaceError::Search)
 }
 
 /// What files that are open in the old filesystem are served from, if that is held: its helper is dead.
@@ -223,6 +262,36 @@ pub struct Replacement<'a> {
     pub ids: Option<BorrowedFd<'a>>,
     /// It has its root and nothing else: where another directory shows, or something is mounted inside, the old one is left.
     pub empty: bool,
+    /// Where.
+    pub at: Places<'a>,
+}
+
+/// Which places it takes. A placeholder's are two kinds: where it shows as on the node, by a path with this end, it stays; elsewhere, in
+/// containers, it gives way to the volume, whose owners show as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub enum Places<'a> {
+    /// Wherever the old one shows.
+    All,
+    /// Where a placeholder stays.
+    AsOnNode(&'a Path),
+    /// Where it gives way.
+    InContainers(&'a Path),
+}
+
+impl Places<'_> {
+    fn retain_in(self, mounts: &mut Vec<VisibleMount>) {
+        let (view, on_node) = match self {
+            Self::All => return,
+            Self::AsOnNode(view) => (view, true),
+            Self::InContainers(view) => (view, false),
+        };
+        let as_on_node = mounts.iter().filter(|mount| placeholder::is_as_on_node(&mount.mount, view));
+        let as_on_node: HashSet<_> = as_on_node.map(VisibleMount::namespace).collect();
+        mounts.retain(|mount| as_on_node.contains(&mount.namespace()) == on_node);
+        if !on_node {
+            mounts.iter_mut().for_each(VisibleMount::show_stored_owners);
+        }
+    }
 }
 
 /// How often the places are searched for. A pod can make more of them, each time, than are found.
@@ -288,6 +357,7 @@ pub fn show_everywhere(
         let visible = mounter.search.find(old, &mounter.connections).map_err(ReplaceError::Search)?;
         let Some(VisibleMounts { mut mounts, more, pin: _pin }) = visible else { break };
         mounts.retain(|mount| !(mount.is_covered_by(new.identity) || new.empty && mount.needs_a_directory()));
+        new.at.retain_in(&mut mounts);
         mounts.iter_mut().for_each(|mount| waits.with(|fresh| mount.copy_inner_mounts(fresh)));
         for mut mount in mounts {
             let master = shown.iter().find(|place| mount.follows(place));

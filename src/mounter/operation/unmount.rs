@@ -127,7 +127,9 @@ fn is_ours(mounter: &Mounter, filesystem: Identity, place: &Path, mounts: &[Moun
 /// Ends a filesystem that does not answer, whose last place on the node this is: a process that waits for it would hold it for ever.
 fn end_if_hung(mounter: &Mounter, filesystem: Identity, place: &Path) -> Result<(), PlaceError> {
     if filesystem.connection.is_some()
-        && (mounter.registry.is_held(filesystem) || answer_of(mounter, place)?.is_err())
+        && (mounter.registry.is_held(filesystem)
+            || mounter.placeholders.is_dead(filesystem)
+            || answer_of(mounter, place)?.is_err())
         && let Err(error) = mounter.connections.abort(filesystem)
     {
         warn!("cannot abort the connection of a volume that does not answer: {error}");

@@ -24,7 +24,8 @@ pub fn carry_out(mounter: &Mounter, task: Task) {
     }
 }
 
-fn revive(mounter: &Mounter, id: PodVolumeId) {
+/// Gives a volume a filesystem that no program serves yet, if it has none.
+pub(super) fn revive(mounter: &Mounter, id: PodVolumeId) {
     let Some(volume) = mounter.pods.volume(id) else { return };
     let _span = volume.span().entered();
     let failed = |error| warn!("calls of the volume fail until a program serves it: {error}");

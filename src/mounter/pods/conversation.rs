@@ -25,8 +25,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Serialize;
+use std::fs::File;
 use std::io::{self, IoSlice, PipeReader, Write};
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::PoisonError;
 use std::thread;
@@ -74,17 +76,18 @@ pub(super) fn converse(mounter: &Mounter, conversation: &Conversation) {
     let (id, stream) = (conversation.id, &conversation.stream);
     let Some(volume) = mounter.pods.volume(id) else { return };
     let _span = volume.span().entered();
-    match check_pod(stream, &volume.pod, &mounter.host_proc) {
-        Ok(()) => {}
+    let users = match check_pod(stream, &volume.pod, &mounter.host_proc) {
+        // A volume for the node's users is shown as it is, which no other may enter then.
+        Ok(users) => users.filter(|_| !volume.host_users),
         Err(error @ PeerError::Ended) => return debug!("{error}"),
         Err(error) => {
             mounter.pods.log(id, || warn!(event = events::REFUSED, "refused a program: {}", chain(&error)));
             return send::<()>(stream, &Err(Failure::new(Exit::Usage, chain(&error)).because(Reason::Denied)));
         }
-    }
+    };
     // Accepted sockets are not as their listener is.
     match message::receive::<ProgramCall>(&mut InTime::new(stream, MESSAGE_TIME)) {
-        Ok(call) => perform(mounter, id, &volume, call, stream),
+        Ok(call) => perform(mounter, id, &volume, (call, users), stream),
         Err(MessageError::Closed) => {}
         Err(error) => {
             mounter.pods.log(id, || warn!(event = events::REFUSED, "{}", chain(&error)));
@@ -93,9 +96,16 @@ pub(super) fn converse(mounter: &Mounter, conversation: &Conversation) {
     }
 }
 
-fn perform(mounter: &Mounter, id: PodVolumeId, volume: &PodVolume, call: ProgramCall, stream: &UnixStream) {
+/// Does what a program asks, which lives in a user namespace of its pod's, if it does.
+fn perform(
+    mounter: &Mounter,
+    id: PodVolumeId,
+    volume: &PodVolume,
+    (call, users): (ProgramCall, Option<File>),
+    stream: &UnixStream,
+) {
     match call {
-        ProgramCall::Mount { options } => match mount(mounter, id, volume, &options, stream) {
+        ProgramCall::Mount { options } => match mount(mounter, id, volume, (&options, users), stream) {
             Ok(()) => {}
             Err(error @ (MountError::Option(_) | MountError::Fresh(_) | MountError::NoVolume)) => {
                 let exit = match error {
@@ -158,11 +168,11 @@ fn mount(
     mounter: &Mounter,
     id: PodVolumeId,
     volume: &PodVolume,
-    options: &MountOptions,
+    (options, users): (&MountOptions, Option<File>),
     stream: &UnixStream,
 ) -> Result<(), MountError> {
     let asked = Asked::with(options)?;
-    let fresh = Fresh::mount(mounter, &asked, volume.read_only)?;
+    let fresh = Fresh::mount(mounter, &asked, volume.read_only, users)?;
     let not_wanted = match mounter.pods.ask(id, fresh.identity) {
         Ok(Some(not_wanted)) => not_wanted,
         none => {
@@ -208,7 +218,8 @@ fn give(stream: &UnixStream, fresh: &Fresh) -> Result<(), MessageError> {
 fn wait_until_it_answers(mounter: &Mounter, fresh: &Fresh, not_wanted: &PipeReader) -> Result<(), MountError> {
     let allowed = mounter.configuration.get().program_timeout;
     thread::scope(|scope| {
-        let probe = start_probe(scope, fresh.root()).map_err(MountError::Wait)?;
+        let users = fresh.users.as_ref().map(AsFd::as_fd);
+        let probe = start_probe(scope, fresh.root(), users).map_err(MountError::Wait)?;
         let until = Instant::now() + allowed;
         let done = loop {
             let left = until.saturating_duration_since(Instant::now());

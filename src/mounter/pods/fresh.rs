@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
@@ -27,6 +28,8 @@ pub(super) struct Fresh {
     pub(super) identity: Identity,
     /// Its connection's.
     pub(super) device: FuseDevice,
+    /// The user namespace that it is of, if that is a pod's.
+    pub(super) users: Option<File>,
     mounted: Mounted,
 }
 
@@ -50,11 +53,16 @@ impl Fresh {
             flags: MountFlags::empty(),
             data: "rootmode=40000".to_owned(),
         };
-        Self::mount(mounter, &asked, read_only)
+        Self::mount(mounter, &asked, read_only, None)
     }
 
-    /// One for a program, as it is asked for.
-    pub(super) fn mount(mounter: &Mounter, asked: &Asked, read_only: bool) -> Result<Self, FreshError> {
+    /// One for a program, as it is asked for. With `users` its owners are those of that user namespace, and nobody outside of it may enter.
+    pub(super) fn mount(
+        mounter: &Mounter,
+        asked: &Asked,
+        read_only: bool,
+        users: Option<File>,
+    ) -> Result<Self, FreshError> {
         let failed = |step| move |error: io::Error| FreshError::Step(step, error);
         let device = open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| FreshError::Step("open /dev/fuse", errno.into()))?;
@@ -74,9 +82,13 @@ impl Fresh {
             },
         )?;
         let source = CString::new(&*asked.source).map_err(|_| Objection::Nul("source"))?;
-        let mounted = place.mount(&source, &fstype, flags, &data).map_err(failed("mount the filesystem"))?;
+        let (device, mounted) = match &users {
+            None => place.mount(&source, &fstype, flags, &data).map(|mounted| (device, mounted)),
+            Some(users) => place.mount_for(users.as_fd(), (&source, &fstype), flags, &data, device.as_fd()),
+        }
+        .map_err(failed("mount the filesystem"))?;
         let identity = mounter.connections.identify(mounted.device);
-        Ok(Self { identity, device: FuseDevice::new(device, identity, &mounter.connections), mounted })
+        Ok(Self { identity, device: FuseDevice::new(device, identity, &mounter.connections), users, mounted })
     }
 
     /// Its root, in the calling thread's mount namespace.

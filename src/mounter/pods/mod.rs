@@ -22,12 +22,14 @@ mod ration;
 mod record;
 pub mod recovery;
 pub mod registry;
+mod renew;
 mod task;
 mod view;
 
 pub use carry_out::carry_out;
 pub use record::Records;
 pub use registry::Pods;
+pub use renew::renew_placeholder;
 pub use task::Task;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +47,14 @@ pub struct PodVolume {
     pub name: String,
     /// Nobody writes.
     pub read_only: bool,
+    /// The pod's users are the node's: without, what shows is a placeholder whose ids a container runtime can map.
+    #[serde(default = "are_nodes")]
+    pub host_users: bool,
+}
+
+/// As they were for an earlier mounter.
+fn are_nodes() -> bool {
+    true
 }
 
 /// Names a volume for as long as this mounter runs.

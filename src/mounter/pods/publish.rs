@@ -12,6 +12,7 @@ use super::view::Complaint;
 use super::{PodVolume, PodVolumeId};
 use crate::mounter::Mounter;
 use crate::mounter::operation::place::{Place, PlaceError, open_place, take_away};
+use crate::mounter::operation::placeholder::{Behind, PlaceholderError, filesystem_at, for_users_of_pods};
 use crate::mounter::target_locks::TargetBusy;
 use crate::node::fuse_waiting::Waiting;
 use crate::node::tree::Tree;
@@ -61,6 +62,9 @@ pub enum PublishError {
     /// The filesystem.
     #[error(transparent)]
     Fresh(#[from] FreshError),
+    /// A pod with a user namespace cannot have it.
+    #[error(transparent)]
+    Placeholder(#[from] PlaceholderError),
     /// The kernel.
     #[error("cannot show the volume at the target")]
     Graft(#[source] io::Error),
@@ -78,7 +82,7 @@ pub fn publish(mounter: &Mounter, asked: ProgramVolume) -> Result<Mounted, Publi
     let volume = understood(asked, &mounter.kubelet_dir)?;
     let _lock = mounter.places.take(&volume.target)?;
     let Place { target, made } = open_place(mounter, &volume.target, true)?;
-    let there = target.mounted.map(|device| mounter.connections.identify(device));
+    let there = target.mounted.map(|device| filesystem_at(mounter, &volume.target, device));
     match (mounter.pods.at(&volume.target), there) {
         (Some(id), Some(there)) if mounter.pods.is(id, &volume, there) => {
             mounter.pods.complaint(id, mounter.configuration.get().program_timeout).map_or(Ok(()), Err)?;
@@ -120,6 +124,12 @@ fn show(mounter: &Mounter, volume: &PodVolume, place: Place, door: Door) -> Resu
     let since = SystemTime::now();
     mounter.pods.records().announce(volume, since, fresh.identity);
     let grafted = Tree::copy_at(fresh.root()).map_err(PublishError::Graft).and_then(|tree| {
+        let (at, read_only) = (&volume.target, volume.read_only);
+        let tree = if volume.host_users {
+            tree
+        } else {
+            for_users_of_pods(mounter, tree, Behind { volume: at, target: at, read_only })?
+        };
         // The target's descriptor goes with the visit: held any longer, it would keep the node's directory busy.
         mounter.node.visit(move || tree.graft(&place.target))?.map_err(PublishError::Graft)
     });
@@ -162,7 +172,7 @@ fn remove(mounter: &Mounter, forgotten: &Forgotten) {
 
 /// What is asked for: whose pod it is, its target tells.
 fn understood(asked: ProgramVolume, kubelet_dir: &Path) -> Result<PodVolume, PublishError> {
-    let ProgramVolume { target: said, empty_dir, name, read_only } = asked;
+    let ProgramVolume { target: said, empty_dir, name, read_only, host_users } = asked;
     let target = normal(&said)?;
     let names: Vec<_> =
         target.strip_prefix(kubelet_dir).map_or_else(|_| Vec::new(), |below| below.components().collect());
@@ -185,7 +195,7 @@ fn understood(asked: ProgramVolume, kubelet_dir: &Path) -> Result<PodVolume, Pub
             "the attribute 'name' must be at most 64 letters, digits, dots, dashes and underscores, and not begin with a dot or a dash",
         ));
     }
-    Ok(PodVolume { target, pod, empty_dir, name, read_only })
+    Ok(PodVolume { target, pod, empty_dir, name, read_only, host_users })
 }
 
 /// One name of a directory, and nothing that means more to anybody.
@@ -202,7 +212,10 @@ mod tests {
 
     fn of(target: &str, empty_dir: &str, name: &str) -> Result<PodVolume, PublishError> {
         let (target, empty_dir, name) = (target.into(), empty_dir.into(), name.into());
-        understood(ProgramVolume { target, empty_dir, name, read_only: false }, Path::new("/var/lib/kubelet"))
+        understood(
+            ProgramVolume { target, empty_dir, name, read_only: false, host_users: true },
+            Path::new("/var/lib/kubelet"),
+        )
     }
 
     #[test]

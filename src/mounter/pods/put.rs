@@ -7,7 +7,9 @@ use super::entry::Next;
 use super::fresh::Fresh;
 use super::look::look_now;
 use crate::mounter::Mounter;
-use crate::mounter::operation::replace::{ReplaceError, Replaced, Replacement, show_everywhere};
+use crate::mounter::operation::replace::{Places, ReplaceError, Replaced, Replacement, show_everywhere};
+use crate::mounter::placeholders::renew_all_of;
+use crate::node::tree::Tree;
 use crate::observe::events;
 use std::sync::PoisonError;
 use tracing::{info, warn};
@@ -61,6 +63,7 @@ pub(super) fn put(mounter: &Mounter, id: PodVolumeId, fresh: Fresh, next: Next, 
         ids: None,
         // There is nothing in it yet that is shown, or mounted on, elsewhere: those places keep what they have for now.
         empty: !has_program,
+        at: Places::All,
     };
     let (mut places, mut failed) = (0, None);
     for (at, old) in before.iter().enumerate() {
@@ -69,6 +72,12 @@ pub(super) fn put(mounter: &Mounter, id: PodVolumeId, fresh: Fresh, next: Next, 
             Ok((Replaced::Shown { places: shown, .. }, _)) => places += shown,
             Err(error) => failed = failed.or(Some(error)),
         }
+    }
+    if places == 0
+        && let Some(volume) = mounter.pods.volume(id).filter(|volume| !volume.host_users)
+    {
+        // It showed by a placeholder alone, and has ended with the process of that.
+        places = renew_all_of(mounter, &volume.target, || Tree::copy_at(fresh.root()));
     }
     if places == 0 {
         mounter.pods.do_not_expect(id);

@@ -10,6 +10,7 @@ use super::task::Task;
 use crate::mounter::Mounter;
 use crate::node::connections::Identity;
 use crate::node::fuse_device::FuseDevice;
+use crate::node::placeholder;
 use crate::observe::events;
 use linux::mount_table::Mount;
 use linux::processes::Process;
@@ -52,6 +53,13 @@ pub fn recover(mounter: &Mounter) {
 /// them mounted.
 fn still_there(mounter: &Mounter, one: &Recorded, table: &[Mount]) -> Option<Identity> {
     let there = table.iter().rfind(|mount| mount.target == one.volume.target).filter(|mount| mount.is_fuse())?;
+    if placeholder::volume_of(there) == Some(&*one.volume.target) {
+        // What is behind it shows where it lives. If that is nowhere, it has ended.
+        let all: Vec<_> = one.successor.into_iter().chain([one.filesystem]).collect();
+        let visible = mounter.search.find_all(&all, &mounter.connections).unwrap_or_default();
+        let shown = all.iter().zip(visible).find(|(_, visible)| visible.is_some()).map(|(filesystem, _)| *filesystem);
+        return Some(shown.unwrap_or(one.filesystem));
+    }
     let known = [Some(one.filesystem), one.successor].into_iter().flatten().any(|known| known.device == there.device);
     known.then(|| mounter.connections.identify(there.device))
 }

@@ -120,8 +120,14 @@ impl Pods {
     }
 
     /// The volume at `target`.
-    pub(super) fn at(&self, target: &Path) -> Option<PodVolumeId> {
+    pub fn at(&self, target: &Path) -> Option<PodVolumeId> {
         self.locked().by_id.iter().find(|(_, entry)| entry.volume.target == target).map(|(id, _)| *id)
+    }
+
+    /// The filesystem of the volume at `target`.
+    pub fn filesystem_of(&self, target: &Path) -> Option<Identity> {
+        let volumes = self.locked();
+        volumes.by_id.values().find(|entry| entry.volume.target == target).map(|entry| entry.filesystem)
     }
 
     pub(super) fn volume(&self, id: PodVolumeId) -> Option<Arc<PodVolume>> {

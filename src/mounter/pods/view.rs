@@ -134,6 +134,7 @@ mod tests {
             empty_dir: "fuse".into(),
             name: "data".into(),
             read_only: false,
+            host_users: true,
         };
         let words = missing(&volume, Duration::from_secs(75), false);
         for word in ["75 s", "data.sock", "emptyDir 'fuse'", "hostmount-pod start", "fusermount3"] {

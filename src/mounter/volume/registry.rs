@@ -277,6 +277,14 @@ impl Registry {
         volumes.by_id.iter().rfind(|(_, entry)| here(entry)).map(|(id, entry)| (*id, entry.state))
     }
 
+    /// Whether a helper serves another volume at `target`: one that has taken over from this one, before a mounter was killed.
+    pub fn another_serves(&self, target: &Path, id: VolumeId) -> bool {
+        let volumes = self.locked();
+        let serves =
+            |entry: &Entry| entry.state.is_current() && entry.state.has_helper() && entry.volume.plan.target == target;
+        volumes.by_id.iter().any(|(other, entry)| *other != id && serves(entry))
+    }
+
     /// Something has happened to a volume. What is to be done about it by the caller: [`Effect::Forget`] is done here.
     pub fn report(&self, id: VolumeId, event: Event) -> Option<Effect> {
         self.report_to(&mut self.locked(), id, event)

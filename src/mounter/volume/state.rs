@@ -233,7 +233,7 @@ impl State {
 }
 
 /// The failures before a helper that has ended after it `served` so long: a long service makes up for them.
-fn failures_after(served: Duration, failures: Failures) -> Failures {
+pub(in crate::mounter) fn failures_after(served: Duration, failures: Failures) -> Failures {
     if served > LONG { 0 } else { failures }
 }
 
@@ -242,7 +242,7 @@ fn dead_for_now(failures: Failures, wait: Duration, now: Instant) -> (State, Opt
 }
 
 /// How long to wait after so many failures, the last of which had `served` so long: not at all after none.
-fn wait_after(failures: Failures, served: Duration) -> Duration {
+pub(in crate::mounter) fn wait_after(failures: Failures, served: Duration) -> Duration {
     let longest = if served < SHORT { LONGEST_WAIT } else { LONGEST_WAIT.min(served / 4) };
     match failures {
         0 => Duration::ZERO,
