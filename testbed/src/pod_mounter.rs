@@ -9,9 +9,10 @@ use api::message::{self, Failure, Reason, Reply};
 use api::mount_words;
 use api::options::MountOptions;
 use api::program::{Granted, ProgramCall, Served, socket};
+use linux::statx::is_closed;
 use linux::sys::ask::answers;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::IoSlice;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, UCred, sendmsg};
@@ -132,7 +133,12 @@ impl Volume {
         Ok(device)
     }
 
+    /// Where a user lets nobody else in, nothing can be seen: then it counts as not served.
     fn is_served(&self) -> bool {
+        let Ok(place) = open(&self.place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { return false };
+        if is_closed(place.as_fd()) {
+            return false;
+        }
         let mounted = linux::statx::device_at(&self.place).ok().flatten();
         let below = linux::statx::device_at(self.place.parent().unwrap_or(Path::new("/"))).ok().flatten();
         mounted.is_some() && mounted != below && answers(&self.place, PATIENCE).unwrap_or(false)

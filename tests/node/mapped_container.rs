@@ -84,7 +84,8 @@ impl<'a> MappedContainer<'a> {
         // It refuses a machine with cgroups of both versions: it is shown the second alone.
         let done = test.node.sh(&format!(
             "{before}
-            unshare --mount --propagation slave sh -c 'umount --recursive /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
+            unshare --mount --propagation slave sh -c '[ $(stat -f -c %T /sys/fs/cgroup) = cgroup2fs ] ||
+                {{ umount --recursive /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; }}
             exec {CRUN} run --detach --bundle {directory} {}' </dev/null >{directory}/said 2>&1",
             container.id,
             before = container.before,
