@@ -165,7 +165,8 @@ fn a_change_of_the_file_is_taken_over_or_the_old_one_stays() {
     test.umount(&[other]).ok("umount");
     mounter.wait_for(events::UNMOUNTED, 1);
     // It holds for the volume that was there, as after a restart.
-    test.node.sh_ok("kill -9 $(pidof mount.memfs)");
+    // That of the other one may be going yet.
+    test.node.sh_ok("pkill -9 -x mount.memfs");
     mounter.wait_for(events::NOT_HEALED, 1);
     test.umount(&[target]).ok("umount");
 

@@ -53,7 +53,6 @@ fn killed_before_anybody_has_looked() {
     // It waits.
     assert_eq!(container.sh("cat /data/f"), "served\n");
     assert!(!has_placeholder(&container, "/data"));
-    mounter.wait_for(events::PLACEHOLDER_ENDED, 1);
     mounter.wait_for(events::PLACEHOLDER_RENEWED, 1);
     another(&test, &killed);
     test.wait_for_processes("bindfs", 1);

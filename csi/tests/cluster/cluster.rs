@@ -58,7 +58,7 @@ impl Cluster {
         let node = host.place.clone();
         node.sh_ok(&format!(
             "set -e
-            mkdir -p {CONFIGURATION}/manifests /etc/cni/net.d /run/kubernetes /run/etcd
+            mkdir -p {CONFIGURATION}/manifests /run/cni /run/kubernetes /run/etcd
             openssl genrsa -out {CONFIGURATION}/accounts.key 2048 2>&1
             openssl rsa -in {CONFIGURATION}/accounts.key -pubout -out {CONFIGURATION}/accounts.pub 2>&1"
         ));
@@ -70,7 +70,7 @@ impl Cluster {
             let kubelets = include_str!("../../../tests/kubelet-node/kubelet.yaml");
             let kubelets = kubelets.replace("address: 127.0.0.1", "address: 0.0.0.0");
             write("kubelet.yaml", &format!("{kubelets}{KUBELETS_OWN}"));
-            fs::write("/etc/cni/net.d/pods.conf", POD_NETWORK).unwrap();
+            fs::write("/run/cni/pods.conf", POD_NETWORK).unwrap();
         });
         let start = |program: &str, arguments: &[String]| {
             let mut command = Room::command(program);
