@@ -158,6 +158,8 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
     let scratch = Scratch::new().map_err(step("look for the directories that helpers write to"))?;
     let world = World::new(&namespace::syslog_socket(&settings.state))?;
     let uids = Uids::new(settings.config.uids.clone());
+    let registry = events.try_clone().map_err(step("copy a descriptor"))?;
+    let registry = Registry::new(registry, records, Arc::clone(&connections));
     let mounter = Arc::new(Mounter {
         kubelet_dir: settings.config.kubelet_dir.clone(),
         configuration: InForce::new(settings.config, settings.config_file),
@@ -172,7 +174,7 @@ pub fn serve(settings: Settings) -> Result<(), ServeError> {
         host_proc: settings.host_proc,
         state: settings.state,
         own_paths,
-        registry: Registry::new(events.try_clone().map_err(step("copy a descriptor"))?, records),
+        registry,
         pods,
         placeholders,
         waiting: Waiting::default(),

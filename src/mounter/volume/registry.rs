@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::helper::launch::Serving;
 use crate::helper::output::{HelperOutput, aside};
 use crate::node::cgroup::Cgroup;
-use crate::node::connections::Identity;
+use crate::node::connections::{Connections, Identity};
 use crate::node::tree::Tree;
 use crate::observe::events;
 use crate::policy::Plan;
@@ -26,7 +26,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tracing::info;
 
@@ -38,6 +38,7 @@ pub struct Registry {
     /// An epoll descriptor.
     pub(super) events: OwnedFd,
     records: Records,
+    pub(super) connections: Arc<Connections>,
     volumes: Mutex<Volumes>,
     /// A process of a helper's has ended that may have been the one that served.
     server_gone: AtomicBool,
@@ -89,8 +90,8 @@ pub(super) struct Entry {
 
 impl Registry {
     /// An empty registry, whose events arrive on `events` (an epoll descriptor) with the tokens of [`token`](super::watching::token).
-    pub fn new(events: OwnedFd, records: Records) -> Self {
-        Self { events, records, volumes: Mutex::default(), server_gone: AtomicBool::new(false) }
+    pub fn new(events: OwnedFd, records: Records, connections: Arc<Connections>) -> Self {
+        Self { events, records, connections, volumes: Mutex::default(), server_gone: AtomicBool::new(false) }
     }
 
     /// A process of a helper's has ended.
