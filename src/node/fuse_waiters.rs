@@ -74,8 +74,8 @@ fn is_for_io_uring(stat: &str) -> bool {
     flags.is_none_or(|flags| flags & PF_IO_WORKER != 0)
 }
 
-/// The same of a call, as proc_pid_syscall(5) shows it; and whether a descriptor of its `appends`.
-fn is_repeatable(call: &str, appends: impl Fn(u64) -> bool) -> bool {
+/// The same of a call, as proc_pid_syscall(5) shows it; and whether what is written to a descriptor must be `written_once`.
+fn is_repeatable(call: &str, written_once: impl Fn(u64) -> bool) -> bool {
     let words: Vec<_> = call.split_whitespace().collect();
     let hexadecimal = |word: &&str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
     let Some(number) = words.first().and_then(|number| number.parse::<i64>().ok()) else { return false };
@@ -92,7 +92,7 @@ fn is_repeatable(call: &str, appends: impl Fn(u64) -> bool) -> bool {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open => opens(argument(1)),
         libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_writev | libc::SYS_pwritev => {
-            argument(0).is_some_and(|file| !appends(file))
+            argument(0).is_some_and(|file| !written_once(file))
         }
         number => READS.contains(&number) || OLDER_READS.contains(&number),
     }
@@ -133,8 +133,8 @@ const READS: [i64; 29] = [
 
 /// Those that newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
-const OLDER_READS: [i64; 6] =
-    [libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink, libc::SYS_getdents, libc::SYS_newfstatat];
+const OLDER_READS: [i64; 5] =
+    [libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink, libc::SYS_getdents];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER_READS: [i64; 0] = [];
 

@@ -5,6 +5,7 @@
 
 mod answering;
 pub mod happened;
+mod held;
 pub mod helper_process;
 pub mod hold;
 pub mod keep;

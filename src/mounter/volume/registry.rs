@@ -3,7 +3,7 @@
 //! Runs in the mounter: request threads add volumes, the main thread takes in what happens on their descriptors. A volume
 //! lasts as long as its helper runs or its filesystem is mounted somewhere, whichever is longer.
 
-use super::answering::{Answering, Held};
+use super::held::{Answering, Held};
 use super::orphan::{Inheritance, Orphan};
 use super::pace::Pace;
 use super::past::Past;
